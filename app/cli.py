@@ -1,0 +1,201 @@
+"""The `sluice` command. Law: says what is wrong and the way out, in Chinese and English; holds no logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from app.errors import LexiconError, RequestError, SluiceError
+
+if TYPE_CHECKING:
+    from app.detectors.lexicon import Term
+    from app.moderation import Moderator
+    from app.policy import Policies
+    from app.types import Direction, Scope, Tier
+
+# Each command imports what it needs: `serve` must set the metrics folder before prometheus_client is imported, and
+# `check` starts without a server.
+
+
+def _terms_file(path: Path) -> list[Term]:
+    from app import strictjson
+    from app.detectors.lexicon import Term, check
+
+    terms = []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as e:
+        raise LexiconError(f"{path}: cannot be read ({e.strerror})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = strictjson.loads(line)
+        except RequestError as e:
+            raise LexiconError(f"{where}: {e.message}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("term"), str) or not isinstance(row.get("category"), str):
+            raise LexiconError(f'{where}: must be an object like {{"term": "…", "category": "violence", "tier": "certain"}}')
+        if extra := sorted(set(row) - {"term", "category", "tier"}):
+            raise LexiconError(f"{where}: unknown key {extra[0]!r}")
+        terms.append(check(Term(row["term"], row["category"], cast("Tier", row.get("tier", "certain"))), where))
+    return terms
+
+
+def _every_category_blocks() -> Policies:
+    from app.policy import CategoryRule, Policies, Policy, Rules, taxonomy
+
+    rules = Rules(categories={id: CategoryRule(answer="block", prompt="block") for id in taxonomy()})
+    return Policies(Policy(rules, "draft_2023_04", "terms"), {})
+
+
+def _check_moderator(args: argparse.Namespace) -> Moderator:
+    from app import policy, settings
+    from app.detectors import shipped
+    from app.detectors.blocklist import Blocklist
+    from app.detectors.lexicon import Lexicon, load
+    from app.moderation import Moderator
+
+    conf = settings.read(policy=args.policy)
+    if args.terms:
+        return Moderator([Lexicon(_terms_file(args.terms))], policy.load(conf.policy) if args.policy else _every_category_blocks())
+    return Moderator(shipped(Lexicon(load(conf.lexicons)), Blocklist()), policy.load(conf.policy))
+
+
+def _check_one(moderator: Moderator, row: Any, scope: Scope, stream: bool) -> dict[str, Any]:
+    from app.moderation import conclude
+
+    if not isinstance(row, dict):
+        raise RequestError("a line must be a JSON object", code="invalid_type")
+    name = "chunks" if stream else "text"
+    chunks = row.get("chunks") if stream else [row.get("text")]
+    if not isinstance(chunks, list) or not all(isinstance(c, str) for c in chunks):
+        raise RequestError(f"{name!r} must be {'a list of strings' if stream else 'a string'}", code="invalid_type")
+    policy = moderator.policies.common
+    channel = moderator.channel(scope, policy)
+    released = [channel.push(c) for c in chunks]
+    released.append(channel.finish())
+    verdict = conclude([channel], policy, scope)
+    delivered = "".join(released)
+    out: dict[str, Any] = {
+        "id": row.get("id"),
+        "action": verdict.action.word,
+        "categories": verdict.categories,
+        "findings": [f.public() for f in verdict.findings],
+        "delivered": "" if verdict.action.stops and not stream else delivered,
+        "degraded": verdict.degraded,
+    }
+    if stream:
+        out["released"] = released
+    return out
+
+
+def _lines() -> Iterator[bytes]:
+    return iter(sys.stdin.buffer)
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """`sluice check`: JSON lines in, a verdict a line out, in order."""
+    from app import strictjson
+    from app.types import Scope
+
+    moderator = _check_moderator(args)
+    scope = Scope("default", cast("Direction", args.direction))
+    out = sys.stdout.buffer
+    status = 0
+    for number, line in enumerate(_lines(), 1):
+        if not line.strip():
+            continue
+        try:
+            result = _check_one(moderator, strictjson.loads(line), scope, args.stream)
+        except RequestError as e:
+            status, result = 1, {"error": e.message, "line": number}
+        out.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        out.flush()
+    return status
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("host", "port", "ops_port", "admin_port", "workers", "data_dir", "upstream_url", "policy")
+    return {name: getattr(args, name, None) for name in names}
+
+
+def serve_command(args: argparse.Namespace) -> int:
+    """`sluice serve`: the gateway, until SIGTERM."""
+    from app import settings
+
+    conf = settings.read(**_overrides(args))
+    folder = settings.metrics_folder(conf)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    from app import server
+
+    return server.serve(conf)
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """`sluice doctor`: effective settings, secrets masked, and what is wrong with them."""
+    from app import doctor
+
+    return doctor.run()
+
+
+def demo_command(args: argparse.Namespace) -> int:
+    """`sluice demo`: a gateway before a stand-in model, and a short conversation through it."""
+    from app.demo import story
+
+    return story.run(stay=args.serve)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="sluice", description="生成式 AI 内容审核网关 · a content-moderation gateway for generative AI")
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    c = commands.add_parser("check", help="screen JSON lines from stdin · 审核标准输入中的 JSON 行")
+    c.add_argument("--direction", choices=["answer", "prompt"], default="answer")
+    c.add_argument("--stream", action="store_true", help='lines are {"chunks": [...]}: screen them as a stream')
+    c.add_argument("--policy", type=Path, help="a policy file instead of SLUICE_POLICY")
+    c.add_argument("--terms", type=Path, help="only these terms (JSON lines), every category blocks")
+    c.set_defaults(run=check_command)
+
+    c = commands.add_parser("serve", help="run the gateway · 运行网关")
+    c.add_argument("--workers", type=int)
+    c.add_argument("--host")
+    c.add_argument("--port", type=int)
+    c.add_argument("--ops-port", type=int)
+    c.add_argument("--admin-port", type=int)
+    c.add_argument("--data-dir", type=Path)
+    c.add_argument("--upstream-url")
+    c.add_argument("--policy", type=Path)
+    c.set_defaults(run=serve_command)
+
+    c = commands.add_parser("doctor", help="check this machine and the settings · 检查环境与配置")
+    c.set_defaults(run=doctor_command)
+
+    c = commands.add_parser("demo", help="a gateway before a stand-in model · 演示")
+    c.add_argument("--serve", action="store_true", help="stay up afterwards")
+    c.set_defaults(run=demo_command)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 some input was wrong, 2 refused to start."""
+    args = parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except SluiceError as e:
+        print(f"sluice: {e}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

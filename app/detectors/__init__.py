@@ -1,0 +1,16 @@
+"""The list of detectors. One place to add one: a file here and a line in `shipped`; the contract suite runs over it.
+
+A detector finds, never decides; it is a pure function of folded text (app.types.Detector).
+"""
+
+from __future__ import annotations
+
+from app.detectors.blocklist import Blocklist
+from app.detectors.lexicon import Lexicon
+from app.detectors.patterns import Patterns
+from app.types import Detector
+
+
+def shipped(lexicon: Lexicon, blocklist: Blocklist) -> list[Detector]:
+    """All detectors, cheapest first."""
+    return [blocklist, lexicon, Patterns()]

@@ -1,0 +1,98 @@
+"""The blocklist: live entries of operators, and later of confirmed reports, as the store's table gives them.
+
+Law: an entry acts as its owner chose, in its scope, until it expires; no stance cue and no shipped allow phrase lowers it.
+`load` replaces everything at once; requests in flight keep what they began with.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.passages import Fingerprint, Passages
+from app.terms import Terms
+from app.text import fold
+from app.types import Action, Candidate, Scan, Scope
+
+_ACTION = {a.word: a for a in Action}
+
+
+class _Compiled:
+    """One immutable generation of the list."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], keys: dict[str, bytes]) -> None:
+        by_term: dict[str, list[Mapping[str, Any]]] = {}
+        self.passage_rows: list[Mapping[str, Any]] = []
+        prints = []
+        for row in rows:
+            if "term" in row:
+                by_term.setdefault(fold(row["term"]), []).append(row)
+            else:
+                self.passage_rows.append(row)
+                prints.append(unpack(row["fingerprint"]))
+        self.term_rows = list(by_term.values())
+        self.terms = Terms(list(by_term))
+        self.passages = Passages(prints, keys) if prints else None
+        self.size = len(self.passage_rows) + sum(map(len, self.term_rows))
+        self.foreign = sum(p.kid not in keys for p in prints)
+
+
+class Blocklist:
+    """The detector. `keys`: fingerprint keys by kid."""
+
+    name = "blocklist"
+
+    def __init__(self, keys: dict[str, bytes] | None = None) -> None:
+        self._keys = keys or {}
+        self._now = _Compiled([], self._keys)
+
+    def __len__(self) -> int:
+        return self._now.size
+
+    @property
+    def foreign(self) -> int:
+        """Passages whose key this replica does not have, and so cannot find."""
+        return self._now.foreign
+
+    def load(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the whole list by the unexpired `rows` of the entries table."""
+        self._now = _Compiled(rows, self._keys)
+
+    def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
+        now = self._now
+        hold = len(text)
+        candidates: list[Candidate] = []
+        if now.term_rows:
+            hits, hold = now.terms.find(text, since, final)
+            for hit in hits:
+                candidates += [_candidate(hit.start, hit.end, row) for row in now.term_rows[hit.index] if _covers(row, scope)]
+        if now.passages is not None:
+            found, held = now.passages.find(text, since, final)
+            hold = min(hold, held)
+            rows = now.passage_rows
+            candidates += [_candidate(start, end, rows[i]) for start, end, i in found if _covers(rows[i], scope)]
+        return Scan(candidates, hold)
+
+
+def _candidate(start: int, end: int, row: Mapping[str, Any]) -> Candidate:
+    # A suspect entry flags at most, as a suspect term does: its owner said so.
+    action = _ACTION[row["action"]]
+    tier = row.get("tier", "certain")
+    if tier == "suspect":
+        action = min(action, Action.FLAG)
+    return Candidate(start, end, row["category"], Blocklist.name, row["id"], "entry", 1.0, action)
+
+
+def _covers(row: Mapping[str, Any], scope: Scope) -> bool:
+    return row["scope"]["app"] in ("*", scope.app) and scope.direction in row["scope"]["directions"]
+
+
+def pack(print_: Fingerprint) -> dict[str, Any]:
+    """A fingerprint as JSON."""
+    return {"kid": print_.kid, "marks": [[n, base64.b64encode(mac).decode()] for n, mac in print_.marks]}
+
+
+def unpack(value: Mapping[str, Any]) -> Fingerprint:
+    """The inverse of `pack`."""
+    return Fingerprint(value["kid"], tuple((n, base64.b64decode(mac)) for n, mac in value["marks"]))

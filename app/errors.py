@@ -1,0 +1,62 @@
+"""The exceptions of Sluice. Law: every error a person can cause or must act on is one of these, and no message holds text of a user.
+
+    SluiceError
+    ├── SettingsError          the environment or a file of the operator is wrong: refuse to start
+    │   └── PolicyError        policy.yaml is wrong: keep the old one
+    ├── LexiconError           a line of a lexicon is wrong: names file, line and column
+    ├── RequestError           what the client sent is wrong: a 4xx in its dialect
+    ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
+    └── StoreError             the store cannot take a write now: a 503, safe to send again
+        ├── StoreMissing       no server to start
+        └── Conflict           somebody else decided first: a 409 with the current version
+"""
+
+from __future__ import annotations
+
+
+class SluiceError(Exception):
+    """The root: catching it catches everything of ours."""
+
+
+class SettingsError(SluiceError):
+    """The message names the setting or the field and the way out."""
+
+
+class PolicyError(SettingsError):
+    """A policy that cannot be loaded; the message names the key."""
+
+
+class LexiconError(SluiceError):
+    """The message names file, line and column."""
+
+
+class RequestError(SluiceError):
+    """`param` is the field at fault in the client's own words, `code` a stable word for programs."""
+
+    def __init__(self, message: str, *, code: str, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.message, self.code, self.param, self.status = message, code, param, status
+
+
+class UpstreamError(SluiceError):
+    """`code`: upstream_unreachable, upstream_timeout, upstream_reset, upstream_protocol_error."""
+
+    def __init__(self, message: str, *, code: str, status: int = 502) -> None:
+        super().__init__(message)
+        self.message, self.code, self.status = message, code, status
+
+
+class StoreError(SluiceError):
+    """The store did not confirm; the caller answers 503 and the client may send the same key again."""
+
+
+class StoreMissing(StoreError):
+    """No Redis-protocol server was found to start."""
+
+
+class Conflict(StoreError):
+    """`current` is the version that won."""
+
+    def __init__(self, message: str, current: int) -> None:
+        super().__init__(message)
+        self.current = current

@@ -1,0 +1,109 @@
+"""The journal: one record per decision, JSON lines, a file per worker and day.
+
+Law: ids, categories, offsets, counts and versions; never text, never a subject. Writing never delays a client: records
+wait in memory (bounded) and a thread writes them every second. What cannot be written is dropped and counted.
+Stated loss: at most one second on SIGKILL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app import clock, metrics
+from app.keys import decision_time
+
+log = logging.getLogger("sluice.journal")
+
+KEEP_DAYS = 187
+"""Six months and a week: network logs are kept at least six months (Cybersecurity Law)."""
+_ROOM = 100_000
+
+
+class Journal:
+    """`folder`: where the files lie, 0700. `run`: a name unique to this process's life."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder, self._run = folder, run
+        self._waiting: deque[bytes] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._swept = ""
+        self.counters: dict[str, dict[str, int]] = {}
+        """Hour -> name -> count, cumulative within this run: shipped to the store as a whole, so at least once is exact."""
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Queue one decision record."""
+        if len(self._waiting) >= _ROOM:
+            metrics.JOURNAL_DROPPED.inc()
+            return
+        now = clock.now()
+        self._waiting.append(orjson.dumps({"at": clock.stamp(now), **entry}) + b"\n")
+        hour = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H")
+        counts = self.counters.setdefault(hour, {})
+        for name in (f"prompt.{entry['prompt']['action']}", f"answer.{entry['answer']['action']}"):
+            counts[name] = counts.get(name, 0) + 1
+        if len(self.counters) > 48:
+            del self.counters[min(self.counters)]
+
+    def _path(self, day: str) -> Path:
+        return self._folder / f"{day}.{self._run}.jsonl"
+
+    def flush(self) -> None:
+        """Write what waits. Runs in a thread; failures are counted, never raised."""
+        lines = []
+        while self._waiting:
+            lines.append(self._waiting.popleft())
+        day = clock.stamp()[:10]
+        try:
+            if lines:
+                fd = os.open(self._path(day), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                with os.fdopen(fd, "ab") as f:
+                    f.write(b"".join(lines))
+            if self._swept != day:
+                self._swept = day
+                self._sweep()
+        except OSError as e:
+            metrics.JOURNAL_DROPPED.inc(len(lines))
+            log.error("journal cannot be written", extra={"error": type(e).__name__, "dropped": len(lines)})
+
+    def _sweep(self) -> None:
+        oldest = (datetime.fromtimestamp(clock.now(), UTC) - timedelta(days=KEEP_DAYS)).strftime("%Y-%m-%d")
+        for file in self._folder.glob("*.jsonl"):
+            if file.name[:10] < oldest:
+                file.unlink(missing_ok=True)
+
+    async def start(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._task = asyncio.create_task(self._loop())
+
+    async def _loop(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            if self._waiting:
+                await asyncio.to_thread(self.flush)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await asyncio.to_thread(self.flush)
+
+    def find(self, decision: str) -> dict[str, Any] | None:
+        """The record of a decision, from any worker's file of its day. Raises ValueError for what is no id."""
+        began = decision_time(decision)
+        needle = f'"decision":"{decision}"'.encode()
+        # An answer may be recorded on the day after its decision began.
+        for day in {time.strftime("%Y-%m-%d", time.gmtime(began + shift)) for shift in (0, 3600)}:
+            for file in self._folder.glob(f"{day}.*.jsonl"):
+                with file.open("rb") as lines:
+                    for line in lines:
+                        if needle in line:
+                            return dict(orjson.loads(line))
+        return None

@@ -1,0 +1,180 @@
+"""create_app(settings): the only module that names all the pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from app import apps, dialects, keys, metrics, policy
+from app.detectors import shipped
+from app.detectors.blocklist import Blocklist
+from app.detectors.lexicon import Lexicon
+from app.detectors.lexicon import load as load_lexicon
+from app.errors import PolicyError, SettingsError
+from app.journal import Journal
+from app.moderation import Moderator
+from app.settings import Settings, unsafe
+from app.store.client import Store
+from app.store.tables import Entries
+from app.upstream import Upstream
+from app.web import asgi
+from app.web.moderations import Moderations
+from app.web.passing import Passing
+from app.web.proxy import Proxy
+
+log = logging.getLogger("sluice")
+
+_MODELS = re.compile(r"/v1/models(/[\w.:@/-]{1,200})?\Z")
+
+
+class Gateway:
+    """Everything behind the client port of one process. An ASGI app: moderated routes are plain ASGI, the rest FastAPI."""
+
+    def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
+        self.settings = settings
+        self.apps = apps.load(settings.apps)
+        if reasons := unsafe(settings, app_keys=self.apps.keyed):
+            raise SettingsError("refusing to start:\n- " + "\n- ".join(reasons))
+        self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
+        self.lexicon = Lexicon(load_lexicon(settings.lexicons))
+        self.blocklist = Blocklist(self.keys.all("fingerprint"))
+        self.moderator = Moderator(shipped(self.lexicon, self.blocklist), policy.load(settings.policy))
+        self.upstream = Upstream(settings, pass_credentials=not self.apps.keyed)
+        self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}")
+        self.store = Store(redis_url or settings.redis_url, settings.deployment) if redis_url or settings.redis_url else None
+        self.entries = Entries(self.store, settings.data_dir, self._entries_changed)
+        self._tasks: list[asyncio.Task[None]] = []
+        routed: dict[str, Any] = {d.route: Proxy(d, self.moderator, self.apps, self.keys, self.upstream, self.journal) for d in dialects.shipped()}
+        self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.apps)}
+        self._passing = Passing(self.moderator, self.apps, self.upstream)
+        self.api = _client_api(self)
+
+    def _entries_changed(self, rows: list[dict[str, Any]], version: int) -> None:
+        self.blocklist.load(rows)
+        metrics.ENTRIES.set(len(rows))
+        metrics.ENTRIES_VERSION.set(version)
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            route = self._routes.get(path)
+            if route is not None:
+                await route(scope, receive, send)
+                return
+            if _MODELS.match(path) and scope["method"] == "GET" or path in self.moderator.policies.common.unmoderated_routes:
+                await self._passing(scope, receive, send)
+                return
+        await self.api(scope, receive, send)
+
+    async def start(self) -> None:
+        await self.upstream.outbound.start()
+        await self.journal.start()
+        await self.entries.start()
+        self._tasks = [asyncio.create_task(self._watch_policy())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self.entries.stop()
+        await self.journal.stop()
+        await self.upstream.outbound.close()
+        if self.store is not None:
+            await self.store.close()
+
+    async def _watch_policy(self) -> None:
+        """Reload policy.yaml when it changes: whole or not at all."""
+        path = self.settings.policy
+        seen = _stamp(path)
+        while True:
+            await asyncio.sleep(1)
+            now = _stamp(path)
+            if now == seen or now is None:
+                continue
+            seen = now
+            try:
+                self.moderator.policies = await asyncio.to_thread(policy.load, path)
+                metrics.RELOADS.labels("policy", "ok").inc()
+                log.info("policy reloaded", extra={"version": self.moderator.policies.common.version})
+            except PolicyError as e:
+                metrics.RELOADS.labels("policy", "failed").inc()
+                log.error("policy not reloaded, the old one stays", extra={"reason": str(e)})
+
+    def status(self) -> dict[str, Any]:
+        """What this process enforces now."""
+        return {
+            "ready": True,
+            "policy": self.moderator.policies.common.version,
+            "profile": self.moderator.policies.common.profile,
+            "lexicon": self.lexicon.version,
+            "terms": len(self.lexicon),
+            "entries": len(self.blocklist),
+            "entries_version": self.entries.version,
+            "entries_unreadable": self.blocklist.foreign,
+            "store": self.store.up if self.store is not None else False,
+        }
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        s = path.stat()
+    except OSError:
+        return None
+    return s.st_mtime_ns, s.st_size, s.st_ino
+
+
+def _client_api(gateway: Gateway) -> FastAPI:
+    """The client port's other routes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await gateway.start()
+        try:
+            yield
+        finally:
+            await gateway.stop()
+
+    api = FastAPI(title="Sluice", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @api.get("/sluice/v1/decisions/{decision}")
+    async def decision(decision: str, request: Request) -> JSONResponse:
+        """What was decided, for whoever holds the receipt: action, categories, clause. Unknown and wrong look the same."""
+        receipt = request.headers.get("authorization", "").removeprefix("Bearer ")
+        try:
+            record = await asyncio.to_thread(gateway.journal.find, decision)
+        except ValueError:
+            record = None
+        if record is None or not keys.verify(gateway.keys, receipt, decision, record["app"]):
+            return JSONResponse({"error": {"message": "no such decision for this receipt", "type": "not_found_error", "code": "not_found", "param": None}}, 404)
+        worst = max(("prompt", "answer"), key=lambda d: policy._OF_WORD[record[d]["action"]])
+        findings = [f for d in ("prompt", "answer") for f in record[d]["findings"] if not f["shadow"] and f["action"] != "pass"]
+        return JSONResponse(
+            {
+                "decision": decision,
+                "action": record[worst]["action"],
+                "categories": sorted({f["category"] for f in findings}),
+                "clause": record[worst]["clause"],
+                "at": record["at"],
+            }
+        )
+
+    @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
+    async def unknown(path: str) -> JSONResponse:
+        message = f"no route /{path[:100]} here; moderated routes are " + ", ".join(gateway._routes) if path.isascii() else "no such route"
+        return JSONResponse({"error": {"message": message, "type": "not_found_error", "code": "unknown_route", "param": None}}, 404)
+
+    return api
+
+
+def create_app(settings: Settings, redis_url: str | None = None) -> Gateway:
+    """The gateway of one process. Raises SettingsError, PolicyError or LexiconError with the reason."""
+    return Gateway(settings, redis_url)

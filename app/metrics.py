@@ -1,0 +1,48 @@
+"""Every metric in one table. Law: no label holds text of a user, a subject or a key; the only importer of prometheus_client.
+
+Workers write into memory-mapped files (PROMETHEUS_MULTIPROC_DIR, set by the parent); the parent adds them up.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import multiprocess as _multiprocess
+
+REQUESTS = Counter("sluice_requests_total", "Exchanges on moderated routes", ["dialect", "mode", "outcome"])
+ACTIONS = Counter("sluice_actions_total", "Actions taken, by direction and deciding category", ["direction", "action", "category"])
+SHADOW = Counter("sluice_shadow_total", "Findings that shadow mode kept from acting", ["direction", "action", "category"])
+DEGRADED = Counter("sluice_degraded_total", "Verdicts given without a detector", ["detector", "direction"])
+SCREENED = Counter("sluice_screened_characters_total", "Characters of answers screened")
+RELEASED = Counter("sluice_released_characters_total", "Characters of answers released: never more than screened")
+HELD = Histogram("sluice_held_characters", "Most characters held at once in an answer", buckets=(0, 1, 2, 4, 8, 16, 32, 64, 256, 1024, 65536))
+SECONDS = Histogram(
+    "sluice_first_text_seconds", "From request to first byte of the answer", ["dialect"],
+    buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60),
+)  # fmt: skip
+UPSTREAM_ERRORS = Counter("sluice_upstream_errors_total", "Failures of the model", ["code"])
+DISCONNECTS = Counter("sluice_disconnects_total", "Clients that left before their answer ended")
+DROPPED_FIELDS = Counter("sluice_dropped_fields_total", "Fields of a model's answer that no rule lets through", ["dialect"])
+UNMODERATED = Counter("sluice_unmoderated_total", "Requests on routes that policy passes unscreened", ["route"])
+NOT_EXAMINED = Counter("sluice_not_examined_total", "Parts that are no text (images, audio): passed, never called clean", ["kind"])
+RELOADS = Counter("sluice_reloads_total", "Reloads of a file", ["file", "outcome"])
+JOURNAL_DROPPED = Counter("sluice_journal_dropped_total", "Journal records that could not be written")
+STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="min")
+ENTRIES_VERSION = Gauge("sluice_entries_version", "Version of the blocklist in force (the oldest of the workers)", multiprocess_mode="min")
+ENTRIES = Gauge("sluice_entries", "Live blocklist entries", multiprocess_mode="min")
+INFLIGHT = Gauge("sluice_inflight", "Exchanges being served", multiprocess_mode="livesum")
+
+
+def render() -> bytes:
+    """The exposition text over all processes."""
+    registry = CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    return generate_latest()
+
+
+def forget(pid: int) -> None:
+    """A worker died: its gauges no longer count."""
+    _multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -1,0 +1,140 @@
+"""Moderator.judge(slots, scope) -> Judged: runs the detectors over texts and lets policy decide.
+
+Law: the same Channel machine screens a plain text and a stream, so both get the same verdict; a detector that fails
+or is late degrades the verdict visibly, as policy says, and never passes in silence. Knows no dialect and no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+from app import metrics
+from app.policy import Policies, Policy, strictest, taxonomy
+from app.streaming import Channel
+from app.types import Action, Detector, Finding, Path, Scope, Slot, Verdict
+
+SLICE = 8192
+"""Characters screened before the event loop gets a turn: about a millisecond of work."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """A verdict and what may be delivered of each slot (same order)."""
+
+    verdict: Verdict
+    delivered: list[str] = field(default_factory=list)
+    slot_verdicts: list[Verdict] = field(default_factory=list)
+    screened: int = 0
+
+
+class Moderator:
+    """Holds the detectors and the policy in force. `policies` is swapped whole by a reload; a request keeps its own."""
+
+    def __init__(self, detectors: Sequence[Detector], policies: Policies) -> None:
+        self.detectors = list(detectors)
+        self.policies = policies
+
+    def channel(self, scope: Scope, policy: Policy, path: Path = ()) -> Channel:
+        """A fresh machine for one text of an exchange."""
+        return Channel(self.detectors, policy, scope, path)
+
+    async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy) -> Judged:
+        """Screen every slot, and consecutive messages of one origin joined. Never raises for what a detector does."""
+        judged = Judged(Verdict())
+        channels = []
+        for slot in slots:
+            channel = self.channel(scope, policy, slot.path)
+            judged.delivered.append(await self._whole(channel, slot.text, policy))
+            judged.slot_verdicts.append(conclude([channel], policy, scope))
+            judged.screened += channel.screened
+            channels.append(channel)
+        joined = await self._joined(slots, scope, policy) if len(slots) > 1 else []
+        judged.verdict = conclude(channels, policy, scope, joined)
+        return judged
+
+    async def _whole(self, channel: Channel, text: str, policy: Policy) -> str:
+        limit = policy.rules.detector_ms / 1000
+        if len(text) <= SLICE:
+            started = perf_counter()
+            out = channel.push(text) + channel.finish()
+            if perf_counter() - started > limit:
+                _late(channel)
+            return out
+        parts = []
+        for at in range(0, len(text), SLICE):
+            started = perf_counter()
+            parts.append(channel.push(text[at : at + SLICE]))
+            if perf_counter() - started > limit:
+                _late(channel)
+            if channel.stopped is not None:
+                break
+            await asyncio.sleep(0)
+        parts.append(channel.finish())
+        return "".join(parts)
+
+    async def _joined(self, slots: Sequence[Slot], scope: Scope, policy: Policy) -> list[Finding]:
+        """What only a join of neighbouring messages (or parts of one) shows. It flags at most: a join is our own making."""
+        findings = []
+        for group in _runs(slots):
+            text = "".join(s.text for s in group)
+            seams, at = [], 0
+            for slot in group:
+                seams.append(at)
+                at += len(slot.text)
+            channel = self.channel(scope, policy.capped(Action.FLAG), group[0].path)
+            await self._whole(channel, text, policy)
+            for f in channel.findings:
+                here = max(i for i, seam in enumerate(seams) if seam <= f.start)
+                length = len(group[here].text)
+                start = f.start - seams[here]
+                if f.end - seams[here] > length:
+                    findings.append(replace(f, start=start, end=length, path=group[here].path, technique=_and_join(f.technique)))
+        return findings
+
+
+def _late(channel: Channel) -> None:
+    # The work was done; it is the lateness that is reported, since another text may not be so lucky.
+    if "time_limit" not in channel.degraded:
+        channel.degraded.append("time_limit")
+
+
+def _and_join(technique: str) -> str:
+    return "join" if technique == "plain" else f"{technique}+join"
+
+
+def _runs(slots: Sequence[Slot]) -> Iterable[list[Slot]]:
+    """Neighbouring slots of one origin, where there is more than one."""
+    run: list[Slot] = []
+    for slot in slots:
+        if run and (slot.origin != run[-1].origin or slot.message - run[-1].message > 1):
+            if len(run) > 1:
+                yield run
+            run = []
+        run.append(slot)
+    if len(run) > 1:
+        yield run
+
+
+def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: Iterable[Finding] = ()) -> Verdict:
+    """One verdict over the channels of an exchange."""
+    verdict = Verdict()
+    stopped = Action.PASS
+    for channel in channels:
+        verdict.findings += channel.findings
+        stopped = max(stopped, channel.stopped or Action.PASS)
+        verdict.degraded += [name for name in channel.degraded if name not in verdict.degraded]
+    verdict.findings += extra
+    verdict.findings.sort(key=lambda f: (f.start, f.end, f.category))
+    deciding = strictest(verdict.findings)
+    if deciding is not None and deciding.action > Action.PASS:
+        verdict.action, verdict.category = deciding.action, deciding.category
+        verdict.clause = taxonomy()[deciding.category].clause
+    verdict.action = max(verdict.action, stopped)
+    if verdict.degraded:
+        verdict.action = max(verdict.action, policy.degraded(scope.direction) or Action.BLOCK)
+        for name in verdict.degraded:
+            metrics.DEGRADED.labels(name, scope.direction).inc()
+    return verdict

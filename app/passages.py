@@ -1,0 +1,114 @@
+"""Fingerprints of passages, and finding them again. Law: keyed, so that nothing here can be read back without the key.
+
+A passage of folded, compacted text (letters and digits only) is kept as MACs of its prefixes: of 1 to GATE characters,
+then at growing lengths up to the whole. A stream is held from a place where the text so far may be a passage, and let
+go at the first prefix that differs. Compacting makes spaces, punctuation and line breaks irrelevant.
+
+Today a passage is found where it occurs whole; near copies come with the cases that need them (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from app.text import fold
+
+GATE = 8
+MIN = 12
+"""Compacted characters a passage must have: shorter ones belong in a term."""
+MAX = 20_000
+_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """`marks`: (length in compacted characters, MAC of that prefix), ascending; the last is the whole passage."""
+
+    kid: str
+    marks: tuple[tuple[int, bytes], ...]
+
+    @property
+    def length(self) -> int:
+        return self.marks[-1][0]
+
+
+def compact(folded: str) -> str:
+    """Letters and digits only."""
+    return "".join(filter(str.isalnum, folded))
+
+
+def _mac(key: bytes, text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=_SIZE).digest()
+
+
+def _lengths(total: int) -> list[int]:
+    steps = list(range(1, GATE + 1))
+    while steps[-1] < total:
+        steps.append(min(total, steps[-1] + max(4, steps[-1] // 2)))
+    return steps
+
+
+def fingerprint(passage: str, kid: str, key: bytes) -> Fingerprint:
+    """`passage`: original text. Raises ValueError if it is too short or too long once compacted."""
+    text = compact(fold(passage))
+    if not MIN <= len(text) <= MAX:
+        raise ValueError(f"a passage must have {MIN} to {MAX} letters or digits, this one has {len(text)}")
+    return Fingerprint(kid, tuple((n, _mac(key, text[:n])) for n in _lengths(len(text))))
+
+
+@dataclass(slots=True)
+class _Node:
+    """Reached by matching the marks so far: what it may become, and whose end it is."""
+
+    next: dict[int, dict[bytes, _Node]] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+
+
+class Passages:
+    """Many fingerprints under one key id's key, searched together."""
+
+    def __init__(self, prints: Iterable[Fingerprint], keys: dict[str, bytes]) -> None:
+        self._keys = keys
+        self._roots: dict[str, _Node] = {}
+        for i, p in enumerate(prints):
+            node = self._roots.setdefault(p.kid, _Node())
+            for n, mac in p.marks:
+                node = node.next.setdefault(n, {}).setdefault(mac, _Node())
+            node.ends.append(i)
+
+    def find(self, text: str, since: int, final: bool) -> tuple[list[tuple[int, int, int]], int]:
+        """(start, end, number) of the passages in folded `text[since:]`, and the hold."""
+        places = [i for i in range(since, len(text)) if text[i].isalnum()]
+        dense = "".join([text[i] for i in places])
+        found: list[tuple[int, int, int]] = []
+        hold = len(text)
+        for kid, root in self._roots.items():
+            key = self._keys.get(kid)
+            if key is None:
+                continue  # counted by the blocklist: a rotated-out key
+            first = root.next.get(1, {})
+            known: dict[str, _Node | None] = {}
+            for at, ch in enumerate(dense):
+                if ch not in known:
+                    known[ch] = first.get(_mac(key, ch))
+                if (node := known[ch]) is not None:
+                    open_ = self._follow(key, dense, at, node, places, found)
+                    if open_ and not final:
+                        hold = min(hold, places[at])
+        return found, hold
+
+    def _follow(self, key: bytes, dense: str, at: int, node: _Node, places: list[int], found: list[tuple[int, int, int]]) -> bool:
+        """Walk the prefixes that start at `at`; True if the text ended before they were decided."""
+        open_ = False
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            for n, nodes in node.next.items():
+                if at + n > len(dense):
+                    open_ = True
+                elif (hit := nodes.get(_mac(key, dense[at : at + n]))) is not None:
+                    found.extend((places[at], places[at + n - 1] + 1, i) for i in hit.ends)
+                    stack.append(hit)
+        return open_

@@ -1,0 +1,254 @@
+"""Policy decides, never finds. Law: pure (findings in, actions out), loaded whole or not at all.
+
+What each category means and its default action stand in data/taxonomy.json; policy.yaml says only what an operator
+changes. Configuration of trust & safety, in git; never read from the environment or the store.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from app.errors import PolicyError
+from app.types import Action, Candidate, Direction, Finding
+
+ActionWord = Literal["pass", "flag", "mask", "replace", "block", "off"]
+# YAML 1.1 reads a bare `off` as false.
+_Action = Annotated[ActionWord, BeforeValidator(lambda v: "off" if v is False else v)]
+Profile = Literal["draft_2023_04", "interim_2023_08"]
+
+_OF_WORD = {a.word: a for a in Action} | {"off": Action.PASS}
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One row of the taxonomy. `clause` is the provision a refusal names."""
+
+    id: str
+    zh: str
+    en: str
+    clause: str
+    origin: str
+    answer: Action
+    prompt: Action
+    openai: tuple[str, ...]
+    no_retain: bool
+    counts_for_article_19: bool
+
+
+@cache
+def taxonomy() -> dict[str, Category]:
+    """Every category by id, in the taxonomy's order."""
+    rows = json.loads((files("app") / "data" / "taxonomy.json").read_bytes())
+    return {
+        row["id"]: Category(
+            row["id"], row["zh"], row["en"], row["clause"], row["origin"],
+            _OF_WORD[row["answer"]], _OF_WORD[row["prompt"]], tuple(row["openai"]),
+            row["no_retain"], row["counts_for_article_19"],
+        )
+        for row in rows
+    }  # fmt: skip
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CategoryRule(_Strict):
+    """Action per direction; what is left out keeps the taxonomy's default."""
+
+    answer: _Action | None = None
+    prompt: _Action | None = None
+
+
+class DegradedRule(_Strict):
+    """What to do when a detector failed or was late: `unavailable` answers 503."""
+
+    answer: Literal["pass", "flag", "block", "unavailable"] = "block"
+    prompt: Literal["pass", "flag", "block", "unavailable"] = "flag"
+
+
+class Surrogate(_Strict):
+    """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
+
+    zh: str = Field(min_length=1, max_length=2000)
+    en: str = Field(min_length=1, max_length=2000)
+
+
+class Rules(_Strict):
+    """The part of a policy that an app may have of its own."""
+
+    categories: dict[str, CategoryRule] = {}
+    degraded: DegradedRule = DegradedRule()
+    blocked_as: Literal["answer", "error"] = "answer"
+    shadow: list[str] = []
+    surrogates: dict[str, Surrogate] = {}
+    detector_ms: int = Field(300, ge=1, le=60_000)
+    max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
+
+
+class PolicyFile(Rules):
+    """policy.yaml."""
+
+    profile: Profile = "draft_2023_04"
+    unmoderated_routes: list[str] = []
+    apps: dict[str, Rules] = {}
+
+
+class Policy:
+    """One set of rules, ready to decide. Immutable; a reload makes a new one."""
+
+    def __init__(self, rules: Rules, profile: Profile, version: str, unmoderated_routes: Iterable[str] = ()) -> None:
+        self.rules, self.profile, self.version = rules, profile, version
+        self.unmoderated_routes = frozenset(unmoderated_routes)
+        self.shadow = frozenset(rules.shadow)
+        self._cap = Action.BLOCK
+        self._actions: dict[tuple[str, Direction], Action] = {}
+        for category in taxonomy().values():
+            rule = rules.categories.get(category.id, CategoryRule())
+            off = profile == "interim_2023_08" and category.origin == "draft_only"
+            for direction, default in (("answer", category.answer), ("prompt", category.prompt)):
+                word = getattr(rule, direction)
+                action = Action.PASS if off else default if word is None else _OF_WORD[word]
+                self._actions[category.id, direction] = action  # type: ignore[index]
+
+    def action(self, candidate: Candidate, direction: Direction) -> Action:
+        """A live entry does what its owner chose; a suspect term flags at most; else the category's action."""
+        action = self._actions[candidate.category, direction] if candidate.action is None else candidate.action
+        return min(action, Action.FLAG if candidate.tier == "suspect" else self._cap)
+
+    def capped(self, action: Action) -> Policy:
+        """The same policy doing at most `action`."""
+        policy = copy.copy(self)
+        policy._cap = min(action, self._cap)
+        return policy
+
+    def shadowed(self, candidate: Candidate) -> bool:
+        """True where policy computes the action but does not apply it: by rule, category or detector."""
+        return bool(self.shadow) and not self.shadow.isdisjoint((candidate.rule, candidate.category, candidate.detector))
+
+    def degraded(self, direction: Direction) -> Action | None:
+        """The action when a detector could not answer; None: the request is unavailable."""
+        word = getattr(self.rules.degraded, direction)
+        return None if word == "unavailable" else _OF_WORD[word]
+
+
+def strictest(findings: Iterable[Finding]) -> Finding | None:
+    """The finding that decides: highest action, then the earliest. Shadow findings decide nothing."""
+    applied = [f for f in findings if not f.shadow]
+    return max(applied, key=lambda f: (f.action, -f.start), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policy of every app: its own section over the common one."""
+
+    common: Policy
+    apps: dict[str, Policy]
+
+    def of(self, section: str) -> Policy:
+        return self.apps.get(section, self.common)
+
+
+def _merge(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(common)
+    for key, value in own.items():
+        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+def _check(file: PolicyFile) -> None:
+    known = taxonomy()
+    for where, rules in [("", file), *((f"apps.{name}.", rules) for name, rules in file.apps.items())]:
+        for id in rules.categories:
+            if id not in known:
+                raise PolicyError(f"{where}categories.{id}: no such category; the ids are in docs/categories.md")
+        for id, surrogate in rules.surrogates.items():
+            if id != "default" and id not in known:
+                raise PolicyError(f"{where}surrogates.{id}: no such category ('default' is the one for all others)")
+            for language in ("zh", "en"):
+                try:
+                    getattr(surrogate, language).format(category="", clause="", decision="")
+                except (KeyError, IndexError, ValueError):
+                    raise PolicyError(
+                        f"{where}surrogates.{id}.{language}: only {{category}}, {{clause}} and {{decision}} may stand in braces"
+                    ) from None
+    for route in file.unmoderated_routes:
+        if not route.startswith("/v1/"):
+            raise PolicyError(f"unmoderated_routes: {route!r} must begin with /v1/")
+
+
+def _unique(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise PolicyError(f"the key {key!r} stands twice in one mapping (line {node.start_mark.line + 1})")
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique)
+
+
+def read_yaml(raw: bytes, name: str) -> dict[str, Any]:
+    """A mapping. Raises PolicyError with the line."""
+    try:
+        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        raise PolicyError(f"{name}: not valid YAML" + (f" at line {mark.line + 1}" if mark else "")) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise PolicyError(f"{name}: must be a mapping of keys")
+    return value
+
+
+def explain(e: ValidationError, name: str) -> str:
+    """One line per wrong field: its path and what is wrong, never its value."""
+    return "\n".join(
+        f"{name}: {'.'.join(map(str, error['loc']))}: "
+        + ("no such key" if error["type"] == "extra_forbidden" else error["msg"])
+        for error in e.errors(include_input=False, include_url=False)
+    )
+
+
+def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
+    """Raises PolicyError that names the key at fault."""
+    value = read_yaml(raw, name)
+    shipped = read_yaml((files("app") / "policy.yaml").read_bytes(), "policy.yaml")
+    surrogates = shipped.get("surrogates", {})
+    value["surrogates"] = _merge(surrogates, value["surrogates"]) if isinstance(value.get("surrogates"), dict) else value.get("surrogates", surrogates)
+    try:
+        file = PolicyFile.model_validate(value)
+        common = {k: v for k, v in value.items() if k in Rules.model_fields}
+        own = {app: Rules.model_validate(_merge(common, section or {})) for app, section in (value.get("apps") or {}).items()}
+    except ValidationError as e:
+        raise PolicyError(explain(e, name)) from None
+    _check(file)
+    version = hashlib.sha256(raw).hexdigest()[:12]
+    return Policies(
+        Policy(file, file.profile, version, file.unmoderated_routes),
+        {app: Policy(rules, file.profile, version, file.unmoderated_routes) for app, rules in own.items()},
+    )
+
+
+def load(path: Path) -> Policies:
+    """Read and check a policy file. Raises PolicyError."""
+    try:
+        return parse(path.read_bytes(), str(path))
+    except OSError as e:
+        raise PolicyError(f"{path}: cannot be read ({e.strerror}); set SLUICE_POLICY to a readable file") from None

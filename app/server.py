@@ -1,0 +1,285 @@
+"""The processes. The parent owns the embedded store, the ops and admin listeners, the metrics of all, and the table's
+snapshot on disk; N children own the client port.
+
+Law: a child that dies comes back; a parent that dies takes its children and its store with it. A second parent on the
+same DATA_DIR joins the running store and takes it over when its owner goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app import apps, keys, logs, metrics, policy
+from app import settings as configuration
+from app.detectors.lexicon import load as load_lexicon
+from app.errors import SettingsError
+from app.main import Gateway, create_app
+from app.settings import Settings
+from app.store.client import Store
+from app.store.embedded import EmbeddedStore
+from app.store.tables import Entries
+from app.web.admin import admin_api
+from app.web.health import Ops
+
+log = logging.getLogger("sluice.server")
+
+STATUS = 0.5
+"""Seconds between a child's reports to its parent."""
+_STALE = 5.0
+_GRACE = 10
+"""Seconds that open streams get at shutdown."""
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol; deadlines and limits of its own come here (docs/adr/0008)."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signal handling: the parent decides when a process ends."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn(app: Any, *, lifespan: str = "off") -> Server:
+    return Server(
+        uvicorn.Config(
+            app, loop="none", http=Protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
+            server_header=False, date_header=True, proxy_headers=False, timeout_graceful_shutdown=_GRACE, backlog=2048,
+        )
+    )  # fmt: skip
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies (Linux prctl PR_SET_PDEATHSIG)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+
+
+def _bind(host: str, port: int, name: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as e:
+        sock.close()
+        raise SettingsError(f"SLUICE_{name}: cannot listen on {host}:{port} ({e.strerror}); choose another port (端口被占用时请换一个)") from None
+    sock.listen(2048)
+    sock.setblocking(False)
+    return sock
+
+
+class _Child:
+    """One worker process and its last report."""
+
+    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self.process, self.reader, self.transport = process, reader, transport
+        self.status: dict[str, Any] | None = None
+        self.at = 0.0
+
+
+class Parent:
+    """The supervising process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        loaded = apps.load(settings.apps)
+        if reasons := configuration.unsafe(settings, app_keys=loaded.keyed):
+            raise SettingsError("refusing to start (拒绝启动):\n- " + "\n- ".join(reasons))
+        # Read here so that a fault is told once, before any child.
+        policy.load(settings.policy)
+        load_lexicon(settings.lexicons)
+        self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
+        self.children: dict[int, _Child] = {}
+        self.restarts = 0
+        self.stopping = asyncio.Event()
+        self.embedded: EmbeddedStore | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        s = self.settings
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        client, ops, admin = _bind(s.host, s.port, "PORT"), _bind(s.ops_host, s.ops_port, "OPS_PORT"), _bind(s.admin_host, s.admin_port, "ADMIN_PORT")
+        tasks: list[asyncio.Task[Any]] = []
+        url = s.redis_url
+        if url is None:
+            self.embedded = EmbeddedStore(s.data_dir)
+            url = await self.embedded.start()
+            tasks.append(asyncio.create_task(self.embedded.watch()))
+        self.store = Store(url, s.deployment)
+        self.entries = Entries(self.store, s.data_dir, lambda rows, version: None, keep_snapshot=True)
+        await self.entries.start()
+        try:
+            admin_app = admin_api(s.admin_token or "", self.keys, self.entries, self._replica)
+            servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
+            tasks += [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
+            tasks += [asyncio.create_task(self._keep(i, client, url)) for i in range(s.workers)]
+            await self._announce(client, ops, admin)
+            await self.stopping.wait()
+            log.info("stopping")
+            for child in self.children.values():
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.terminate()
+            await asyncio.wait([asyncio.create_task(c.process.wait()) for c in self.children.values()] or [asyncio.create_task(asyncio.sleep(0))], timeout=_GRACE + 2)
+            for child in self.children.values():
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+            for server, _ in servers:
+                server.should_exit = True
+        finally:
+            for task in tasks[-s.workers :] if s.workers else []:
+                task.cancel()
+            await self.entries.stop()
+            await self.store.close()
+            if self.embedded is not None:
+                await self.embedded.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _announce(self, *listeners: socket.socket) -> None:
+        ports = [sock.getsockname()[1] for sock in listeners]
+        while not self.readiness()[0] and not self.stopping.is_set():
+            await asyncio.sleep(0.02)
+        log.info("ready", extra={"port": ports[0], "ops_port": ports[1], "admin_port": ports[2], "workers": self.settings.workers})
+
+    async def _keep(self, number: int, client: socket.socket, url: str) -> None:
+        """Keep one child alive; back off while it dies young."""
+        delay = 0.1
+        while not self.stopping.is_set():
+            born = asyncio.get_running_loop().time()
+            child = await self._spawn(client, url)
+            self.children[number] = child
+            with contextlib.suppress(ValueError, OSError):
+                while line := await child.reader.readline():
+                    child.status, child.at = json.loads(line), asyncio.get_running_loop().time()
+            code = await child.process.wait()
+            child.transport.close()
+            child.status = None
+            metrics.forget(child.process.pid)
+            if self.stopping.is_set():
+                return
+            self.restarts += 1
+            log.error("worker died", extra={"worker": number, "code": code})
+            delay = 0.1 if asyncio.get_running_loop().time() - born > 10 else min(delay * 2, 5)
+            await asyncio.sleep(delay)
+
+    async def _spawn(self, client: socket.socket, url: str) -> _Child:
+        read, write = os.pipe()
+        values = {configuration.PREFIX + k.upper(): str(v) for k, v in self.settings.model_dump().items() if v is not None}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.server", "--fd", str(client.fileno()), "--status", str(write), "--store", url,
+            pass_fds=(client.fileno(), write), env=os.environ | values, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(write)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb"))
+        return _Child(process, reader, transport)
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Ready when every worker says so."""
+        now = asyncio.get_running_loop().time()
+        workers = []
+        for number in range(self.settings.workers):
+            child = self.children.get(number)
+            if child is None or child.status is None:
+                workers.append({"ready": False, "reason": "starting"})
+            elif now - child.at > _STALE:
+                workers.append({"ready": False, "reason": "silent"})
+            else:
+                workers.append(child.status)
+        store = {"up": self.store.up, "problem": self.store.problem, "foreign": self.entries.foreign, "entries_version": self.entries.version}
+        return all(w["ready"] for w in workers), {"workers": workers, "store": store, "worker_restarts": self.restarts}
+
+    def _replica(self) -> dict[str, Any]:
+        versions = [c.status["entries_version"] if c.status else None for c in self.children.values()]
+        return {"host": socket.gethostname(), "workers_entries_version": versions}
+
+
+async def _report(gateway: Gateway, fd: int) -> None:
+    while True:
+        try:
+            os.write(fd, json.dumps(gateway.status()).encode() + b"\n")
+        except BlockingIOError:
+            pass
+        await asyncio.sleep(STATUS)
+
+
+async def _child(fd: int, status: int, store: str) -> None:
+    os.set_blocking(status, False)
+    gateway = create_app(configuration.read(), store)
+    server = _uvicorn(gateway, lifespan="on")
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=fd)]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    report = asyncio.create_task(_report(gateway, status))
+    try:
+        await serving
+    finally:
+        report.cancel()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def serve(settings: Settings) -> int:
+    """Run the parent until it is told to stop."""
+    logs.setup()
+    os.umask(0o077)
+
+    async def main() -> None:
+        await Parent(settings).run()
+
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(main())
+    shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+    return 0
+
+
+def main() -> None:
+    """A child: started by the parent, never by hand."""
+    p = argparse.ArgumentParser()
+    p.add_argument("--fd", type=int, required=True)
+    p.add_argument("--status", type=int, required=True)
+    p.add_argument("--store", required=True)
+    args = p.parse_args()
+    die_with_parent()
+    logs.setup()
+    os.umask(0o077)
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(_child(args.fd, args.status, args.store))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Settings: the only reader of the environment. Law: an unknown SLUICE_ name or an unsafe combination refuses to start.
+
+Every variable is `SLUICE_` + the field's name in capitals; docs/configuration.md lists them. A change needs a restart.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import SettingsError
+
+PREFIX = "SLUICE_"
+_SECRET = {"upstream_key", "secret_key", "admin_token", "redis_url"}
+
+
+def _packaged(name: str) -> Path:
+    """A data folder: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(str(files("app"))) / name
+    return inside if inside.exists() else inside.parent.parent / name
+
+
+class Settings(BaseModel):
+    """Defaults are those of the contract. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    upstream_url: str = Field("http://127.0.0.1:8000/v1", description="the model's base, as the OpenAI client takes it, ending in /v1")
+    upstream_key: str | None = Field(None, description="the model's key; unset: the client's own credentials pass through")
+    upstream_connect_timeout: float = Field(2.0, gt=0)
+    upstream_first_token_timeout: float = Field(60.0, gt=0)
+    upstream_idle_timeout: float = Field(30.0, gt=0)
+    host: str = "127.0.0.1"
+    port: int = Field(8100, ge=0, le=65535)
+    ops_host: str = "127.0.0.1"
+    ops_port: int = Field(8101, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(8102, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=256)
+    redis_url: str | None = Field(None, description="unset: a private server is started in DATA_DIR")
+    data_dir: Path = Path(".sluice")
+    deployment: str = Field("default", pattern=r"^[a-z0-9_-]{1,40}$", description="names the keys in a shared Redis")
+    policy: Path = Field(default_factory=lambda: Path(str(files("app"))) / "policy.yaml")
+    apps: Path | None = None
+    lexicons: Path = Field(default_factory=lambda: _packaged("lexicons"))
+    models: Path = Field(default_factory=lambda: _packaged("models"))
+    secret_key: str | None = None
+    admin_token: str | None = None
+
+    def shown(self) -> dict[str, str]:
+        """Effective values under their environment names, secrets masked."""
+        return {
+            PREFIX + name.upper(): "" if value is None else "********" if name in _SECRET else str(value)
+            for name, value in self.model_dump().items()
+        }
+
+
+def loopback(host: str) -> bool:
+    """True where only this machine can connect."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` (command-line options) win.
+
+    Raises SettingsError naming every variable at fault and the way out.
+    """
+    source = os.environ if environ is None else environ
+    # An empty value means unset: compose files and unit files write `NAME=`.
+    values: dict[str, Any] = {k.removeprefix(PREFIX).lower(): v for k, v in source.items() if k.startswith(PREFIX) and v != ""}
+    values.update({k: v for k, v in overrides.items() if v is not None})
+    try:
+        return Settings(**values)
+    except ValidationError as e:
+        lines = []
+        for error in e.errors(include_input=False, include_url=False):
+            name = PREFIX + ".".join(map(str, error["loc"])).upper()
+            if error["type"] == "extra_forbidden":
+                lines.append(f"{name}: no such setting (未知设置); the known ones are in docs/configuration.md and `sluice doctor`")
+            else:
+                lines.append(f"{name}: {error['msg']}")
+        raise SettingsError("\n".join(lines)) from None
+
+
+def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
+    """Reasons not to serve with these settings; empty if none. `app_keys`: the apps file names at least one key."""
+    reasons = []
+    url = urlsplit(settings.upstream_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        reasons.append("SLUICE_UPSTREAM_URL must be an http or https URL, for example http://127.0.0.1:8000/v1")
+    elif not url.path.rstrip("/").endswith("/v1"):
+        reasons.append("SLUICE_UPSTREAM_URL must end in /v1, as the OpenAI client takes it")
+    elif url.username or url.query or url.fragment:
+        reasons.append("SLUICE_UPSTREAM_URL must carry no credentials, query or fragment; the key goes into SLUICE_UPSTREAM_KEY")
+    if settings.upstream_key and not loopback(settings.host) and not app_keys:
+        reasons.append(
+            "SLUICE_UPSTREAM_KEY with the non-loopback SLUICE_HOST would be an open proxy on your bill (开放代理): "
+            "name the apps and their keys in the file of SLUICE_APPS, or bind SLUICE_HOST to 127.0.0.1"
+        )
+    if settings.redis_url and not settings.secret_key:
+        reasons.append(
+            "SLUICE_SECRET_KEY must be set when SLUICE_REDIS_URL is: replicas share it; "
+            "`python -c 'import secrets; print(secrets.token_urlsafe(48))'` makes one"
+        )
+    if not loopback(settings.admin_host) and len(settings.admin_token or "") < 32:
+        reasons.append("SLUICE_ADMIN_HOST is not loopback: SLUICE_ADMIN_TOKEN must be set, at least 32 characters")
+    return reasons
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """A fresh folder for this run's metrics. Must be in the environment before prometheus_client is imported."""
+    folder = settings.data_dir.absolute() / "run" / f"metrics-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    return folder

@@ -1,0 +1,98 @@
+"""Server-sent events on bytes, both ways. Law: lines end at LF, CR or CRLF and nowhere else (WHATWG HTML 9.2.6).
+
+U+2028, U+0085 and their kind are text: str.splitlines would cut a JSON string there. No I/O; bytes in, events out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class Event(NamedTuple):
+    """One event. `data`: the joined data lines, UTF-8 bytes; `name`: the event field, '' when absent."""
+
+    data: bytes
+    name: str = ""
+    id: str = ""
+
+
+class TooLarge(ValueError):
+    """An event passed `limit` bytes without ending."""
+
+
+class Parser:
+    """Incremental: feed(bytes) gives the events completed so far. An event without its blank line is never given."""
+
+    def __init__(self, limit: int = 1 << 20) -> None:
+        self._rest = b""
+        self._after_cr = False
+        self._limit = limit
+        self._size = 0
+        self._first = True
+        self._data: list[bytes] = []
+        self._name = self._id = b""
+
+    @property
+    def pending(self) -> bool:
+        """True inside an unfinished event: a body that ends here was cut."""
+        return bool(self._rest.strip(b"\r\n") or self._data)
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Raises TooLarge when an unfinished event outgrows the limit."""
+        if self._after_cr and chunk:
+            # The CR already ended its line; an LF right behind it belongs to it.
+            if chunk[:1] == b"\n":
+                chunk = chunk[1:]
+            self._after_cr = False
+        if not chunk:
+            return []
+        self._after_cr = chunk[-1:] == b"\r"
+        buffer = self._rest + chunk
+        if b"\r" in buffer:
+            lines = _LINE_END.split(buffer)
+        else:
+            lines = buffer.split(b"\n")
+        self._rest = lines.pop()
+        events: list[Event] = []
+        for line in lines:
+            if self._first:
+                self._first = False
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line:
+                self._field(line)
+            else:
+                if self._data:
+                    events.append(
+                        Event(b"\n".join(self._data), self._name.decode(errors="replace"), self._id.decode(errors="replace"))
+                    )
+                    self._data = []
+                self._name = b""
+                self._size = 0
+        if self._size + len(self._rest) > self._limit:
+            raise TooLarge(f"an event is larger than {self._limit} bytes")
+        return events
+
+    def _field(self, line: bytes) -> None:
+        self._size += len(line)
+        if self._size > self._limit:
+            raise TooLarge(f"an event is larger than {self._limit} bytes")
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"event":
+            self._name = value
+        elif name == b"id" and b"\0" not in value:
+            self._id = value
+        # An empty name is a comment, `retry` is the browser's, anything else is to be ignored.
+
+
+def write(data: bytes, name: str = "") -> bytes:
+    """One event as bytes. `data` may hold line breaks: each line gets its own data field."""
+    head = b"event: " + name.encode() + b"\n" if name else b""
+    if b"\n" in data or b"\r" in data:
+        data = b"\ndata: ".join(_LINE_END.split(data))
+    return head + b"data: " + data + b"\n\n"

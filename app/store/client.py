@@ -1,0 +1,108 @@
+"""The door to Redis. Law: the only importer of redis; short time-outs, no hidden retries (they write twice), every error a StoreError.
+
+All keys begin `{sluice:<deployment>}:`, one hash tag, so that a managed Cluster works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app import metrics
+from app.errors import StoreError
+
+log = logging.getLogger("sluice.store")
+
+SCHEMA = "1"
+
+
+class Store:
+    """One Redis, seen from one process."""
+
+    def __init__(self, url: str, deployment: str) -> None:
+        self.prefix = f"{{sluice:{deployment}}}:"
+        options: dict[str, Any] = {
+            "socket_timeout": 1.0,
+            "socket_connect_timeout": 0.3,
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": True,
+        }
+        # Port of a unix URL: redis-py takes the timeouts there too.
+        self._redis = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(url, max_connections=16, timeout=0.2, **options))
+        self._listen = redis.Redis.from_url(url, **(options | {"socket_timeout": 5.0}))
+        self._scripts: dict[str, Any] = {}
+        self.up = False
+        self.problem: str | None = None
+        """Why writes are refused although the server answers."""
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._listen.aclose()
+
+    def _seen(self, up: bool) -> None:
+        if up != self.up:
+            log.log(logging.INFO if up else logging.ERROR, "store up" if up else "store down")
+        self.up = up
+        metrics.STORE_UP.set(1 if up else 0)
+
+    async def call(self, script: str, keys: list[str], args: list[str | int]) -> Any:
+        """Run scripts/<script>.lua atomically. Raises StoreError; after it the outcome is unknown, and the same
+        idempotency key gives the first result."""
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script((files("app") / "store" / "scripts" / f"{script}.lua").read_text())
+        try:
+            result = await self._scripts[script](keys=[self.key(k) for k in keys], args=args)
+        except (RedisError, OSError, TimeoutError) as e:
+            self._seen(not isinstance(e, (redis.ConnectionError, redis.TimeoutError, OSError)))
+            raise StoreError(f"the store did not take the write ({type(e).__name__}); send it again with the same Idempotency-Key") from None
+        self._seen(True)
+        return result
+
+    async def run(self, *command: str | int) -> Any:
+        """One command that changes nothing twice. Raises StoreError."""
+        try:
+            result = await self._redis.execute_command(*command)
+        except (RedisError, OSError, TimeoutError) as e:
+            self._seen(False)
+            raise StoreError(f"the store does not answer ({type(e).__name__})") from None
+        self._seen(True)
+        return result
+
+    async def check(self) -> None:
+        """Look at what the server promises; sets `problem` where it may lose what it acknowledged."""
+        problem = None
+        try:
+            policy = await self.run("CONFIG", "GET", "maxmemory-policy")
+            value = policy.get("maxmemory-policy") if isinstance(policy, dict) else policy[1] if policy else None
+            if value not in (None, "noeviction"):
+                problem = f"Redis maxmemory-policy is {value}: it may evict entries; set noeviction"
+        except StoreError:
+            return
+        self.problem = problem
+
+    async def pushes(self, channel: str, silence: float) -> AsyncIterator[str]:
+        """Messages as they are published, '' after each `silence` seconds without one. Raises StoreError when the
+        connection breaks."""
+        pubsub = self._listen.pubsub()
+        try:
+            await pubsub.subscribe(self.key(channel))
+            yield ""
+            while True:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=silence)
+                yield str(message["data"]) if message else ""
+        except (RedisError, OSError, TimeoutError) as e:
+            raise StoreError(type(e).__name__) from None
+        finally:
+            with_timeout = asyncio.ensure_future(pubsub.aclose())
+            await asyncio.wait([with_timeout], timeout=1)

@@ -1,0 +1,215 @@
+"""Replicated tables: versioned rows that every process holds in memory and on disk.
+
+Law: a process asks the store in the background only; what it enforces is a complete, checksummed version, and a list is
+replaced only by a newer one of the same store. No answer of the store, no empty server and no foreign one ever empties it.
+Push tells at once, a poll stands behind it. A row never vanishes: deleting marks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from app import clock
+from app.errors import Conflict, StoreError
+from app.store.client import SCHEMA, Store
+
+log = logging.getLogger("sluice.tables")
+
+POLL = 0.5
+"""Seconds between looks when no push comes."""
+
+Row = dict[str, Any]
+_MOD = 281_474_976_710_656
+
+
+def _part(id: str, raw: str) -> int:
+    return int(hashlib.sha1(f"{id} {raw}".encode()).hexdigest()[:12], 16)  # noqa: S324 - a checksum, as Redis' Lua has it
+
+
+class Table:
+    """Rows by id, each with its version. `changed(live rows, version)` runs in a thread after every change."""
+
+    name = ""
+
+    def __init__(self, store: Store | None, folder: Path, changed: Callable[[list[Row], int], None], *, keep_snapshot: bool = False) -> None:
+        self._store, self._changed, self._keep = store, changed, keep_snapshot
+        self._path = folder / f"{self.name}.snapshot.json"
+        self._rows: dict[str, str] = {}  # id -> "<version> <json>", as the store has it
+        self._sum = 0
+        self._next_expiry = float("inf")
+        self._task: asyncio.Task[None] | None = None
+        self.version = 0
+        self.store_id = ""
+        self.foreign = False
+        """True while the server that answers is not the one these rows came from."""
+
+    # ---- reading
+
+    async def start(self) -> None:
+        """Load the snapshot and begin to follow. Never waits for the store."""
+        self._load_snapshot()
+        if self._rows:
+            await self._announce()
+        if self._store is not None:
+            self._task = asyncio.create_task(self._follow(self._store))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def rows(self) -> list[Row]:
+        """Every live row, oldest version first."""
+        now = clock.now()
+        live = [row for row in (_parse(id, raw) for id, raw in self._rows.items()) if not row.get("deleted") and _expiry(row) > now]
+        return sorted(live, key=lambda row: int(row["version"]))
+
+    def get(self, id: str) -> Row | None:
+        raw = self._rows.get(id)
+        return None if raw is None else _parse(id, raw)
+
+    async def _announce(self) -> None:
+        rows = self.rows()
+        self._next_expiry = min(map(_expiry, rows), default=float("inf"))
+        await asyncio.to_thread(self._changed, rows, self.version)
+
+    async def _follow(self, store: Store) -> None:
+        delay = 0.05
+        while True:
+            try:
+                await store.check()
+                async for _ in store.pushes(f"{self.name}:changed", POLL):
+                    await self.refresh()
+                    delay = 0.05
+            except StoreError:
+                pass
+            except Exception as e:
+                log.error("following a table failed", extra={"table": self.name, "error": type(e).__name__})
+            if clock.now() >= self._next_expiry:
+                await self._announce()
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 0.4)
+
+    async def refresh(self) -> None:
+        """Catch up with the store. Raises StoreError."""
+        if await self._read(self.version):
+            return
+        if not await self._read(0):
+            log.error("table checksum does not agree; the last good version stays", extra={"table": self.name})
+
+    async def _read(self, since: int) -> bool:
+        """Apply what is newer than `since`; False if the sum does not agree."""
+        assert self._store is not None
+        keys = [f"{self.name}:version", f"{self.name}:rows", f"{self.name}:index", f"{self.name}:sum", "store_id", "schema"]
+        store_id, version, total, schema, flat = await self._store.call("table_read", keys, [since, secrets.token_hex(8), SCHEMA, self.store_id])
+        # A server that lost rows, or another one, must not shrink a list in silence.
+        foreign = (self.store_id != "" and store_id != self.store_id) or int(version) < self.version or schema not in ("", SCHEMA)
+        if foreign != self.foreign:
+            self.foreign = foreign
+            log.error("the store is not the one followed so far; the last good version stays" if foreign else "the store is the known one again")
+        if foreign:
+            return True
+        self.store_id = store_id
+        if int(version) == self.version and since == self.version:
+            if clock.now() >= self._next_expiry:
+                await self._announce()
+            return True
+        fresh = dict(zip(flat[::2], flat[1::2], strict=True))
+        if since:
+            total_now = self._sum
+            for id, raw in fresh.items():
+                if id in self._rows:
+                    total_now -= _part(id, self._rows[id])
+                total_now += _part(id, raw)
+            rows = {**self._rows, **fresh}
+        else:
+            total_now, rows = sum(_part(id, raw) for id, raw in fresh.items()), fresh
+        if total_now % _MOD != int(total):
+            return False
+        self._rows, self._sum, self.version = rows, total_now % _MOD, int(version)
+        await self._announce()
+        if self._keep:
+            await asyncio.to_thread(self._save_snapshot)
+        return True
+
+    # ---- the snapshot on disk
+
+    def _save_snapshot(self) -> None:
+        body = json.dumps({"store_id": self.store_id, "version": self.version, "rows": self._rows}, ensure_ascii=False)
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = self._path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8") as f:
+                f.write(digest + "\n" + body)
+                f.flush()
+                os.fsync(f.fileno())
+            partial.replace(self._path)
+        except OSError as e:
+            log.error("snapshot cannot be written", extra={"table": self.name, "error": type(e).__name__})
+
+    def _load_snapshot(self) -> None:
+        try:
+            digest, _, body = self._path.read_text("utf-8").partition("\n")
+        except (OSError, UnicodeDecodeError):
+            return
+        if hashlib.sha256(body.encode()).hexdigest() != digest:
+            log.error("snapshot is damaged and not used", extra={"table": self.name})
+            return
+        value = json.loads(body)
+        self.store_id, self.version, self._rows = value["store_id"], value["version"], value["rows"]
+        self._sum = sum(_part(id, raw) for id, raw in self._rows.items()) % _MOD
+
+    # ---- writing
+
+    async def put(self, id: str, row: Row, *, idempotency_key: str, request: str, expected: int | None = None) -> Row:
+        """Write one row; the same `idempotency_key` gives the first result again. `request`: a digest of what was asked.
+
+        Raises StoreError (nothing is known to be written: send it again), Conflict, or ValueError for a key used for
+        something else.
+        """
+        if self._store is None:
+            raise StoreError("no store is configured")
+        if self._store.problem:
+            raise StoreError(self._store.problem)
+        if self.foreign:
+            raise StoreError("the store is not the one these entries came from; an operator must confirm it (docs/operations.md)")
+        key = f"done:{hashlib.sha256(f'{self.name} {idempotency_key}'.encode()).hexdigest()[:32]}"
+        keys = [f"{self.name}:version", f"{self.name}:rows", f"{self.name}:index", f"{self.name}:sum", key, "store_id"]
+        body = json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        args: list[str | int] = [id, body, "" if expected is None else expected, request, self.store_id, self._store.key(f"{self.name}:changed")]
+        state, result = await self._store.call("table_put", keys, args)
+        if state == "conflict":
+            raise Conflict(f"somebody changed it first; it is at version {result}", int(result))
+        if state == "reused":
+            raise ValueError("this Idempotency-Key was used for another request")
+        if state == "foreign":
+            raise StoreError("the store is not the one these entries came from; an operator must confirm it (docs/operations.md)")
+        raw = str(result)
+        return _parse(json.loads(raw.partition(" ")[2])["id"], raw)
+
+
+class Entries(Table):
+    """The blocklist's entries."""
+
+    name = "entries"
+
+
+def _parse(id: str, raw: str) -> Row:
+    version, _, body = raw.partition(" ")
+    return {**json.loads(body), "id": id, "version": int(version)}
+
+
+def _expiry(row: Row) -> float:
+    value = row.get("expires_at")
+    return float("inf") if value is None else datetime.fromisoformat(value).timestamp()

@@ -1,0 +1,209 @@
+"""What of a stream may go out now. No I/O, no await.
+
+Law: what is released, found and decided is a function of the text alone, never of how it was cut; a plain answer is
+the same machine fed once. Text goes out up to the `hold` of the most cautious detector. A finding is settled once
+every finding that could start before or at it is known, in order of start; at the first that stops, the text before
+it is released and nothing after.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app import text as folding
+from app.policy import Policy
+from app.terms import CONTEXT
+from app.types import Action, Candidate, Detector, Finding, Path, Scope
+
+log = logging.getLogger("sluice.streaming")
+
+HELD_MAX = 65_536
+"""Characters held at most. Beyond it (a term padded with invisible characters, say) the channel is cut as degraded:
+letting go of them would be a leak."""
+
+MASK = "*"
+
+
+@dataclass(slots=True)
+class _Piece:
+    """One push: where it starts in the original and in the folded text."""
+
+    original: int
+    folded: int
+    text: str
+    origins: list[int] | None = None  # computed only where something hit
+
+
+class Channel:
+    """One text as it arrives: a choice's content, its reasoning, an argument of a tool call, a prompt's slot."""
+
+    def __init__(self, detectors: Sequence[Detector], policy: Policy, scope: Scope, path: Path = ()) -> None:
+        self._detectors, self._policy, self._scope, self._path = detectors, policy, scope, path
+        self._window = ""  # folded text from self._base on: CONTEXT settled characters, then all that is not settled
+        self._base = 0
+        self._since = 0  # folded index up to which everything is settled
+        self._pieces: list[_Piece] = []
+        self._held = ""  # original text from self._out on
+        self._out = 0
+        self._size = 0
+        self._folded_size = 0
+        self._pool: dict[Candidate, None] = {}
+        self._masks: list[tuple[int, int]] = []
+        self._settled: list[tuple[Candidate, Finding]] = []
+        self.findings: list[Finding] = []
+        self.stopped: Action | None = None
+        self.degraded: list[str] = []
+        self.held_max = 0
+
+    @property
+    def screened(self) -> int:
+        """Original characters seen."""
+        return self._size
+
+    @property
+    def released(self) -> int:
+        """Original characters let go."""
+        return self._out
+
+    def push(self, text: str) -> str:
+        """Take a delta; return what may go out now, masks applied. After a stop it is always ''."""
+        if self.stopped is not None or not text:
+            return ""
+        folded = folding.fold(text)
+        self._pieces.append(_Piece(self._size, self._folded_size, text))
+        self._size += len(text)
+        self._folded_size += len(folded)
+        self._window += folded
+        self._held += text
+        return self._settle(final=False)
+
+    def finish(self) -> str:
+        """No text will follow: settle the rest and return it."""
+        if self.stopped is not None:
+            return ""
+        return self._settle(final=True)
+
+    def cut(self, action: Action) -> None:
+        """Stop here for a reason outside the text (a failed detector, a time limit): what is held is never released."""
+        self.stopped = action
+        self._held = ""
+
+    def _settle(self, final: bool) -> str:
+        hold = self._folded_size
+        for detector in self._detectors:
+            try:
+                scan = detector.scan(self._window, self._since - self._base, final, self._scope)
+            except Exception as e:
+                # The type alone: a message could hold the text.
+                log.error("detector failed", extra={"detector": detector.name, "error": type(e).__name__})
+                self.fail(detector.name)
+                if self.stopped is not None:
+                    return ""
+                continue
+            hold = min(hold, scan.hold + self._base)
+            for c in scan.candidates:
+                moved = c if not self._base else _moved(c, self._base)
+                if moved.start >= self._since:
+                    self._pool[moved] = None
+        stop = self._decide(hold, final) if self._pool else None
+        if stop is not None:
+            return self._release(stop)
+        released = self._release(self._size if hold >= self._folded_size else self._original(hold))
+        self._since = hold
+        self._trim()
+        if len(self._held) > HELD_MAX and not final:
+            self.degraded.append("held_overflow")
+            self.cut(Action.BLOCK)
+            return released
+        self.held_max = max(self.held_max, len(self._held))
+        return released
+
+    def fail(self, name: str) -> None:
+        """A detector could not answer: record it, and do what policy says for this direction."""
+        if name not in self.degraded:
+            self.degraded.append(name)
+        action = self._policy.degraded(self._scope.direction)
+        if action is None or action.stops:
+            self.cut(Action.BLOCK)
+
+    def _decide(self, hold: int, final: bool) -> int | None:
+        """Settle candidates that start before `hold`; return the original index to stop at, if any."""
+        ready = sorted((c for c in self._pool if c.start < hold or final), key=lambda c: (c.start, -c.end, c.category, c.rule))
+        stop: int | None = None
+        stop_folded = -1
+        for c in ready:
+            del self._pool[c]
+            if stop is not None and c.start > stop_folded:
+                continue
+            finding = self._finding(c)
+            if any(
+                o.start <= c.start and c.end <= o.end and o.category == c.category
+                and f.action >= finding.action and f.shadow == finding.shadow
+                for o, f in self._settled
+            ):  # fmt: skip
+                continue  # part of a longer finding of the same kind
+            self._settled.append((c, finding))
+            self.findings.append(finding)
+            if finding.shadow:
+                continue
+            if finding.action.stops:
+                if stop is None:
+                    stop, stop_folded = finding.start, c.start
+                    self.stopped = finding.action
+                else:
+                    self.stopped = max(self.stopped or finding.action, finding.action)
+            elif finding.action is Action.MASK:
+                self._masks.append((finding.start, finding.end))
+        self._settled = [(o, f) for o, f in self._settled if o.end > hold]
+        return stop
+
+    def _finding(self, c: Candidate) -> Finding:
+        start, end = self._original(c.start), self._original(c.end - 1) + 1
+        span = self._held[max(0, start - self._out) : end - self._out]
+        return Finding(
+            c.category, c.detector, start, end, c.score, self._policy.action(c, self._scope.direction),
+            self._policy.shadowed(c), c.rule, folding.techniques(span), self._path,
+        )  # fmt: skip
+
+    def _original(self, index: int) -> int:
+        """The original index of the character that folded character `index` comes from."""
+        for piece in reversed(self._pieces):
+            if piece.folded <= index:
+                if piece.origins is None:
+                    piece.origins = folding.origins(piece.text)
+                return piece.original + piece.origins[index - piece.folded]
+        raise IndexError(index)
+
+    def _release(self, until: int) -> str:
+        """Let go of the original text before `until`."""
+        count = until - self._out
+        if count <= 0:
+            return ""
+        text, self._held = self._held[:count], self._held[count:]
+        if self._masks:
+            chars = list(text)
+            for start, end in self._masks:
+                for i in range(max(start, self._out), min(end, until)):
+                    chars[i - self._out] = MASK
+            text = "".join(chars)
+            self._masks = [m for m in self._masks if m[1] > until]
+        self._out = until
+        if self.stopped is not None:
+            self._held = ""
+        return text
+
+    def _trim(self) -> None:
+        """Forget what no detector may look back at."""
+        cut = self._since - self._base - CONTEXT
+        if cut > CONTEXT:
+            self._window = self._window[cut:]
+            self._base += cut
+        keep = self._since
+        while len(self._pieces) > 1 and self._pieces[1].folded <= keep:
+            del self._pieces[0]
+
+
+def _moved(c: Candidate, by: int) -> Candidate:
+    return Candidate(c.start + by, c.end + by, c.category, c.detector, c.rule, c.tier, c.score, c.action)

@@ -1,0 +1,89 @@
+"""JSON in, strictly. Law: what two parsers could read differently is refused (duplicate keys, NaN, deep nests).
+
+`loads` is for what people send us. What a model sends is read by `loads_upstream`: it is re-serialised before
+anyone else sees it, so a differential cannot arise there, and speed counts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+import orjson
+
+from app.errors import RequestError
+
+MAX_DEPTH = 64
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                # The key is the client's own text: only plain field names are repeated back.
+                name = key if key.isidentifier() and len(key) <= 64 else "(not printable)"
+                raise RequestError(f"duplicate key {name!r} in an object; send each key once", code="duplicate_key", param=name)
+            seen.add(key)
+    return result
+
+
+def _constant(name: str) -> NoReturn:
+    raise RequestError(f"{name} is not JSON; send a number or null", code="invalid_json")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
+def _depth(text: str) -> int:
+    """Upper bound of the nesting; brackets inside strings count too, so only a suspicious text pays for more."""
+    return min(text.count("["), text.count("]")) + min(text.count("{"), text.count("}"))
+
+
+def _too_deep(value: Any, left: int = MAX_DEPTH) -> bool:
+    if left < 0:
+        return True
+    if isinstance(value, dict):
+        return any(_too_deep(v, left - 1) for v in value.values())
+    return isinstance(value, list) and any(_too_deep(v, left - 1) for v in value)
+
+
+def loads(raw: bytes) -> Any:
+    """Parse UTF-8 JSON of a client.
+
+    Raises RequestError (code invalid_json, duplicate_key or too_deep) with the position, never with the text.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise RequestError(f"the body is not UTF-8 (byte {e.start})", code="invalid_json") from None
+    try:
+        value = _decoder.decode(text)
+    except json.JSONDecodeError as e:
+        raise RequestError(f"the body is not valid JSON: {e.msg} at line {e.lineno} column {e.colno}", code="invalid_json") from None
+    except RecursionError:
+        raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels", code="too_deep") from None
+    if _depth(text) > MAX_DEPTH and _too_deep(value):
+        raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels", code="too_deep")
+    return value
+
+
+def loads_upstream(raw: bytes) -> Any:
+    """Parse what a model sent. Raises ValueError. A lone surrogate (an emoji cut in two) is kept, not refused."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(raw)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON. A lone surrogate becomes U+FFFD: it has no UTF-8 form."""
+    try:
+        return orjson.dumps(value)
+    except (TypeError, orjson.JSONEncodeError):
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

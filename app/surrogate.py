@@ -1,0 +1,36 @@
+"""The words a person sees instead of what was stopped. Law: names category, clause and decision; passes our own detectors.
+
+The language follows the person's own text: Chinese where it has any Han character or none to go by, else English.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.policy import Policy, taxonomy
+from app.text import is_han
+from app.types import Slot, Verdict
+
+NOTE = "（此前的一条消息未通过审核，内容已略去。An earlier message was not passed on.）"
+"""Stands upstream for a message that was refused."""
+
+_DEGRADED = {"zh": "审核暂不可用", "en": "moderation unavailable"}
+
+
+def language(slots: Sequence[Slot]) -> str:
+    """'zh' or 'en', by the newest text of a user."""
+    for slot in reversed([s for s in slots if s.origin == "user" and s.path[0] in ("messages", "prompt", "input")]):
+        if any(is_han(ch) for ch in slot.text):
+            return "zh"
+        if any(ch.isalpha() for ch in slot.text):
+            return "en"
+    return "zh"
+
+
+def text(policy: Policy, verdict: Verdict, decision: str, language: str) -> str:
+    """The surrogate for a verdict."""
+    rules = policy.rules.surrogates
+    template = rules.get(verdict.category or "", rules["default"])
+    category = taxonomy().get(verdict.category or "")
+    name = getattr(category, language) if category else _DEGRADED[language]
+    return str(getattr(template, language)).format(category=name, clause=verdict.clause or "-", decision=decision)

@@ -1,0 +1,150 @@
+"""The vocabulary as types. Law: imports nothing of ours, holds no behaviour beyond ordering and views.
+
+The words are those of docs/design.md: a detector *finds* (Candidate), policy *decides* (Finding, Verdict).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple, Protocol
+
+Direction = Literal["prompt", "answer"]
+Origin = Literal["system", "user", "assistant", "tool"]
+Tier = Literal["certain", "suspect", "entry"]
+Path = tuple[str | int, ...]
+"""Where a text sits in a JSON body: keys and indices from the top."""
+
+
+class Action(IntEnum):
+    """What is done about a finding; the strictest wins, so the order is the meaning."""
+
+    PASS = 0
+    FLAG = 1
+    MASK = 2
+    REPLACE = 3
+    BLOCK = 4
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+    @property
+    def stops(self) -> bool:
+        """True where the model's own text ends at the finding."""
+        return self >= Action.REPLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """For whom and in which direction a text is screened. `app` is an app id."""
+
+    app: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An opaque pseudonym of a user within one app: never a name, a number or an address."""
+
+    app: str
+    pseudonym: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A text, where it sits, who it comes from, and how many messages came after it (`age`, 0 = the newest turn)."""
+
+    path: Path
+    text: str
+    origin: Origin
+    age: int = 0
+    message: int = 0
+    """Index of the message it belongs to; slots of one message share it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a detector claims about *folded* text: `start`, `end` are indices of the folded text it was given.
+
+    `rule` is an id that an operator can look up and that never contains text of a user. `action` is set only by
+    a live entry, whose owner chose it. `tier` says how much the claim may do by itself.
+    """
+
+    start: int
+    end: int
+    category: str
+    detector: str
+    rule: str
+    tier: Tier = "certain"
+    score: float = 1.0
+    action: Action | None = None
+
+
+class Scan(NamedTuple):
+    """A detector's answer: what is decided, and from where on the text is still undecided.
+
+    `hold`: every finding that starts before it is in `candidates` (of this call or an earlier one), whatever
+    text may follow. len(text) means that nothing is undecided.
+    """
+
+    candidates: list[Candidate]
+    hold: int
+
+
+class Detector(Protocol):
+    """Finds, never decides; a pure function of the text it is given."""
+
+    name: str
+
+    def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
+        """Look at folded `text[since:]`; `text[:since]` is left context, already settled.
+
+        A candidate is returned once what follows it (if anything must) is known: its decision depends on the
+        text alone, never on how the text was cut. `final` says that no text will follow.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A candidate as policy sees it. `start`, `end`: code points of the original text, end exclusive."""
+
+    category: str
+    detector: str
+    start: int
+    end: int
+    score: float
+    action: Action
+    shadow: bool
+    rule: str
+    technique: str
+    path: Path = ()
+
+    def public(self) -> dict[str, Any]:
+        return {
+            "category": self.category,
+            "detector": self.detector,
+            "start": self.start,
+            "end": self.end,
+            "score": self.score,
+            "action": self.action.word,
+            "shadow": self.shadow,
+            "evidence": {"rule": self.rule, "technique": self.technique, "text": None},
+        }
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What policy decides from findings. `degraded` names the detectors that failed or were late."""
+
+    action: Action = Action.PASS
+    findings: list[Finding] = field(default_factory=list)
+    category: str | None = None
+    """The category that decided the action, where the action is more than pass."""
+    clause: str | None = None
+    degraded: list[str] = field(default_factory=list)
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted({f.category for f in self.findings if f.action > Action.PASS and not f.shadow})

@@ -1,0 +1,45 @@
+"""The generation backend. Law: its address comes from the operator alone; only listed headers go there or come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from yarl import URL
+
+from app.outbound import Outbound, Reply
+from app.settings import Settings
+
+_FORWARD = ("authorization", "x-api-key", "openai-organization", "openai-project", "openai-beta", "anthropic-version", "anthropic-beta")
+ANSWER_MAX = 16 << 20
+"""Bytes of a plain answer at most."""
+
+
+class Upstream:
+    """The model behind `UPSTREAM_URL`."""
+
+    def __init__(self, settings: Settings, *, pass_credentials: bool) -> None:
+        self._base = settings.upstream_url.rstrip("/").removesuffix("/v1")
+        self._key = settings.upstream_key
+        self._pass = pass_credentials and settings.upstream_key is None
+        self._urls: dict[str, URL] = {}
+        self.outbound = Outbound(settings.upstream_connect_timeout, settings.upstream_first_token_timeout, settings.upstream_idle_timeout)
+
+    def _headers(self, client: Mapping[str, str]) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        # A name listed in Connection belongs to that hop alone (RFC 9110 7.6.1).
+        hop = {name.strip().lower() for name in client.get("connection", "").split(",")}
+        for name in _FORWARD:
+            if name in client and name not in hop and (self._pass or name not in ("authorization", "x-api-key")):
+                headers[name] = client[name]
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return headers
+
+    async def send(self, method: str, path: str, client: Mapping[str, str], body: bytes | None = None) -> Reply:
+        """`path` begins with /v1/. Raises UpstreamError."""
+        url = self._urls.get(path)
+        if url is None:
+            url = URL(self._base + path)
+            if len(self._urls) < 64:
+                self._urls[path] = url
+        return await self.outbound.open(method, url, self._headers(client), body)

@@ -1,0 +1,66 @@
+"""The few plain-ASGI moves that the moderated routes need. Law: no framework between socket and screen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from app import strictjson
+from app.errors import RequestError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Disconnected(Exception):
+    """The client left."""
+
+
+def headers(scope: Scope) -> dict[str, str]:
+    """Names lower-case. Of a repeated name the first counts: no two parts of the path may read different ones."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+    return found
+
+
+async def read_body(receive: Receive, head: dict[str, str], limit: int) -> bytes:
+    """The whole body. Raises RequestError 413 or 415, or Disconnected."""
+    encoding = head.get("content-encoding", "identity").lower()
+    if encoding not in ("", "identity"):
+        raise RequestError("send the body without content-encoding", code="unsupported_encoding", status=415)
+    length = head.get("content-length", "")
+    too_large = RequestError(f"the body is larger than {limit} bytes", code="body_too_large", status=413)
+    if length.isdigit() and int(length) > limit:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise too_large
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def respond(send: Send, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = (), kind: bytes = b"application/json") -> None:
+    """A whole response."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *extra],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_json(send: Send, status: int, value: Any, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    await respond(send, status, strictjson.dumps(value), extra)

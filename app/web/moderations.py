@@ -1,0 +1,84 @@
+"""/v1/moderations in OpenAI's schema, with our own verdict beside it. https://platform.openai.com/docs/api-reference/moderations"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app import strictjson
+from app.apps import Apps
+from app.dialects import openai
+from app.errors import RequestError
+from app.keys import decision_id
+from app.moderation import Moderator
+from app.policy import taxonomy
+from app.types import Action, Scope, Slot, Verdict
+from app.web import asgi
+
+OPENAI = (
+    "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
+    "self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic",
+)  # fmt: skip
+
+
+class Moderations:
+    """The ASGI app of the route. Texts are judged as answers: what a published text may say."""
+
+    def __init__(self, moderator: Moderator, apps: Apps) -> None:
+        self._moderator, self._apps = moderator, apps
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        try:
+            if scope["method"] != "POST":
+                raise RequestError("this route takes POST", code="method_not_allowed", status=405)
+            head = asgi.headers(scope)
+            app = self._apps.identify(head)
+            policy = self._moderator.policies.of(app.policy)
+            body = strictjson.loads(await asgi.read_body(receive, head, policy.rules.max_body_bytes))
+            texts = _inputs(body)
+            results = []
+            for text in texts:
+                judged = await self._moderator.judge([Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy)
+                results.append(_result(judged.verdict))
+            answer = {"id": decision_id(), "model": body.get("model") or "sluice", "results": results}
+            await asgi.respond_json(send, 200, answer)
+        except RequestError as e:
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status))
+        except asgi.Disconnected:
+            pass
+
+
+def _inputs(body: Any) -> list[str]:
+    if not isinstance(body, dict):
+        raise RequestError("the body must be a JSON object", code="invalid_type")
+    value = body.get("input")
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return value
+    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        # A list of parts is one input.
+        parts = [p["text"] for p in value if p.get("type") == "text" and isinstance(p.get("text"), str)]
+        if len(parts) == len(value):
+            return ["".join(parts)]
+        raise RequestError("only parts of type 'text' can be examined", code="unsupported_value", param="input")
+    raise RequestError("'input' must be a string, a list of strings or a list of text parts", code="invalid_type", param="input")
+
+
+def _result(verdict: Verdict) -> dict[str, Any]:
+    scores: dict[str, float] = dict.fromkeys(OPENAI, 0.0)
+    for f in verdict.findings:
+        if not f.shadow and f.action > Action.PASS:
+            for name in taxonomy()[f.category].openai:
+                scores[name] = max(scores[name], f.score)
+    return {
+        "flagged": verdict.action > Action.PASS,
+        "categories": {name: score > 0 for name, score in scores.items()},
+        "category_scores": scores,
+        "category_applied_input_types": {name: ["text"] for name in OPENAI},
+        "sluice": {
+            "action": verdict.action.word,
+            "categories": verdict.categories,
+            "findings": [f.public() for f in verdict.findings],
+            "degraded": verdict.degraded,
+        },
+    }
