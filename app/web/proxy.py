@@ -49,6 +49,8 @@ class Exchange:
     judged: Judged = field(default_factory=lambda: Judged(Verdict()))
     answer: Verdict = field(default_factory=Verdict)
     outcome: str = "ok"
+    noted: int = 0
+    """Messages of the history that a note stands for upstream."""
     first: float | None = None
     screened: int = 0
     released: int = 0
@@ -138,12 +140,11 @@ class Proxy:
             return None
         shown = {decision_tail(m) for s in prompt.slots if s.origin == "assistant" and s.age for m in _SHOWN_ID.findall(s.text)}
         fresh: list[Verdict] = []
-        noted = False
         for slot, verdict, text in zip(prompt.slots, judged.slot_verdicts, judged.delivered, strict=True):
             if verdict.action.stops:
                 if slot.age and (slot.origin == "assistant" or self._keys.refusal.known(x.app.id, slot.text, shown)):
                     put(prompt.body, slot.path, surrogate.NOTE)
-                    noted = True
+                    x.noted += 1
                     continue
                 fresh.append(verdict)
             elif text != slot.text:
@@ -152,9 +153,11 @@ class Proxy:
             strictest = max(fresh, key=lambda v: v.action)
             judged.verdict.action, judged.verdict.category, judged.verdict.clause = strictest.action, strictest.category, strictest.clause
             return next(s for s, v in zip(prompt.slots, judged.slot_verdicts, strict=True) if v is strictest)
-        if noted:
-            rest = [v.action for v in judged.slot_verdicts if not v.action.stops]
-            judged.verdict.action = max([Action.MASK, *rest])
+        if x.noted:
+            # What was refused in its own turn does not colour this one.
+            rest = [v for v in judged.slot_verdicts if not v.action.stops]
+            worst = max(rest, key=lambda v: v.action, default=Verdict())
+            judged.verdict.action, judged.verdict.category, judged.verdict.clause = worst.action, worst.category, worst.clause
         return None
 
     async def _refuse(self, x: Exchange, prompt: Prompt, slot: Slot, send: asgi.Send) -> None:
@@ -331,6 +334,7 @@ class Proxy:
                 "outcome": x.outcome,
                 "policy": x.policy.version,
                 "profile": x.policy.profile,
+                "noted": x.noted,
                 "prompt": _journalled(x.judged.verdict),
                 "answer": _journalled(x.answer),
                 "screened": x.screened,
