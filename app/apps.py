@@ -65,12 +65,16 @@ class Apps:
         """The app of a request by `Authorization: Bearer` or `x-api-key`. Raises RequestError 401."""
         if self._only is not None:
             return self._only
-        key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").removeprefix("bearer ")
+        key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").removeprefix(
+            "bearer "
+        )
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         for known, app in self._by_hash.items():
             if hmac.compare_digest(known, digest):
                 return app
-        raise RequestError("this gateway needs an app key as `Authorization: Bearer …`", code="invalid_api_key", status=401)
+        raise RequestError(
+            "this gateway needs an app key as `Authorization: Bearer …`", code="invalid_api_key", status=401
+        )
 
 
 def load(path: Path | None) -> Apps:
@@ -92,12 +96,16 @@ def load(path: Path | None) -> Apps:
             raise SettingsError(f"SLUICE_APPS: {path}: the app {row.id!r} stands twice")
         seen.add(row.id)
         if unknown := sorted(set(row.trusted_headers) - {"subject"}):
-            raise SettingsError(f"SLUICE_APPS: {path}: apps.{row.id}.trusted_headers.{unknown[0]}: no such key; 'subject' is the one")
+            raise SettingsError(
+                f"SLUICE_APPS: {path}: apps.{row.id}.trusted_headers.{unknown[0]}: no such key; 'subject' is the one"
+            )
         hashes = []
         for key in row.keys:
             digest = key.removeprefix("sha256:")
             if digest == key or len(digest) != 64 or not all(c in "0123456789abcdef" for c in digest):
-                raise SettingsError(f"SLUICE_APPS: {path}: apps.{row.id}.keys: each must be sha256: and 64 lower-case hex digits")
+                raise SettingsError(
+                    f"SLUICE_APPS: {path}: apps.{row.id}.keys: each must be sha256: and 64 lower-case hex digits"
+                )
             if digest in seen:
                 raise SettingsError(f"SLUICE_APPS: {path}: apps.{row.id}.keys: one key names two apps")
             seen.add(digest)

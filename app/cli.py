@@ -39,8 +39,14 @@ def _terms_file(path: Path) -> list[Term]:
             row = strictjson.loads(line)
         except RequestError as e:
             raise LexiconError(f"{where}: {e.message}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("term"), str) or not isinstance(row.get("category"), str):
-            raise LexiconError(f'{where}: must be an object like {{"term": "…", "category": "violence", "tier": "certain"}}')
+        if (
+            not isinstance(row, dict)
+            or not isinstance(row.get("term"), str)
+            or not isinstance(row.get("category"), str)
+        ):
+            raise LexiconError(
+                f'{where}: must be an object like {{"term": "…", "category": "violence", "tier": "certain"}}'
+            )
         if extra := sorted(set(row) - {"term", "category", "tier"}):
             raise LexiconError(f"{where}: unknown key {extra[0]!r}")
         terms.append(check(Term(row["term"], row["category"], cast("Tier", row.get("tier", "certain"))), where))
@@ -63,7 +69,9 @@ def _check_moderator(args: argparse.Namespace) -> Moderator:
 
     conf = settings.read(policy=args.policy)
     if args.terms:
-        return Moderator([Lexicon(_terms_file(args.terms))], policy.load(conf.policy) if args.policy else _every_category_blocks())
+        return Moderator(
+            [Lexicon(_terms_file(args.terms))], policy.load(conf.policy) if args.policy else _every_category_blocks()
+        )
     return Moderator(shipped(Lexicon(load(conf.lexicons)), Blocklist()), policy.load(conf.policy))
 
 
@@ -152,7 +160,9 @@ def demo_command(args: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="sluice", description="生成式 AI 内容审核网关 · a content-moderation gateway for generative AI")
+    p = argparse.ArgumentParser(
+        prog="sluice", description="生成式 AI 内容审核网关 · a content-moderation gateway for generative AI"
+    )
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     c = commands.add_parser("check", help="screen JSON lines from stdin · 审核标准输入中的 JSON 行")

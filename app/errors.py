@@ -1,14 +1,14 @@
 """The exceptions of Sluice. Law: every error a person can cause or must act on is one of these, and no message holds text of a user.
 
-    SluiceError
-    ├── SettingsError          the environment or a file of the operator is wrong: refuse to start
-    │   └── PolicyError        policy.yaml is wrong: keep the old one
-    ├── LexiconError           a line of a lexicon is wrong: names file, line and column
-    ├── RequestError           what the client sent is wrong: a 4xx in its dialect
-    ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
-    └── StoreError             the store cannot take a write now: a 503, safe to send again
-        ├── StoreMissing       no server to start
-        └── Conflict           somebody else decided first: a 409 with the current version
+SluiceError
+├── SettingsError          the environment or a file of the operator is wrong: refuse to start
+│   └── PolicyError        policy.yaml is wrong: keep the old one
+├── LexiconError           a line of a lexicon is wrong: names file, line and column
+├── RequestError           what the client sent is wrong: a 4xx in its dialect
+├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
+└── StoreError             the store cannot take a write now: a 503, safe to send again
+    ├── StoreMissing       no server to start
+    └── Conflict           somebody else decided first: a 409 with the current version
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ class Keys:
             if not colon:
                 kid, secret = "0", kid
                 if len(parts) > 1:
-                    raise SettingsError("SLUICE_SECRET_KEY: with several keys each needs its kid: kid:secret,older:secret")
+                    raise SettingsError(
+                        "SLUICE_SECRET_KEY: with several keys each needs its kid: kid:secret,older:secret"
+                    )
             if not kid.isalnum() or len(kid) > 16:
                 raise SettingsError("SLUICE_SECRET_KEY: a kid is 1 to 16 letters or digits")
             if kid in self._secrets:
@@ -52,7 +54,9 @@ class Keys:
                 raise SettingsError("SLUICE_SECRET_KEY: a secret must have at least 32 bytes")
             self._secrets[kid] = secret.encode()
         self.kid = next(iter(self._secrets))
-        self._derive = lru_cache(maxsize=256)(lambda purpose, kid: _hkdf(self._secrets[kid], f"sluice/{purpose}/1".encode()))
+        self._derive = lru_cache(maxsize=256)(
+            lambda purpose, kid: _hkdf(self._secrets[kid], f"sluice/{purpose}/1".encode())
+        )
 
     def derive(self, purpose: Purpose, kid: str | None = None) -> bytes:
         """32 bytes. Raises KeyError for an unknown kid."""
@@ -64,7 +68,9 @@ class Keys:
 
     def mac(self, purpose: Purpose, *parts: str, kid: str | None = None) -> bytes:
         """16 bytes over the parts, each with its length, so that no two splits collide."""
-        data = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (p.encode("utf-8", "surrogatepass") for p in parts))
+        data = b"".join(
+            len(raw).to_bytes(4, "big") + raw for raw in (p.encode("utf-8", "surrogatepass") for p in parts)
+        )
         return hmac.digest(self.derive(purpose, kid), data, "sha256")[:16]
 
     def pseudonym(self, app: str, user: str) -> str:

@@ -22,7 +22,9 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "pid": os.getpid(),
             # Libraries format their arguments into the message; ours never do.
-            "message": record.getMessage() if record.name.startswith("sluice") or record.levelno < logging.ERROR else str(record.msg),
+            "message": record.getMessage()
+            if record.name.startswith("sluice") or record.levelno < logging.ERROR
+            else str(record.msg),
         }
         line |= {k: v for k, v in vars(record).items() if k not in _KNOWN}
         if record.exc_info and record.exc_info[0] is not None:

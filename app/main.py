@@ -51,10 +51,14 @@ class Gateway:
         self.moderator = Moderator(shipped(self.lexicon, self.blocklist), policy.load(settings.policy))
         self.upstream = Upstream(settings, pass_credentials=not self.apps.keyed)
         self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}")
-        self.store = Store(redis_url or settings.redis_url, settings.deployment) if redis_url or settings.redis_url else None
+        url = redis_url or settings.redis_url
+        self.store = Store(url, settings.deployment) if url else None
         self.entries = Entries(self.store, settings.data_dir, self._entries_changed)
         self._tasks: list[asyncio.Task[None]] = []
-        routed: dict[str, Any] = {d.route: Proxy(d, self.moderator, self.apps, self.keys, self.upstream, self.journal) for d in dialects.shipped()}
+        routed: dict[str, Any] = {
+            d.route: Proxy(d, self.moderator, self.apps, self.keys, self.upstream, self.journal)
+            for d in dialects.shipped()
+        }
         self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.apps)}
         self._passing = Passing(self.moderator, self.apps, self.upstream)
         self.api = _client_api(self)
@@ -71,7 +75,9 @@ class Gateway:
             if route is not None:
                 await route(scope, receive, send)
                 return
-            if _MODELS.match(path) and scope["method"] == "GET" or path in self.moderator.policies.common.unmoderated_routes:
+            if (
+                _MODELS.match(path) and scope["method"] == "GET"
+            ) or path in self.moderator.policies.common.unmoderated_routes:
                 await self._passing(scope, receive, send)
                 return
         await self.api(scope, receive, send)
@@ -154,9 +160,21 @@ def _client_api(gateway: Gateway) -> FastAPI:
         except ValueError:
             record = None
         if record is None or not keys.verify(gateway.keys, receipt, decision, record["app"]):
-            return JSONResponse({"error": {"message": "no such decision for this receipt", "type": "not_found_error", "code": "not_found", "param": None}}, 404)
+            return JSONResponse(
+                {
+                    "error": {
+                        "message": "no such decision for this receipt",
+                        "type": "not_found_error",
+                        "code": "not_found",
+                        "param": None,
+                    }
+                },
+                404,
+            )
         worst = max(("prompt", "answer"), key=lambda d: policy._OF_WORD[record[d]["action"]])
-        findings = [f for d in ("prompt", "answer") for f in record[d]["findings"] if not f["shadow"] and f["action"] != "pass"]
+        findings = [
+            f for d in ("prompt", "answer") for f in record[d]["findings"] if not f["shadow"] and f["action"] != "pass"
+        ]
         return JSONResponse(
             {
                 "decision": decision,
@@ -169,8 +187,14 @@ def _client_api(gateway: Gateway) -> FastAPI:
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
     async def unknown(path: str) -> JSONResponse:
-        message = f"no route /{path[:100]} here; moderated routes are " + ", ".join(gateway._routes) if path.isascii() else "no such route"
-        return JSONResponse({"error": {"message": message, "type": "not_found_error", "code": "unknown_route", "param": None}}, 404)
+        message = (
+            f"no route /{path[:100]} here; moderated routes are " + ", ".join(gateway._routes)
+            if path.isascii()
+            else "no such route"
+        )
+        return JSONResponse(
+            {"error": {"message": message, "type": "not_found_error", "code": "unknown_route", "param": None}}, 404
+        )
 
     return api
 

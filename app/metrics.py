@@ -11,25 +11,39 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client import multiprocess as _multiprocess
 
 REQUESTS = Counter("sluice_requests_total", "Exchanges on moderated routes", ["dialect", "mode", "outcome"])
-ACTIONS = Counter("sluice_actions_total", "Actions taken, by direction and deciding category", ["direction", "action", "category"])
-SHADOW = Counter("sluice_shadow_total", "Findings that shadow mode kept from acting", ["direction", "action", "category"])
+ACTIONS = Counter(
+    "sluice_actions_total", "Actions taken, by direction and deciding category", ["direction", "action", "category"]
+)
+SHADOW = Counter(
+    "sluice_shadow_total", "Findings that shadow mode kept from acting", ["direction", "action", "category"]
+)
 DEGRADED = Counter("sluice_degraded_total", "Verdicts given without a detector", ["detector", "direction"])
 SCREENED = Counter("sluice_screened_characters_total", "Characters of answers screened")
 RELEASED = Counter("sluice_released_characters_total", "Characters of answers released: never more than screened")
-HELD = Histogram("sluice_held_characters", "Most characters held at once in an answer", buckets=(0, 1, 2, 4, 8, 16, 32, 64, 256, 1024, 65536))
+HELD = Histogram(
+    "sluice_held_characters",
+    "Most characters held at once in an answer",
+    buckets=(0, 1, 2, 4, 8, 16, 32, 64, 256, 1024, 65536),
+)
 SECONDS = Histogram(
     "sluice_first_text_seconds", "From request to first byte of the answer", ["dialect"],
     buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60),
 )  # fmt: skip
 UPSTREAM_ERRORS = Counter("sluice_upstream_errors_total", "Failures of the model", ["code"])
 DISCONNECTS = Counter("sluice_disconnects_total", "Clients that left before their answer ended")
-DROPPED_FIELDS = Counter("sluice_dropped_fields_total", "Fields of a model's answer that no rule lets through", ["dialect"])
+DROPPED_FIELDS = Counter(
+    "sluice_dropped_fields_total", "Fields of a model's answer that no rule lets through", ["dialect"]
+)
 UNMODERATED = Counter("sluice_unmoderated_total", "Requests on routes that policy passes unscreened", ["route"])
-NOT_EXAMINED = Counter("sluice_not_examined_total", "Parts that are no text (images, audio): passed, never called clean", ["kind"])
+NOT_EXAMINED = Counter(
+    "sluice_not_examined_total", "Parts that are no text (images, audio): passed, never called clean", ["kind"]
+)
 RELOADS = Counter("sluice_reloads_total", "Reloads of a file", ["file", "outcome"])
 JOURNAL_DROPPED = Counter("sluice_journal_dropped_total", "Journal records that could not be written")
 STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="min")
-ENTRIES_VERSION = Gauge("sluice_entries_version", "Version of the blocklist in force (the oldest of the workers)", multiprocess_mode="min")
+ENTRIES_VERSION = Gauge(
+    "sluice_entries_version", "Version of the blocklist in force (the oldest of the workers)", multiprocess_mode="min"
+)
 ENTRIES = Gauge("sluice_entries", "Live blocklist entries", multiprocess_mode="min")
 INFLIGHT = Gauge("sluice_inflight", "Exchanges being served", multiprocess_mode="livesum")
 

@@ -91,7 +91,9 @@ class Moderator:
                 length = len(group[here].text)
                 start = f.start - seams[here]
                 if f.end - seams[here] > length:
-                    findings.append(replace(f, start=start, end=length, path=group[here].path, technique=_and_join(f.technique)))
+                    findings.append(
+                        replace(f, start=start, end=length, path=group[here].path, technique=_and_join(f.technique))
+                    )
         return findings
 
 

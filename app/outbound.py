@@ -24,14 +24,22 @@ def forbidden(address: str) -> bool:
     except ValueError:
         return False
     ip = getattr(ip, "ipv4_mapped", None) or ip
-    return ip.is_link_local or ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not ip.is_loopback) or str(ip) == "fd00:ec2::254"
+    return (
+        ip.is_link_local
+        or ip.is_multicast
+        or ip.is_unspecified
+        or (ip.is_reserved and not ip.is_loopback)
+        or str(ip) == "fd00:ec2::254"
+    )
 
 
 class _Resolver(AbstractResolver):
     def __init__(self) -> None:
         self._inner = ThreadedResolver()
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         if any(forbidden(r["host"]) for r in found):
             raise OSError("the name resolves to a forbidden address")
@@ -51,7 +59,9 @@ class Reply:
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
             self.close()
-            raise UpstreamError("the model answered in a content-encoding nobody asked for", code="upstream_protocol_error")
+            raise UpstreamError(
+                "the model answered in a content-encoding nobody asked for", code="upstream_protocol_error"
+            )
 
     async def read(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes. Raises UpstreamError."""

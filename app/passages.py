@@ -99,7 +99,9 @@ class Passages:
                         hold = min(hold, places[at])
         return found, hold
 
-    def _follow(self, key: bytes, dense: str, at: int, node: _Node, places: list[int], found: list[tuple[int, int, int]]) -> bool:
+    def _follow(
+        self, key: bytes, dense: str, at: int, node: _Node, places: list[int], found: list[tuple[int, int, int]]
+    ) -> bool:
         """Walk the prefixes that start at `at`; True if the text ended before they were decided."""
         open_ = False
         stack = [node]

@@ -93,8 +93,8 @@ class Rules(_Strict):
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
-    detector_ms: int = Field(300, ge=1, le=60_000)
-    max_body_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
+    detector_ms: int = Field(default=300, ge=1, le=60_000)
+    max_body_bytes: int = Field(default=4 << 20, ge=1024, le=64 << 20)
 
 
 class PolicyFile(Rules):
@@ -117,10 +117,10 @@ class Policy:
         for category in taxonomy().values():
             rule = rules.categories.get(category.id, CategoryRule())
             off = profile == "interim_2023_08" and category.origin == "draft_only"
-            for direction, default in (("answer", category.answer), ("prompt", category.prompt)):
-                word = getattr(rule, direction)
-                action = Action.PASS if off else default if word is None else _OF_WORD[word]
-                self._actions[category.id, direction] = action  # type: ignore[index]
+            answer = category.answer if rule.answer is None else _OF_WORD[rule.answer]
+            prompt = category.prompt if rule.prompt is None else _OF_WORD[rule.prompt]
+            self._actions[category.id, "answer"] = Action.PASS if off else answer
+            self._actions[category.id, "prompt"] = Action.PASS if off else prompt
 
     def action(self, candidate: Candidate, direction: Direction) -> Action:
         """A live entry does what its owner chose; a suspect term flags at most; else the category's action."""
@@ -135,7 +135,9 @@ class Policy:
 
     def shadowed(self, candidate: Candidate) -> bool:
         """True where policy computes the action but does not apply it: by rule, category or detector."""
-        return bool(self.shadow) and not self.shadow.isdisjoint((candidate.rule, candidate.category, candidate.detector))
+        return bool(self.shadow) and not self.shadow.isdisjoint(
+            (candidate.rule, candidate.category, candidate.detector)
+        )
 
     def degraded(self, direction: Direction) -> Action | None:
         """The action when a detector could not answer; None: the request is unavailable."""
@@ -163,7 +165,9 @@ class Policies:
 def _merge(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = dict(common)
     for key, value in own.items():
-        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
     return merged
 
 
@@ -189,7 +193,7 @@ def _check(file: PolicyFile) -> None:
 
 
 def _unique(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
             raise PolicyError(f"the key {key!r} stands twice in one mapping (line {node.start_mark.line + 1})")
@@ -206,7 +210,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _unique)
 def read_yaml(raw: bytes, name: str) -> dict[str, Any]:
     """A mapping. Raises PolicyError with the line."""
     try:
-        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(raw, _Loader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         raise PolicyError(f"{name}: not valid YAML" + (f" at line {mark.line + 1}" if mark else "")) from None
@@ -231,11 +235,18 @@ def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
     value = read_yaml(raw, name)
     shipped = read_yaml((files("app") / "policy.yaml").read_bytes(), "policy.yaml")
     surrogates = shipped.get("surrogates", {})
-    value["surrogates"] = _merge(surrogates, value["surrogates"]) if isinstance(value.get("surrogates"), dict) else value.get("surrogates", surrogates)
+    value["surrogates"] = (
+        _merge(surrogates, value["surrogates"])
+        if isinstance(value.get("surrogates"), dict)
+        else value.get("surrogates", surrogates)
+    )
     try:
         file = PolicyFile.model_validate(value)
         common = {k: v for k, v in value.items() if k in Rules.model_fields}
-        own = {app: Rules.model_validate(_merge(common, section or {})) for app, section in (value.get("apps") or {}).items()}
+        own = {
+            app: Rules.model_validate(_merge(common, section or {}))
+            for app, section in (value.get("apps") or {}).items()
+        }
     except ValidationError as e:
         raise PolicyError(explain(e, name)) from None
     _check(file)

@@ -80,7 +80,9 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
         sock.bind((host, port))
     except OSError as e:
         sock.close()
-        raise SettingsError(f"SLUICE_{name}: cannot listen on {host}:{port} ({e.strerror}); choose another port (端口被占用时请换一个)") from None
+        raise SettingsError(
+            f"SLUICE_{name}: cannot listen on {host}:{port} ({e.strerror}); choose another port (端口被占用时请换一个)"
+        ) from None
     sock.listen(2048)
     sock.setblocking(False)
     return sock
@@ -89,7 +91,9 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
 class _Child:
     """One worker process and its last report."""
 
-    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, transport: asyncio.ReadTransport
+    ) -> None:
         self.process, self.reader, self.transport = process, reader, transport
         self.status: dict[str, Any] | None = None
         self.at = 0.0
@@ -118,7 +122,11 @@ class Parent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        client, ops, admin = _bind(s.host, s.port, "PORT"), _bind(s.ops_host, s.ops_port, "OPS_PORT"), _bind(s.admin_host, s.admin_port, "ADMIN_PORT")
+        client, ops, admin = (
+            _bind(s.host, s.port, "PORT"),
+            _bind(s.ops_host, s.ops_port, "OPS_PORT"),
+            _bind(s.admin_host, s.admin_port, "ADMIN_PORT"),
+        )
         tasks: list[asyncio.Task[Any]] = []
         url = s.redis_url
         if url is None:
@@ -139,7 +147,11 @@ class Parent:
             for child in self.children.values():
                 with contextlib.suppress(ProcessLookupError):
                     child.process.terminate()
-            await asyncio.wait([asyncio.create_task(c.process.wait()) for c in self.children.values()] or [asyncio.create_task(asyncio.sleep(0))], timeout=_GRACE + 2)
+            await asyncio.wait(
+                [asyncio.create_task(c.process.wait()) for c in self.children.values()]
+                or [asyncio.create_task(asyncio.sleep(0))],
+                timeout=_GRACE + 2,
+            )
             for child in self.children.values():
                 with contextlib.suppress(ProcessLookupError):
                     child.process.kill()
@@ -160,7 +172,10 @@ class Parent:
         ports = [sock.getsockname()[1] for sock in listeners]
         while not self.readiness()[0] and not self.stopping.is_set():
             await asyncio.sleep(0.02)
-        log.info("ready", extra={"port": ports[0], "ops_port": ports[1], "admin_port": ports[2], "workers": self.settings.workers})
+        log.info(
+            "ready",
+            extra={"port": ports[0], "ops_port": ports[1], "admin_port": ports[2], "workers": self.settings.workers},
+        )
 
     async def _keep(self, number: int, client: socket.socket, url: str) -> None:
         """Keep one child alive; back off while it dies young."""
@@ -185,7 +200,9 @@ class Parent:
 
     async def _spawn(self, client: socket.socket, url: str) -> _Child:
         read, write = os.pipe()
-        values = {configuration.PREFIX + k.upper(): str(v) for k, v in self.settings.model_dump().items() if v is not None}
+        values = {
+            configuration.PREFIX + k.upper(): str(v) for k, v in self.settings.model_dump().items() if v is not None
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.server", "--fd", str(client.fileno()), "--status", str(write), "--store", url,
             pass_fds=(client.fileno(), write), env=os.environ | values, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
@@ -208,7 +225,12 @@ class Parent:
                 workers.append({"ready": False, "reason": "silent"})
             else:
                 workers.append(child.status)
-        store = {"up": self.store.up, "problem": self.store.problem, "foreign": self.entries.foreign, "entries_version": self.entries.version}
+        store = {
+            "up": self.store.up,
+            "problem": self.store.problem,
+            "foreign": self.entries.foreign,
+            "entries_version": self.entries.version,
+        }
         return all(w["ready"] for w in workers), {"workers": workers, "store": store, "worker_restarts": self.restarts}
 
     def _replica(self) -> dict[str, Any]:

@@ -33,8 +33,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    upstream_url: str = Field("http://127.0.0.1:8000/v1", description="the model's base, as the OpenAI client takes it, ending in /v1")
-    upstream_key: str | None = Field(None, description="the model's key; unset: the client's own credentials pass through")
+    upstream_url: str = Field(
+        "http://127.0.0.1:8000/v1", description="the model's base, as the OpenAI client takes it, ending in /v1"
+    )
+    upstream_key: str | None = Field(
+        None, description="the model's key; unset: the client's own credentials pass through"
+    )
     upstream_connect_timeout: float = Field(2.0, gt=0)
     upstream_first_token_timeout: float = Field(60.0, gt=0)
     upstream_idle_timeout: float = Field(30.0, gt=0)
@@ -80,7 +84,9 @@ def read(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     """
     source = os.environ if environ is None else environ
     # An empty value means unset: compose files and unit files write `NAME=`.
-    values: dict[str, Any] = {k.removeprefix(PREFIX).lower(): v for k, v in source.items() if k.startswith(PREFIX) and v != ""}
+    values: dict[str, Any] = {
+        k.removeprefix(PREFIX).lower(): v for k, v in source.items() if k.startswith(PREFIX) and v != ""
+    }
     values.update({k: v for k, v in overrides.items() if v is not None})
     try:
         return Settings(**values)
@@ -89,7 +95,9 @@ def read(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
         for error in e.errors(include_input=False, include_url=False):
             name = PREFIX + ".".join(map(str, error["loc"])).upper()
             if error["type"] == "extra_forbidden":
-                lines.append(f"{name}: no such setting (未知设置); the known ones are in docs/configuration.md and `sluice doctor`")
+                lines.append(
+                    f"{name}: no such setting (未知设置); the known ones are in docs/configuration.md and `sluice doctor`"
+                )
             else:
                 lines.append(f"{name}: {error['msg']}")
         raise SettingsError("\n".join(lines)) from None
@@ -104,7 +112,9 @@ def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
     elif not url.path.rstrip("/").endswith("/v1"):
         reasons.append("SLUICE_UPSTREAM_URL must end in /v1, as the OpenAI client takes it")
     elif url.username or url.query or url.fragment:
-        reasons.append("SLUICE_UPSTREAM_URL must carry no credentials, query or fragment; the key goes into SLUICE_UPSTREAM_KEY")
+        reasons.append(
+            "SLUICE_UPSTREAM_URL must carry no credentials, query or fragment; the key goes into SLUICE_UPSTREAM_KEY"
+        )
     if settings.upstream_key and not loopback(settings.host) and not app_keys:
         reasons.append(
             "SLUICE_UPSTREAM_KEY with the non-loopback SLUICE_HOST would be an open proxy on your bill (开放代理): "

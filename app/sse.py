@@ -51,10 +51,7 @@ class Parser:
             return []
         self._after_cr = chunk[-1:] == b"\r"
         buffer = self._rest + chunk
-        if b"\r" in buffer:
-            lines = _LINE_END.split(buffer)
-        else:
-            lines = buffer.split(b"\n")
+        lines = _LINE_END.split(buffer) if b"\r" in buffer else buffer.split(b"\n")
         self._rest = lines.pop()
         events: list[Event] = []
         for line in lines:
@@ -66,7 +63,11 @@ class Parser:
             else:
                 if self._data:
                     events.append(
-                        Event(b"\n".join(self._data), self._name.decode(errors="replace"), self._id.decode(errors="replace"))
+                        Event(
+                            b"\n".join(self._data),
+                            self._name.decode(errors="replace"),
+                            self._id.decode(errors="replace"),
+                        )
                     )
                     self._data = []
                 self._name = b""

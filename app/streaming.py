@@ -130,7 +130,9 @@ class Channel:
 
     def _decide(self, hold: int, final: bool) -> int | None:
         """Settle candidates that start before `hold`; return the original index to stop at, if any."""
-        ready = sorted((c for c in self._pool if c.start < hold or final), key=lambda c: (c.start, -c.end, c.category, c.rule))
+        ready = sorted(
+            (c for c in self._pool if c.start < hold or final), key=lambda c: (c.start, -c.end, c.category, c.rule)
+        )
         stop: int | None = None
         stop_folded = -1
         for c in ready:

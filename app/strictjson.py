@@ -24,7 +24,9 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if key in seen:
                 # The key is the client's own text: only plain field names are repeated back.
                 name = key if key.isidentifier() and len(key) <= 64 else "(not printable)"
-                raise RequestError(f"duplicate key {name!r} in an object; send each key once", code="duplicate_key", param=name)
+                raise RequestError(
+                    f"duplicate key {name!r} in an object; send each key once", code="duplicate_key", param=name
+                )
             seen.add(key)
     return result
 
@@ -61,7 +63,9 @@ def loads(raw: bytes) -> Any:
     try:
         value = _decoder.decode(text)
     except json.JSONDecodeError as e:
-        raise RequestError(f"the body is not valid JSON: {e.msg} at line {e.lineno} column {e.colno}", code="invalid_json") from None
+        raise RequestError(
+            f"the body is not valid JSON: {e.msg} at line {e.lineno} column {e.colno}", code="invalid_json"
+        ) from None
     except RecursionError:
         raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels", code="too_deep") from None
     if _depth(text) > MAX_DEPTH and _too_deep(value):

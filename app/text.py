@@ -30,7 +30,13 @@ def _invisible(ch: str) -> str:
         return "tag"
     if 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF or 0x180B <= code <= 0x180F:
         return "variation"
-    if 0x300 <= code <= 0x36F or 0x1AB0 <= code <= 0x1AFF or 0x1DC0 <= code <= 0x1DFF or 0x20D0 <= code <= 0x20FF or 0xFE20 <= code <= 0xFE2F:
+    if (
+        0x300 <= code <= 0x36F
+        or 0x1AB0 <= code <= 0x1AFF
+        or 0x1DC0 <= code <= 0x1DFF
+        or 0x20D0 <= code <= 0x20FF
+        or 0xFE20 <= code <= 0xFE2F
+    ):
         return "combining"
     if ch in _BLANK or ch == SENTINEL:
         return "zero_width"
@@ -104,9 +110,13 @@ def techniques(text: str) -> str:
         if not name:
             if ch in _simplified():
                 name = "traditional"
-            elif ch.casefold() != ch and unicodedata.normalize("NFKC", ch) == ch and unicodedata.decomposition(ch) == "":
+            elif (
+                ch.casefold() != ch and unicodedata.normalize("NFKC", ch) == ch and unicodedata.decomposition(ch) == ""
+            ):
                 name = "case"
-            elif unicodedata.east_asian_width(ch) in "FH" and unicodedata.decomposition(ch).startswith(("<wide>", "<narrow>")):
+            elif unicodedata.east_asian_width(ch) in "FH" and unicodedata.decomposition(ch).startswith(
+                ("<wide>", "<narrow>")
+            ):
                 name = "width"
             elif unicodedata.decomposition(ch).startswith("<") or not unicodedata.decomposition(ch):
                 name = "compat"
@@ -118,7 +128,9 @@ def techniques(text: str) -> str:
 
 def is_han(ch: str) -> bool:
     """True for Han ideographs (the blocks of Unicode 15.1)."""
-    return "\u4e00" <= ch <= "\u9fff" or "\u3400" <= ch <= "\u4dbf" or "\U00020000" <= ch <= "\U000323af" or ch in "〇々"
+    return (
+        "\u4e00" <= ch <= "\u9fff" or "\u3400" <= ch <= "\u4dbf" or "\U00020000" <= ch <= "\U000323af" or ch in "〇々"
+    )
 
 
 def is_word(ch: str) -> bool:

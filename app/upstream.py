@@ -9,7 +9,15 @@ from yarl import URL
 from app.outbound import Outbound, Reply
 from app.settings import Settings
 
-_FORWARD = ("authorization", "x-api-key", "openai-organization", "openai-project", "openai-beta", "anthropic-version", "anthropic-beta")
+_FORWARD = (
+    "authorization",
+    "x-api-key",
+    "openai-organization",
+    "openai-project",
+    "openai-beta",
+    "anthropic-version",
+    "anthropic-beta",
+)
 ANSWER_MAX = 16 << 20
 """Bytes of a plain answer at most."""
 
@@ -22,7 +30,9 @@ class Upstream:
         self._key = settings.upstream_key
         self._pass = pass_credentials and settings.upstream_key is None
         self._urls: dict[str, URL] = {}
-        self.outbound = Outbound(settings.upstream_connect_timeout, settings.upstream_first_token_timeout, settings.upstream_idle_timeout)
+        self.outbound = Outbound(
+            settings.upstream_connect_timeout, settings.upstream_first_token_timeout, settings.upstream_idle_timeout
+        )
 
     def _headers(self, client: Mapping[str, str]) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -94,8 +94,15 @@ class Script:
 
     def chat(self, *texts: str, **message: Any) -> None:
         """Answer with these texts (one choice each), whole or, when a stream is asked for, character by character."""
-        choices = [{"index": i, "message": {"role": "assistant", "content": t, **message}, "finish_reason": "stop"} for i, t in enumerate(texts)]
-        self.plain = (200, {}, orjson.dumps({"id": "up-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}))
+        choices = [
+            {"index": i, "message": {"role": "assistant", "content": t, **message}, "finish_reason": "stop"}
+            for i, t in enumerate(texts)
+        ]
+        self.plain = (
+            200,
+            {},
+            orjson.dumps({"id": "up-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}),
+        )
         self.chunks(*[list(t) for t in texts])
 
     def chunks(self, *choices: list[str]) -> None:
@@ -120,7 +127,9 @@ class Script:
             await asgi.respond(send, status, raw, extra)
             return
         watcher = asyncio.create_task(self._watch(receive))
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", self.stream_type.encode())]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", self.stream_type.encode())]}
+        )
         for piece in self.stream:
             if piece == "reset":
                 watcher.cancel()
@@ -144,7 +153,13 @@ class Script:
 def chunk(index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
     """One event of a chat stream."""
     choice = {"index": index, "delta": delta, "finish_reason": finish}
-    return b"data: " + orjson.dumps({"id": "up-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}) + b"\n\n"
+    return (
+        b"data: "
+        + orjson.dumps(
+            {"id": "up-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}
+        )
+        + b"\n\n"
+    )
 
 
 class Model:
@@ -200,13 +215,20 @@ class Running:
 
 def events(raw: bytes) -> list[Any]:
     """The events of a stream's body, parsed; '[DONE]' as it stands."""
-    return [e if e == "[DONE]" else orjson.loads(e) for e in (part.removeprefix("data: ") for part in raw.decode().split("\n\n") if part)]
+    return [
+        e if e == "[DONE]" else orjson.loads(e)
+        for e in (part.removeprefix("data: ") for part in raw.decode().split("\n\n") if part)
+    ]
 
 
 def said(raw: bytes, choice: int = 0, channel: str = "content") -> str:
     """The text of one channel of a streamed chat."""
     return "".join(
-        c["delta"].get(channel) or "" for e in events(raw) if e != "[DONE]" for c in e.get("choices", []) if c["index"] == choice
+        c["delta"].get(channel) or ""
+        for e in events(raw)
+        if e != "[DONE]"
+        for c in e.get("choices", [])
+        if c["index"] == choice
     )
 
 
@@ -269,8 +291,8 @@ class RedisServer:
 
     def start(self) -> None:
         command = [
-            str(self.binary), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "yes",
-            "--appendfsync", "always", "--maxmemory-policy", "noeviction", "--daemonize", "no", *self.options,
+            str(self.binary), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+            "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", "--daemonize", "no", *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         import redis
@@ -314,7 +336,9 @@ class Whole:
     def add(self, value: dict[str, Any], key: str | None = None) -> httpx.Response:
         """POST an entry."""
         entry = {"category": "violence", "action": "block", "reason": "test", **value}
-        return self._admin.post("/sluice/v1/admin/entries", json=entry, headers={"Idempotency-Key": key or secrets.token_hex(8)})
+        return self._admin.post(
+            "/sluice/v1/admin/entries", json=entry, headers={"Idempotency-Key": key or secrets.token_hex(8)}
+        )
 
     def call(self, method: str, path: str, **more: Any) -> httpx.Response:
         return self._admin.request(method, "/sluice/v1/admin" + path, **more)
@@ -323,7 +347,9 @@ class Whole:
         return dict(httpx.get(self.ops + "/readyz").json())
 
     def chat(self, text: str, **body: Any) -> httpx.Response:
-        return self.http.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": text}], **body})
+        return self.http.post(
+            "/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": text}], **body}
+        )
 
 
 @contextmanager
@@ -335,8 +361,12 @@ def whole_gateway(folder: Path, upstream: str, **environment: str) -> Iterator[W
         "UPSTREAM_URL": upstream, "DATA_DIR": str(folder / "data"), "ADMIN_TOKEN": TOKEN, "SECRET_KEY": SECRET,
         "PORT": str(ports[0]), "OPS_PORT": str(ports[1]), "ADMIN_PORT": str(ports[2]), **environment,
     }  # fmt: skip
-    env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")} | {f"SLUICE_{k}": v for k, v in names.items()}
-    with running([sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{ports[1]}/readyz", env, folder / "log") as process:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")} | {
+        f"SLUICE_{k}": v for k, v in names.items()
+    }
+    with running(
+        [sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{ports[1]}/readyz", env, folder / "log"
+    ) as process:
         yield Whole(process, ports, folder)
 
 

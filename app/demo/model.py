@@ -48,10 +48,16 @@ class Model:
         if scope["type"] != "http":
             return
         if scope["path"] == "/v1/models":
-            await asgi.respond_json(send, 200, {"object": "list", "data": [{"id": "stand-in", "object": "model", "created": 0, "owned_by": "sluice"}]})
+            await asgi.respond_json(
+                send,
+                200,
+                {"object": "list", "data": [{"id": "stand-in", "object": "model", "created": 0, "owned_by": "sluice"}]},
+            )
             return
         if scope["path"] not in ("/v1/chat/completions", "/v1/completions") or scope["method"] != "POST":
-            await asgi.respond_json(send, 404, {"error": {"message": "the stand-in has chat and completions", "code": "unknown_route"}})
+            await asgi.respond_json(
+                send, 404, {"error": {"message": "the stand-in has chat and completions", "code": "unknown_route"}}
+            )
             return
         body = orjson.loads(await asgi.read_body(receive, asgi.headers(scope), 64 << 20))
         self.seen = [*self.seen[-99:], body]
@@ -64,7 +70,12 @@ class Model:
             message = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
             usage = {"prompt_tokens": 1, "completion_tokens": len(text), "total_tokens": 1 + len(text)}
             choice = {"index": 0, **message, "finish_reason": "stop", "logprobs": None}
-            await asgi.respond_json(send, 200, base | {"object": "chat.completion" if chat else "text_completion", "choices": [choice], "usage": usage})
+            await asgi.respond_json(
+                send,
+                200,
+                base
+                | {"object": "chat.completion" if chat else "text_completion", "choices": [choice], "usage": usage},
+            )
 
     async def _stream(self, send: asgi.Send, base: dict[str, Any], text: str, chat: bool, usage: bool) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
@@ -97,7 +108,9 @@ def main() -> None:
     p.add_argument("--delay", type=float, default=0.0)
     args = p.parse_args()
     os.umask(0o077)
-    uvicorn.run(Model(args.delay), host=args.host, port=args.port, lifespan="off", log_level="warning", access_log=False)
+    uvicorn.run(
+        Model(args.delay), host=args.host, port=args.port, lifespan="off", log_level="warning", access_log=False
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], ready: str, env: dict[str, str] | None = None, log: Path | None = None, seconds: float = 30) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], ready: str, env: dict[str, str] | None = None, log: Path | None = None, seconds: float = 30
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process, from its first good answer at the URL `ready` until the block ends. Raises RuntimeError with its last words."""
     out = log.open("wb") if log else subprocess.DEVNULL
     process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
@@ -80,7 +82,13 @@ class Place:
 def _start(stack: ExitStack, folder: Path, ports: tuple[int, int, int]) -> Place:
     backend = free_port()
     place = Place(*ports, secrets.token_urlsafe(24))
-    stack.enter_context(running([sys.executable, "-m", "app.demo.model", "--port", str(backend), "--delay", "0.01"], f"http://127.0.0.1:{backend}/v1/models", log=folder / "model.log"))
+    stack.enter_context(
+        running(
+            [sys.executable, "-m", "app.demo.model", "--port", str(backend), "--delay", "0.01"],
+            f"http://127.0.0.1:{backend}/v1/models",
+            log=folder / "model.log",
+        )
+    )
     env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")} | {
         "SLUICE_UPSTREAM_URL": f"http://127.0.0.1:{backend}/v1",
         "SLUICE_DATA_DIR": str(folder / "data"),
@@ -89,7 +97,14 @@ def _start(stack: ExitStack, folder: Path, ports: tuple[int, int, int]) -> Place
         "SLUICE_OPS_PORT": str(place.ops),
         "SLUICE_ADMIN_PORT": str(place.admin),
     }
-    stack.enter_context(running([sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{place.ops}/readyz", env, folder / "gateway.log"))
+    stack.enter_context(
+        running(
+            [sys.executable, "-m", "app.cli", "serve"],
+            f"http://127.0.0.1:{place.ops}/readyz",
+            env,
+            folder / "gateway.log",
+        )
+    )
     return place
 
 
@@ -117,7 +132,8 @@ class Story:
         self._history.append({"role": "user", "content": said})
         started = time.perf_counter()
         first: float | None = None
-        text, finish, sluice = "", "", {}
+        text, finish = "", ""
+        sluice: dict[str, Any] = {}
         for chunk in self._client.chat.completions.create(model="stand-in", messages=self._history, stream=True):
             for choice in chunk.choices:
                 if choice.delta.content:
@@ -151,11 +167,17 @@ class Story:
         text, finish, _ = self._ask("写一段广告")
         head = model.CUT.split("出售仿真枪支弹药")[0]
         _expect(text.startswith(head) and finish == "content_filter", "the text before the term is delivered")
-        _expect(not any(ch in text[len(head) :].split("\n")[0] for ch in "出售仿真枪支弹药"), "no character of the term is delivered")
+        _expect(
+            not any(ch in text[len(head) :].split("\n")[0] for ch in "出售仿真枪支弹药"),
+            "no character of the term is delivered",
+        )
 
         _title("4. 个人信息打码 · personal information masked")
         text, finish, _ = self._ask("登记表上写了什么？")
-        _expect("13800138000" not in text and "demo.user@example.com" not in text and "*" * 11 in text, "number and address are masked")
+        _expect(
+            "13800138000" not in text and "demo.user@example.com" not in text and "*" * 11 in text,
+            "number and address are masked",
+        )
 
         _title("5. 新增一条实时词条，下一个请求即生效 · an entry added live acts on the next request")
         text, _, _ = self._ask("念一下暗号")
@@ -197,7 +219,9 @@ def run(stay: bool) -> int:
     try:
         import openai  # noqa: F401
     except ImportError:
-        raise SettingsError("the demo speaks through the OpenAI client: pip install 'sluice-gateway[demo]' (请先安装)") from None
+        raise SettingsError(
+            "the demo speaks through the OpenAI client: pip install 'sluice-gateway[demo]' (请先安装)"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="sluice-demo-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
         ports = (8100, 8101, 8102) if stay else (free_port(), free_port(), free_port())
@@ -210,7 +234,8 @@ def run(stay: bool) -> int:
             return 1
         print("\n全部达成 · all as promised")
         if stay:
-            print(f"\n仍在运行 still up: base_url={place.base_url}\n  管理 admin http://127.0.0.1:{place.admin}  Bearer {place.token}\n  Ctrl-C 结束 ends it")
+            print(f"\n仍在运行 still up: base_url={place.base_url}")
+            print(f"  管理 admin http://127.0.0.1:{place.admin}  Bearer {place.token}\n  Ctrl-C 结束 ends it")
             try:
                 while True:
                     time.sleep(3600)

@@ -66,7 +66,9 @@ class Blocklist:
         if now.term_rows:
             hits, hold = now.terms.find(text, since, final)
             for hit in hits:
-                candidates += [_candidate(hit.start, hit.end, row) for row in now.term_rows[hit.index] if _covers(row, scope)]
+                candidates += [
+                    _candidate(hit.start, hit.end, row) for row in now.term_rows[hit.index] if _covers(row, scope)
+                ]
         if now.passages is not None:
             found, held = now.passages.find(text, since, final)
             hold = min(hold, held)

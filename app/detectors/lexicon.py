@@ -55,7 +55,9 @@ class Lexicon:
         self._rows = list(by_text.values())
         allow = [sorted({fold(a) for t in rows for a in t.allow}) for rows in self._rows]
         self._terms = Terms(list(by_text), allow)
-        self.version = hashlib.sha256("\n".join(sorted(f"{f}\t{t.category}\t{t.tier}" for f, r in by_text.items() for t in r)).encode()).hexdigest()[:12]
+        self.version = hashlib.sha256(
+            "\n".join(sorted(f"{f}\t{t.category}\t{t.tier}" for f, r in by_text.items() for t in r)).encode()
+        ).hexdigest()[:12]
 
     def __len__(self) -> int:
         return len(self._terms)
@@ -65,7 +67,11 @@ class Lexicon:
         if not hits:
             return Scan([], hold)
         return Scan(
-            [Candidate(h.start, h.end, t.category, self.name, t.rule, t.tier) for h in hits for t in self._rows[h.index]],
+            [
+                Candidate(h.start, h.end, t.category, self.name, t.rule, t.tier)
+                for h in hits
+                for t in self._rows[h.index]
+            ],
             hold,
         )
 
@@ -83,7 +89,9 @@ def check(term: Term, where: str) -> Term:
         raise LexiconError(f"{where}: column term: longer than 100 characters after folding")
     for phrase in term.allow:
         if folded not in fold(phrase) or fold(phrase).find(folded) > CONTEXT:
-            raise LexiconError(f"{where}: column allow: a phrase must contain the term, at most {CONTEXT} characters in")
+            raise LexiconError(
+                f"{where}: column allow: a phrase must contain the term, at most {CONTEXT} characters in"
+            )
     return term
 
 
@@ -118,7 +126,18 @@ def read(path: Path, category: str) -> list[Term]:
             raise LexiconError(f"{where}: column expires: must be a date like 2027-06-30") from None
         allow = tuple(a for a in row.get("allow", "").split("|") if a)
         terms.append(
-            check(Term(row["term"].strip(), category, cast(Tier, row.get("tier") or "certain"), allow, expires, row.get("hit", ""), row.get("clean", "")), where)
+            check(
+                Term(
+                    row["term"].strip(),
+                    category,
+                    cast(Tier, row.get("tier") or "certain"),
+                    allow,
+                    expires,
+                    row.get("hit", ""),
+                    row.get("clean", ""),
+                ),
+                where,
+            )
         )
     return terms
 
@@ -130,6 +149,8 @@ def load(folder: Path) -> list[Term]:
     terms: list[Term] = []
     for file in sorted(folder.glob("*/terms.tsv")):
         if file.parent.name not in taxonomy():
-            raise LexiconError(f"{file}: the folder {file.parent.name!r} is not a category; the ids are in docs/categories.md")
+            raise LexiconError(
+                f"{file}: the folder {file.parent.name!r} is not a category; the ids are in docs/categories.md"
+            )
         terms += read(file, file.parent.name)
     return terms

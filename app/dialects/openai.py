@@ -12,13 +12,46 @@ from app.errors import RequestError, UpstreamError
 from app.types import Action, Origin, Path, Slot
 
 _REFUSED = frozenset(
-    "api_base api_key api_version base_url custom_llm_provider extra_body extra_headers headers host organization proxy proxies url".split()
+    [
+        "api_base",
+        "api_key",
+        "api_version",
+        "base_url",
+        "custom_llm_provider",
+        "extra_body",
+        "extra_headers",
+        "headers",
+        "host",
+        "organization",
+        "proxy",
+        "proxies",
+        "url",
+    ]
 )
 """Top-level fields by which other gateways have been sent elsewhere (reliability I10)."""
 
 _STRUCTURE = frozenset(
-    "model role type id tool_call_id object mode effort reasoning_effort verbosity service_tier detail format modality modalities "
-    "tool_choice prompt_cache_key safety_identifier user".split()
+    [
+        "model",
+        "role",
+        "type",
+        "id",
+        "tool_call_id",
+        "object",
+        "mode",
+        "effort",
+        "reasoning_effort",
+        "verbosity",
+        "service_tier",
+        "detail",
+        "format",
+        "modality",
+        "modalities",
+        "tool_choice",
+        "prompt_cache_key",
+        "safety_identifier",
+        "user",
+    ]
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}\Z")
 _BINARY = frozenset({"data", "url", "file_data", "b64_json", "image_url"})
@@ -43,7 +76,11 @@ def request(body: Any) -> dict[str, Any]:
         raise RequestError("the body must be a JSON object", code="invalid_type")
     for name in body:
         if name.lower() in _REFUSED:
-            raise RequestError(f"'{name}' is not accepted: the model's address and credentials are the operator's", code="unsupported_parameter", param=name)
+            raise RequestError(
+                f"'{name}' is not accepted: the model's address and credentials are the operator's",
+                code="unsupported_parameter",
+                param=name,
+            )
     if not field(body, "model", str, "a string"):
         raise RequestError("'model' is required: a non-empty string", code="missing_required_parameter", param="model")
     return body
@@ -60,7 +97,7 @@ def leaves(value: Any, path: Path, origin: Origin, age: int, message: int) -> It
     """A slot for every string below `value` that can carry text."""
     if isinstance(value, str):
         key = path[-1]
-        if value.startswith("data:") and key in _BINARY or key == "data":
+        if (value.startswith("data:") and key in _BINARY) or key == "data":
             metrics.NOT_EXAMINED.labels("binary").inc()
         elif value and not (key in _STRUCTURE and _PLAIN_WORD.match(value)):
             yield Slot(path, value, origin, age, message)
@@ -68,7 +105,11 @@ def leaves(value: Any, path: Path, origin: Origin, age: int, message: int) -> It
         for key, inner in value.items():
             # A key is a string too; the model reads those of schemas and of tool definitions.
             if not _PLAIN_WORD.match(key):
-                raise RequestError("a field name must be plain ASCII (letters, digits, _ . : / @ + -)", code="invalid_value", param=str(path[0]))
+                raise RequestError(
+                    "a field name must be plain ASCII (letters, digits, _ . : / @ + -)",
+                    code="invalid_value",
+                    param=str(path[0]),
+                )
             yield from leaves(inner, (*path, key), origin, age, message)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
@@ -80,8 +121,7 @@ def rest(body: dict[str, Any], screened: str) -> Iterator[Slot]:
     for i, (name, value) in enumerate(body.items()):
         if name != screened and isinstance(value, (str, dict, list)):
             # Numbered apart from the messages and from each other: these are never joined.
-            for slot in leaves(value, (name,), "user", 0, -2 * (i + 1)):
-                yield slot
+            yield from leaves(value, (name,), "user", 0, -2 * (i + 1))
         elif not isinstance(name, str) or not _PLAIN_WORD.match(name):
             raise RequestError("a field name must be plain ASCII", code="invalid_value")
 

@@ -25,7 +25,9 @@ class Chat:
         body = openai.request(body)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise RequestError("'messages' is required: a non-empty list", code="missing_required_parameter", param="messages")
+            raise RequestError(
+                "'messages' is required: a non-empty list", code="missing_required_parameter", param="messages"
+            )
         stream = openai.field(body, "stream", bool, "true or false", False)
         if stream and body.get("logprobs"):
             raise RequestError(
@@ -44,10 +46,14 @@ class Chat:
             raise RequestError(f"'{at}' must be an object", code="invalid_type", param=at)
         role = message.get("role")
         if not isinstance(role, str) or role not in _ORIGIN:
-            raise RequestError(f"'{at}.role' must be one of {', '.join(_ORIGIN)}", code="invalid_value", param=f"{at}.role")
+            raise RequestError(
+                f"'{at}.role' must be one of {', '.join(_ORIGIN)}", code="invalid_value", param=f"{at}.role"
+            )
         content = message.get("content")
         if not isinstance(content, (str, list, type(None))):
-            raise RequestError(f"'{at}.content' must be a string or a list of parts", code="invalid_type", param=f"{at}.content")
+            raise RequestError(
+                f"'{at}.content' must be a string or a list of parts", code="invalid_type", param=f"{at}.content"
+            )
         for j, part in enumerate(content if isinstance(content, list) else ()):
             here = f"{at}.content[{j}]"
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
@@ -65,7 +71,9 @@ class Chat:
                 part = choice.get(name)
                 if part is not None:
                     if not isinstance(part, dict):
-                        raise UpstreamError(f"the model sent a {name} that is no object", code="upstream_protocol_error")
+                        raise UpstreamError(
+                            f"the model sent a {name} that is no object", code="upstream_protocol_error"
+                        )
                     found += openai.texts_below(part, ("choices", i, name), (), index, _SKIP)
         return found
 
@@ -87,7 +95,10 @@ class Chat:
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-        return openai.envelope(prompt.model, "chat.completion") | {"choices": [self._choice(i, shown) for i in range(prompt.choices)], "usage": usage}
+        return openai.envelope(prompt.model, "chat.completion") | {
+            "choices": [self._choice(i, shown) for i in range(prompt.choices)],
+            "usage": usage,
+        }
 
     def tail(self, event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
         node: Any = text
@@ -106,7 +117,9 @@ class Chat:
         ]
 
     def silent(self, event: dict[str, Any]) -> bool:
-        return not event.get("usage") and all(c.get("finish_reason") is None and _nothing(c.get("delta")) for c in event["choices"])
+        return not event.get("usage") and all(
+            c.get("finish_reason") is None and _nothing(c.get("delta")) for c in event["choices"]
+        )
 
     def error(self, message: str, code: str, param: str | None, status: int) -> dict[str, Any]:
         return openai.error(message, code, param, status)

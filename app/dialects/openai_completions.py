@@ -23,7 +23,9 @@ class Completions:
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if not prompts or not all(isinstance(p, str) for p in prompts):
             raise RequestError(
-                "'prompt' must be a string or a list of strings; token ids cannot be screened", code="invalid_type", param="prompt"
+                "'prompt' must be a string or a list of strings; token ids cannot be screened",
+                code="invalid_type",
+                param="prompt",
             )
         stream = openai.field(body, "stream", bool, "true or false", False)
         for name in ("logprobs", "echo"):
@@ -32,7 +34,10 @@ class Completions:
                     f"'{name}' cannot be streamed through a moderated route; leave it out, or ask with stream: false",
                     code="unsupported_parameter", param=name,
                 )  # fmt: skip
-        slots = [Slot(("prompt", i) if isinstance(prompt, list) else ("prompt",), p, "user", 0, 2 * i) for i, p in enumerate(prompts)]
+        slots = [
+            Slot(("prompt", i) if isinstance(prompt, list) else ("prompt",), p, "user", 0, 2 * i)
+            for i, p in enumerate(prompts)
+        ]
         slots += openai.rest(body, "prompt")
         return Prompt(body, slots, body["model"], stream, openai.choices_asked(body) * len(prompts))
 
@@ -67,10 +72,15 @@ class Completions:
     def ending(self, event: dict[str, Any], choice: int, shown: Shown, begun: bool) -> list[dict[str, Any]]:
         head = openai.like(event) or openai.envelope("", "text_completion")
         text = f"\n\n{shown.text}" if begun else shown.text
-        return [head | {"choices": [_choice(choice, text, None)]}, head | {"choices": [_choice(choice, "", openai.finish_word(shown))]}]
+        return [
+            head | {"choices": [_choice(choice, text, None)]},
+            head | {"choices": [_choice(choice, "", openai.finish_word(shown))]},
+        ]
 
     def silent(self, event: dict[str, Any]) -> bool:
-        return not event.get("usage") and all(c.get("finish_reason") is None and not c.get("text") for c in event["choices"])
+        return not event.get("usage") and all(
+            c.get("finish_reason") is None and not c.get("text") for c in event["choices"]
+        )
 
     def error(self, message: str, code: str, param: str | None, status: int) -> dict[str, Any]:
         return openai.error(message, code, param, status)

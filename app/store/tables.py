@@ -32,7 +32,7 @@ _MOD = 281_474_976_710_656
 
 
 def _part(id: str, raw: str) -> int:
-    return int(hashlib.sha1(f"{id} {raw}".encode()).hexdigest()[:12], 16)  # noqa: S324 - a checksum, as Redis' Lua has it
+    return int(hashlib.sha1(f"{id} {raw}".encode()).hexdigest()[:12], 16)
 
 
 class Table:
@@ -40,7 +40,14 @@ class Table:
 
     name = ""
 
-    def __init__(self, store: Store | None, folder: Path, changed: Callable[[list[Row], int], None], *, keep_snapshot: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        folder: Path,
+        changed: Callable[[list[Row], int], None],
+        *,
+        keep_snapshot: bool = False,
+    ) -> None:
         self._store, self._changed, self._keep = store, changed, keep_snapshot
         self._path = folder / f"{self.name}.snapshot.json"
         self._rows: dict[str, str] = {}  # id -> "<version> <json>", as the store has it
@@ -70,7 +77,11 @@ class Table:
     def rows(self) -> list[Row]:
         """Every live row, oldest version first."""
         now = clock.now()
-        live = [row for row in (_parse(id, raw) for id, raw in self._rows.items()) if not row.get("deleted") and _expiry(row) > now]
+        live = [
+            row
+            for row in (_parse(id, raw) for id, raw in self._rows.items())
+            if not row.get("deleted") and _expiry(row) > now
+        ]
         return sorted(live, key=lambda row: int(row["version"]))
 
     def get(self, id: str) -> Row | None:
@@ -109,13 +120,30 @@ class Table:
     async def _read(self, since: int) -> bool:
         """Apply what is newer than `since`; False if the sum does not agree."""
         assert self._store is not None
-        keys = [f"{self.name}:version", f"{self.name}:rows", f"{self.name}:index", f"{self.name}:sum", "store_id", "schema"]
-        store_id, version, total, schema, flat = await self._store.call("table_read", keys, [since, secrets.token_hex(8), SCHEMA, self.store_id])
+        keys = [
+            f"{self.name}:version",
+            f"{self.name}:rows",
+            f"{self.name}:index",
+            f"{self.name}:sum",
+            "store_id",
+            "schema",
+        ]
+        store_id, version, total, schema, flat = await self._store.call(
+            "table_read", keys, [since, secrets.token_hex(8), SCHEMA, self.store_id]
+        )
         # A server that lost rows, or another one, must not shrink a list in silence.
-        foreign = (self.store_id != "" and store_id != self.store_id) or int(version) < self.version or schema not in ("", SCHEMA)
+        foreign = (
+            (self.store_id != "" and store_id != self.store_id)
+            or int(version) < self.version
+            or schema not in ("", SCHEMA)
+        )
         if foreign != self.foreign:
             self.foreign = foreign
-            log.error("the store is not the one followed so far; the last good version stays" if foreign else "the store is the known one again")
+            log.error(
+                "the store is not the one followed so far; the last good version stays"
+                if foreign
+                else "the store is the known one again"
+            )
         if foreign:
             return True
         self.store_id = store_id
@@ -183,18 +211,29 @@ class Table:
         if self._store.problem:
             raise StoreError(self._store.problem)
         if self.foreign:
-            raise StoreError("the store is not the one these entries came from; an operator must confirm it (docs/operations.md)")
+            raise StoreError(
+                "the store is not the one these entries came from; an operator must confirm it (docs/operations.md)"
+            )
         key = f"done:{hashlib.sha256(f'{self.name} {idempotency_key}'.encode()).hexdigest()[:32]}"
         keys = [f"{self.name}:version", f"{self.name}:rows", f"{self.name}:index", f"{self.name}:sum", key, "store_id"]
         body = json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-        args: list[str | int] = [id, body, "" if expected is None else expected, request, self.store_id, self._store.key(f"{self.name}:changed")]
+        args: list[str | int] = [
+            id,
+            body,
+            "" if expected is None else expected,
+            request,
+            self.store_id,
+            self._store.key(f"{self.name}:changed"),
+        ]
         state, result = await self._store.call("table_put", keys, args)
         if state == "conflict":
             raise Conflict(f"somebody changed it first; it is at version {result}", int(result))
         if state == "reused":
             raise ValueError("this Idempotency-Key was used for another request")
         if state == "foreign":
-            raise StoreError("the store is not the one these entries came from; an operator must confirm it (docs/operations.md)")
+            raise StoreError(
+                "the store is not the one these entries came from; an operator must confirm it (docs/operations.md)"
+            )
         raw = str(result)
         return _parse(json.loads(raw.partition(" ")[2])["id"], raw)
 

@@ -83,7 +83,9 @@ class EntryIn(_Strict):
 
 def public(row: Row) -> Row:
     """An entry as it is returned: a passage's fingerprint stays inside."""
-    return {k: v for k, v in row.items() if k != "fingerprint"} | ({"kind": "passage"} if "fingerprint" in row else {"kind": "term"})
+    return {k: v for k, v in row.items() if k != "fingerprint"} | (
+        {"kind": "passage"} if "fingerprint" in row else {"kind": "term"}
+    )
 
 
 def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], dict[str, Any]]) -> FastAPI:
@@ -93,7 +95,11 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
     def authorised(request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not token or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
-            raise RequestError("the admin token is missing or wrong: Authorization: Bearer $SLUICE_ADMIN_TOKEN", code="unauthorized", status=401)
+            raise RequestError(
+                "the admin token is missing or wrong: Authorization: Bearer $SLUICE_ADMIN_TOKEN",
+                code="unauthorized",
+                status=401,
+            )
 
     async def body(request: Request) -> Any:
         raw = await request.body()
@@ -104,7 +110,9 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
     def idempotency(request: Request) -> str:
         key = request.headers.get("idempotency-key") or secrets.token_hex(16)
         if len(key) > 200:
-            raise RequestError("Idempotency-Key is longer than 200 characters", code="invalid_value", param="Idempotency-Key")
+            raise RequestError(
+                "Idempotency-Key is longer than 200 characters", code="invalid_value", param="Idempotency-Key"
+            )
         return key
 
     @api.exception_handler(RequestError)
@@ -161,7 +169,12 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
         if not 1 <= limit <= 1000:
             raise RequestError("limit must be 1 to 1000", code="invalid_value", param="limit")
         rows = [r for r in entries.rows() if r["version"] > after and category in (None, r["category"])]
-        return {"version": entries.version, "entries": [public(r) for r in rows[:limit]], "more": len(rows) > limit, "replica": replica()}
+        return {
+            "version": entries.version,
+            "entries": [public(r) for r in rows[:limit]],
+            "more": len(rows) > limit,
+            "replica": replica(),
+        }
 
     @api.get("/sluice/v1/admin/entries/{id}", dependencies=[Depends(authorised)])
     async def one(id: str) -> Any:
@@ -178,10 +191,19 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
             row = entries.get(id)
         if row is None or row.get("deleted"):
             raise RequestError("no such entry", code="not_found", status=404)
-        gone = {k: v for k, v in row.items() if k not in ("version", "term", "fingerprint")} | {"deleted": True, "deleted_at": clock.stamp()}
+        gone = {k: v for k, v in row.items() if k not in ("version", "term", "fingerprint")} | {
+            "deleted": True,
+            "deleted_at": clock.stamp(),
+        }
         key = idempotency(request)
         try:
-            done = await entries.put(id, gone, idempotency_key=key, request=hashlib.sha256(f"delete {id}".encode()).hexdigest(), expected=expected_version)
+            done = await entries.put(
+                id,
+                gone,
+                idempotency_key=key,
+                request=hashlib.sha256(f"delete {id}".encode()).hexdigest(),
+                expected=expected_version,
+            )
         except ValueError as e:
             raise RequestError(str(e), code="idempotency_key_reused", param="Idempotency-Key", status=409) from None
         return {"id": id, "deleted": True, "version": done["version"]}

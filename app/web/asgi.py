@@ -50,7 +50,9 @@ async def read_body(receive: Receive, head: dict[str, str], limit: int) -> bytes
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def respond(send: Send, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = (), kind: bytes = b"application/json") -> None:
+async def respond(
+    send: Send, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = (), kind: bytes = b"application/json"
+) -> None:
     """A whole response."""
     await send(
         {

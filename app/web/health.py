@@ -26,4 +26,6 @@ class Ops:
         elif scope["path"] == "/metrics":
             await asgi.respond(send, 200, metrics.render(), kind=b"text/plain; version=0.0.4; charset=utf-8")
         else:
-            await asgi.respond_json(send, 404, {"error": {"message": "here are /healthz, /readyz and /metrics", "code": "unknown_route"}})
+            await asgi.respond_json(
+                send, 404, {"error": {"message": "here are /healthz, /readyz and /metrics", "code": "unknown_route"}}
+            )

@@ -37,7 +37,9 @@ class Moderations:
             texts = _inputs(body)
             results = []
             for text in texts:
-                judged = await self._moderator.judge([Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy)
+                judged = await self._moderator.judge(
+                    [Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy
+                )
                 results.append(_result(judged.verdict))
             answer = {"id": decision_id(), "model": body.get("model") or "sluice", "results": results}
             await asgi.respond_json(send, 200, answer)
@@ -61,7 +63,9 @@ def _inputs(body: Any) -> list[str]:
         if len(parts) == len(value):
             return ["".join(parts)]
         raise RequestError("only parts of type 'text' can be examined", code="unsupported_value", param="input")
-    raise RequestError("'input' must be a string, a list of strings or a list of text parts", code="invalid_type", param="input")
+    raise RequestError(
+        "'input' must be a string, a list of strings or a list of text parts", code="invalid_type", param="input"
+    )
 
 
 def _result(verdict: Verdict) -> dict[str, Any]:

@@ -22,7 +22,9 @@ class Passing:
             head = asgi.headers(scope)
             app = self._apps.identify(head)
             policy = self._moderator.policies.of(app.policy)
-            body = await asgi.read_body(receive, head, policy.rules.max_body_bytes) if scope["method"] == "POST" else None
+            body = (
+                await asgi.read_body(receive, head, policy.rules.max_body_bytes) if scope["method"] == "POST" else None
+            )
             reply = await self._upstream.send(scope["method"], scope["path"], head, body)
             try:
                 raw = await reply.read(ANSWER_MAX)

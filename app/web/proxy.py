@@ -65,7 +65,9 @@ class Exchange:
 class Proxy:
     """The ASGI app of one dialect's route."""
 
-    def __init__(self, dialect: Dialect, moderator: Moderator, apps: Apps, keys: Keys, upstream: Upstream, journal: Journal) -> None:
+    def __init__(
+        self, dialect: Dialect, moderator: Moderator, apps: Apps, keys: Keys, upstream: Upstream, journal: Journal
+    ) -> None:
         self._dialect, self._moderator, self._apps = dialect, moderator, apps
         self._keys, self._upstream, self._journal = keys, upstream, journal
 
@@ -100,7 +102,9 @@ class Proxy:
             if x is not None and x.prompt is not None:
                 self._account(x, x.prompt)
 
-    async def _error(self, send: asgi.Send, message: str, code: str, param: str | None, status: int, x: Exchange | None) -> None:
+    async def _error(
+        self, send: asgi.Send, message: str, code: str, param: str | None, status: int, x: Exchange | None
+    ) -> None:
         head = x.head() if x is not None and x.decision else []
         await asgi.respond_json(send, status, self._dialect.error(message, code, param, status), head)
 
@@ -138,7 +142,12 @@ class Proxy:
         judged = x.judged
         if judged.verdict.action < Action.MASK:
             return None
-        shown = {decision_tail(m) for s in prompt.slots if s.origin == "assistant" and s.age for m in _SHOWN_ID.findall(s.text)}
+        shown = {
+            decision_tail(m)
+            for s in prompt.slots
+            if s.origin == "assistant" and s.age
+            for m in _SHOWN_ID.findall(s.text)
+        }
         fresh: list[Verdict] = []
         for slot, verdict, text in zip(prompt.slots, judged.slot_verdicts, judged.delivered, strict=True):
             if verdict.action.stops:
@@ -151,13 +160,21 @@ class Proxy:
                 put(prompt.body, slot.path, text)
         if fresh:
             strictest = max(fresh, key=lambda v: v.action)
-            judged.verdict.action, judged.verdict.category, judged.verdict.clause = strictest.action, strictest.category, strictest.clause
+            judged.verdict.action, judged.verdict.category, judged.verdict.clause = (
+                strictest.action,
+                strictest.category,
+                strictest.clause,
+            )
             return next(s for s, v in zip(prompt.slots, judged.slot_verdicts, strict=True) if v is strictest)
         if x.noted:
             # What was refused in its own turn does not colour this one.
             rest = [v for v in judged.slot_verdicts if not v.action.stops]
             worst = max(rest, key=lambda v: v.action, default=Verdict())
-            judged.verdict.action, judged.verdict.category, judged.verdict.clause = worst.action, worst.category, worst.clause
+            judged.verdict.action, judged.verdict.category, judged.verdict.clause = (
+                worst.action,
+                worst.category,
+                worst.clause,
+            )
         return None
 
     async def _refuse(self, x: Exchange, prompt: Prompt, slot: Slot, send: asgi.Send) -> None:
@@ -177,7 +194,11 @@ class Proxy:
             await asgi.respond_json(send, 200, body, x.head())
             return
         await _start_stream(send, x)
-        events = [e for choice in range(prompt.choices) for e in self._dialect.ending({"model": prompt.model}, choice, shown, False)]
+        events = [
+            e
+            for choice in range(prompt.choices)
+            for e in self._dialect.ending({"model": prompt.model}, choice, shown, False)
+        ]
         envelope = self._dialect.answer(prompt, shown)
         for i, event in enumerate(events):
             event.update({k: envelope[k] for k in ("created", "model")})
@@ -219,7 +240,9 @@ class Proxy:
         assert x.receipt is not None
         if stopped and x.policy.rules.blocked_as == "error" and x.answer.action is Action.BLOCK:
             x.released = 0
-            await self._error(send, surrogate.text(x.policy, x.answer, x.decision, x.language), "content_filter", None, 400, x)
+            await self._error(
+                send, surrogate.text(x.policy, x.answer, x.decision, x.language), "content_filter", None, 400, x
+            )
             return
         for delta in self._dialect.texts(body, prompt.choices):
             if delta.channel == _VISIBLE:
@@ -240,7 +263,11 @@ class Proxy:
     def _seal(self, body: dict[str, Any], x: Exchange, action: Action) -> None:
         assert x.receipt is not None
         body["id"] = x.decision
-        body["sluice"] = {"decision": x.decision, "action": max(action, x.judged.verdict.action).word, "receipt": x.receipt.text()}
+        body["sluice"] = {
+            "decision": x.decision,
+            "action": max(action, x.judged.verdict.action).word,
+            "receipt": x.receipt.text(),
+        }
 
     async def _upstream_error(self, x: Exchange, reply: Reply, send: asgi.Send) -> None:
         """The model's own error, its status kept; its words only if they pass the screen themselves."""
@@ -250,7 +277,9 @@ class Proxy:
         try:
             body = strictjson.loads_upstream(await reply.read(1 << 16))
             theirs = body["error"]["message"] if isinstance(body["error"], dict) else body["error"]
-            judged = await self._moderator.judge([Slot((), str(theirs)[:2000], "assistant")], Scope(x.app.id, "answer"), x.policy)
+            judged = await self._moderator.judge(
+                [Slot((), str(theirs)[:2000], "assistant")], Scope(x.app.id, "answer"), x.policy
+            )
             if judged.verdict.action is Action.PASS and not judged.verdict.degraded:
                 message = judged.delivered[0]
                 if isinstance(body["error"], dict) and re.fullmatch(r"[\w.-]{1,64}", str(body["error"].get("code"))):
@@ -378,8 +407,10 @@ class Stream:
             try:
                 body = strictjson.loads_upstream(event.data)
             except ValueError:
-                raise UpstreamError("the model sent an event that is not JSON", code="upstream_protocol_error") from None
-            if not isinstance(body, dict) or "error" in body and "choices" not in body:
+                raise UpstreamError(
+                    "the model sent an event that is not JSON", code="upstream_protocol_error"
+                ) from None
+            if not isinstance(body, dict) or ("error" in body and "choices" not in body):
                 raise UpstreamError("the model reported an error in its stream", code="upstream_error")
             for one in self._screen(body):
                 if self._late or self._done or one.get("usage"):
@@ -429,7 +460,9 @@ class Stream:
         self._done |= set(self._ended)
         if self._ended and len(self._done) == self._prompt.choices and len(self._ended) == len(self._done):
             self.over = True
-        shown = [] if deltas and self._dialect.silent(body) or not body["choices"] and not body.get("usage") else [body]
+        shown = (
+            [] if (deltas and self._dialect.silent(body)) or (not body["choices"] and not body.get("usage")) else [body]
+        )
         return before + shown + after
 
     def _take(self, delta: Delta) -> str:
@@ -462,7 +495,9 @@ class Stream:
         channels = [c for (owner, _), (c, _) in self._channels.items() if owner == choice]
         verdict = conclude(channels, self._x.policy, Scope(self._x.app.id, "answer"))
         shown = self._proxy._shown(self._x, Verdict(action, [], verdict.category, verdict.clause))
-        begun = any(c.released for (owner, path), (c, _) in self._channels.items() if owner == choice and path == _VISIBLE)
+        begun = any(
+            c.released for (owner, path), (c, _) in self._channels.items() if owner == choice and path == _VISIBLE
+        )
         events = self._dialect.ending({k: v for k, v in body.items() if k != "choices"}, choice, shown, begun)
         assert self._x.receipt is not None
         self._x.receipt.add(choice, f"\n\n{shown.text}" if begun else shown.text)
@@ -520,7 +555,15 @@ def _journalled(verdict: Verdict) -> dict[str, Any]:
         "clause": verdict.clause,
         "degraded": verdict.degraded,
         "findings": [
-            {"category": f.category, "rule": f.rule, "technique": f.technique, "start": f.start, "end": f.end, "action": f.action.word, "shadow": f.shadow}
+            {
+                "category": f.category,
+                "rule": f.rule,
+                "technique": f.technique,
+                "start": f.start,
+                "end": f.end,
+                "action": f.action.word,
+                "shadow": f.shadow,
+            }
             for f in verdict.findings[:50]
         ],
     }
@@ -536,6 +579,11 @@ async def _start_stream(send: asgi.Send, x: Exchange) -> None:
         {
             "type": "http.response.start",
             "status": 200,
-            "headers": [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *x.head()],
+            "headers": [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-cache"),
+                (b"x-accel-buffering", b"no"),
+                *x.head(),
+            ],
         }
     )
