@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from app import metrics
 from app.policy import Policies, Policy, strictest, taxonomy
 from app.streaming import Channel
 from app.types import Action, Detector, Finding, Path, Scope, Slot, Verdict
@@ -137,6 +136,4 @@ def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: I
     verdict.action = max(verdict.action, stopped)
     if verdict.degraded:
         verdict.action = max(verdict.action, policy.degraded(scope.direction) or Action.BLOCK)
-        for name in verdict.degraded:
-            metrics.DEGRADED.labels(name, scope.direction).inc()
     return verdict

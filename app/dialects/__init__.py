@@ -6,7 +6,7 @@ and screened, never the bytes that came in. Dialects are never translated into o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -59,6 +59,14 @@ class Dialect(Protocol):
 
     def finished(self, event: dict[str, Any]) -> list[int]:
         """The choices that end with this event."""
+        ...
+
+    def unfinish(self, event: dict[str, Any], choice: int) -> None:
+        """Take one choice's ending out of an event."""
+        ...
+
+    def without(self, event: dict[str, Any], choices: Collection[int]) -> None:
+        """Take whole choices out of an event."""
         ...
 
     def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from app import clock, metrics
@@ -155,6 +155,18 @@ def clean_choice(choice: dict[str, Any], keep: frozenset[str], dialect: str) -> 
 
 def finished(event: dict[str, Any]) -> list[int]:
     return [c.get("index", 0) for c in event.get("choices", ()) if c.get("finish_reason") is not None]
+
+
+def unfinish(event: dict[str, Any], choice: int) -> None:
+    for c in event["choices"]:
+        if c.get("index", 0) == choice:
+            c["finish_reason"] = None
+
+
+def without(event: dict[str, Any], choices: Collection[int]) -> None:
+    event["choices"] = [
+        c for c in event.get("choices") or () if not isinstance(c, dict) or c.get("index", 0) not in choices
+    ]
 
 
 def finish_word(shown: Shown) -> str:

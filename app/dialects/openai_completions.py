@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from app.dialects import Delta, Prompt, Shown, openai
@@ -55,6 +56,12 @@ class Completions:
 
     def finished(self, event: dict[str, Any]) -> list[int]:
         return openai.finished(event)
+
+    def unfinish(self, event: dict[str, Any], choice: int) -> None:
+        openai.unfinish(event, choice)
+
+    def without(self, event: dict[str, Any], choices: Collection[int]) -> None:
+        openai.without(event, choices)
 
     def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
         for i, c in enumerate(body["choices"]):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -83,7 +85,8 @@ class Proxy:
             x = Exchange(app, policy, head, perf_counter())
             body = await asgi.read_body(receive, head, policy.rules.max_body_bytes)
             x.prompt = self._dialect.prompt(strictjson.loads(body))
-            await self._serve(x, x.prompt, receive, send)
+            async with _watching(receive):
+                await self._serve(x, x.prompt, send)
         except RequestError as e:
             if x is not None:
                 x.outcome = "refused"
@@ -110,7 +113,7 @@ class Proxy:
 
     # ---- the prompt
 
-    async def _serve(self, x: Exchange, prompt: Prompt, receive: asgi.Receive, send: asgi.Send) -> None:
+    async def _serve(self, x: Exchange, prompt: Prompt, send: asgi.Send) -> None:
         scope = Scope(x.app.id, "prompt")
         x.language = surrogate.language(prompt.slots)
         x.judged = await self._moderator.judge(prompt.slots, scope, x.policy)
@@ -127,7 +130,7 @@ class Proxy:
             if reply.status != 200:
                 await self._upstream_error(x, reply, send)
             elif prompt.stream:
-                await self._stream(x, prompt, reply, receive, send)
+                await self._stream(x, prompt, reply, send)
             else:
                 await self._plain(x, prompt, reply, send)
         finally:
@@ -294,11 +297,9 @@ class Proxy:
 
     # ---- the answer, streamed
 
-    async def _stream(self, x: Exchange, prompt: Prompt, reply: Reply, receive: asgi.Receive, send: asgi.Send) -> None:
+    async def _stream(self, x: Exchange, prompt: Prompt, reply: Reply, send: asgi.Send) -> None:
         if not reply.headers.get("content-type", "").lower().startswith("text/event-stream"):
             raise UpstreamError("the model did not answer with an event stream", code="upstream_protocol_error")
-        watcher = asyncio.create_task(_gone(receive))
-        watcher.add_done_callback(lambda task: None if task.cancelled() else reply.close())
         stream = Stream(self, x, prompt)
         begun = False
         try:
@@ -319,19 +320,15 @@ class Proxy:
                 await _start_stream(send, x)
             await send({"type": "http.response.body", "body": stream.close()})
         except (UpstreamError, sse.TooLarge) as e:
-            if watcher.done():
-                raise asgi.Disconnected from None
-            code = e.code if isinstance(e, UpstreamError) else "upstream_protocol_error"
-            message = str(e)
+            error = e if isinstance(e, UpstreamError) else UpstreamError(str(e), code="upstream_protocol_error")
             if not begun:
-                raise UpstreamError(message, code=code, status=getattr(e, "status", 502)) from None
-            x.outcome = code
-            metrics.UPSTREAM_ERRORS.labels(code).inc()
-            event = self._dialect.error(message, code, None, 502)
+                raise error from None
+            x.outcome = error.code
+            metrics.UPSTREAM_ERRORS.labels(error.code).inc()
+            event = self._dialect.error(error.message, error.code, None, error.status)
             # No final message follows: the server then breaks the transfer off, so that no client takes it for an end.
             await send({"type": "http.response.body", "body": sse.write(strictjson.dumps(event)), "more_body": True})
         finally:
-            watcher.cancel()
             stream.account()
 
     def channel(self, x: Exchange, path: Path) -> Channel:
@@ -345,6 +342,8 @@ class Proxy:
         if x.first is not None:
             metrics.SECONDS.labels(self._dialect.name).observe(x.first - x.started)
         for direction, verdict in (("prompt", x.judged.verdict), ("answer", x.answer)):
+            for name in verdict.degraded:
+                metrics.DEGRADED.labels(name, direction).inc()
             if verdict.action > Action.PASS:
                 metrics.ACTIONS.labels(direction, verdict.action.word, verdict.category or "-").inc()
             for f in verdict.findings:
@@ -426,44 +425,43 @@ class Stream:
         return sse.write(strictjson.dumps(body))
 
     def _screen(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        before: list[dict[str, Any]] = []
-        after: list[dict[str, Any]] = []
+        """The events that the client gets for one event of the model."""
+        if self._ended:
+            self._dialect.without(body, self._ended.keys())
         deltas = self._dialect.texts(body, self._prompt.choices)
         self._last = body
+        before: list[dict[str, Any]] = []
+        after: list[dict[str, Any]] = []
+        shown: dict[tuple[int, Path], tuple[Delta, str]] = {}
         for delta in deltas:
             if delta.choice in self._ended:
-                put(body, delta.path, "")
+                put(body, delta.path, "")  # stopped by an earlier text of this very event
                 continue
             text = self._take(delta)
             put(body, delta.path, text)
-            if text:
-                self._out(delta, text)
+            shown[delta.choice, delta.channel] = delta, text
+            self._out(delta, text)
             if (action := self._stopped(delta)) is not None:
-                self._ended[delta.choice] = action
                 after += self._stop(body, delta.choice, action)
-        if self._ended:
-            _drop(body, set(self._ended))
         for choice in self._dialect.finished(body):
-            if choice in self._ended or choice in self._done:
+            if choice in self._done:
                 continue
-            for (owner, _), (channel, delta) in list(self._channels.items()):
-                if owner == choice and choice not in self._ended:
-                    tail = channel.finish()
-                    if tail:
-                        before.append(self._dialect.tail(body, delta, tail))
-                        self._out(delta, tail)
-                    if channel.stopped is not None:
-                        self._ended[choice] = channel.stopped
-                        _drop(body, {choice})
-                        after += self._stop(body, choice, channel.stopped)
+            for key, (channel, delta) in list(self._channels.items()):
+                if key[0] != choice or choice in self._ended:
+                    continue
+                tail = channel.finish()
+                self._out(delta, tail)
+                if tail and key in shown:
+                    put(body, shown[key][0].path, shown[key][1] + tail)
+                elif tail:
+                    before.append(self._dialect.tail(body, delta, tail))
+                if channel.stopped is not None:
+                    after += self._stop(body, choice, channel.stopped)
             self._done.add(choice)
-        self._done |= set(self._ended)
-        if self._ended and len(self._done) == self._prompt.choices and len(self._ended) == len(self._done):
+        if self._ended and len(self._ended) == self._prompt.choices:
             self.over = True
-        shown = (
-            [] if (deltas and self._dialect.silent(body)) or (not body["choices"] and not body.get("usage")) else [body]
-        )
-        return before + shown + after
+        silent = (not body["choices"] and not body.get("usage")) or (bool(deltas) and self._dialect.silent(body))
+        return before + ([] if silent else [body]) + after
 
     def _take(self, delta: Delta) -> str:
         key = (delta.choice, delta.channel)
@@ -492,17 +490,18 @@ class Stream:
             self._x.receipt.add(delta.choice, text)
 
     def _stop(self, body: dict[str, Any], choice: int, action: Action) -> list[dict[str, Any]]:
+        """End one choice: its own ending is taken out of the event, ours follows."""
+        self._ended[choice] = action
+        self._done.add(choice)
+        self._dialect.unfinish(body, choice)
         channels = [c for (owner, _), (c, _) in self._channels.items() if owner == choice]
         verdict = conclude(channels, self._x.policy, Scope(self._x.app.id, "answer"))
         shown = self._proxy._shown(self._x, Verdict(action, [], verdict.category, verdict.clause))
-        begun = any(
-            c.released for (owner, path), (c, _) in self._channels.items() if owner == choice and path == _VISIBLE
-        )
-        events = self._dialect.ending({k: v for k, v in body.items() if k != "choices"}, choice, shown, begun)
+        seen = self._channels.get((choice, _VISIBLE))
+        begun = seen is not None and seen[0].released > 0
         assert self._x.receipt is not None
         self._x.receipt.add(choice, f"\n\n{shown.text}" if begun else shown.text)
-        self._done.add(choice)
-        return events
+        return self._dialect.ending({k: v for k, v in body.items() if k != "choices"}, choice, shown, begun)
 
     def close(self) -> bytes:
         """The last bytes of a stream that is complete."""
@@ -523,17 +522,6 @@ class Stream:
         self._x.screened = sum(c.screened for c in channels)
         self._x.released = sum(c.released for c in channels)
         self._x.held_max = max((c.held_max for c in channels), default=0)
-
-
-def _drop(body: dict[str, Any], ended: set[int]) -> None:
-    """Take what ended choices still say out of an event, but not the text that this event releases."""
-    kept = []
-    for c in body["choices"]:
-        if c.get("index", 0) in ended:
-            c["finish_reason"] = None
-            c.pop("logprobs", None)
-        kept.append(c)
-    body["choices"] = kept
 
 
 def _without_logprobs(body: dict[str, Any], delta: Delta) -> None:
@@ -569,9 +557,30 @@ def _journalled(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-async def _gone(receive: asgi.Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+@asynccontextmanager
+async def _watching(receive: asgi.Receive) -> AsyncIterator[None]:
+    """While the block runs, a client that leaves cancels it: the model is stopped at once. Raises Disconnected."""
+    task = asyncio.current_task()
+    assert task is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        task.uncancel()
+        raise asgi.Disconnected from None
+    finally:
+        watcher.cancel()
 
 
 async def _start_stream(send: asgi.Send, x: Exchange) -> None:
