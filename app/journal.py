@@ -2,12 +2,13 @@
 
 Law: ids, categories, offsets, counts and versions; never text, never a subject. Writing never delays a client: records
 wait in memory (bounded) and a thread writes them every second. What cannot be written is dropped and counted.
-Stated loss: at most one second on SIGKILL.
+Stated loss on SIGKILL: at most one second of records and `_SHIP` seconds of counters (a journal file has them still).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -19,25 +20,31 @@ from typing import Any
 import orjson
 
 from app import clock, metrics
+from app.errors import StoreError
 from app.keys import decision_time
+from app.store.client import Store
 
 log = logging.getLogger("sluice.journal")
 
 KEEP_DAYS = 187
 """Six months and a week: network logs are kept at least six months (Cybersecurity Law)."""
 _ROOM = 100_000
+_SHIP = 5
+"""Seconds between shipments of the hourly counters to the store."""
+_COUNTERS_KEPT = 400 * 86400
 
 
 class Journal:
-    """`folder`: where the files lie, 0700. `run`: a name unique to this process's life."""
+    """`folder`: where the files lie, 0700. `run`: a name unique to this process's life. `store`: where counters go."""
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self._folder, self._run = folder, run
+    def __init__(self, folder: Path, run: str, store: Store | None = None) -> None:
+        self._folder, self._run, self._store = folder, run, store
         self._waiting: deque[bytes] = deque()
         self._task: asyncio.Task[None] | None = None
         self._swept = ""
         self.counters: dict[str, dict[str, int]] = {}
-        """Hour -> name -> count, cumulative within this run: shipped to the store as a whole, so at least once is exact."""
+        """Hour -> name -> count, cumulative within this run: shipping it again changes nothing."""
+        self._unshipped: set[str] = set()
 
     def record(self, entry: dict[str, Any]) -> None:
         """Queue one decision record."""
@@ -50,8 +57,11 @@ class Journal:
         counts = self.counters.setdefault(hour, {})
         for name in (f"prompt.{entry['prompt']['action']}", f"answer.{entry['answer']['action']}"):
             counts[name] = counts.get(name, 0) + 1
+        self._unshipped.add(hour)
         if len(self.counters) > 48:
-            del self.counters[min(self.counters)]
+            oldest = min(self.counters)
+            del self.counters[oldest]
+            self._unshipped.discard(oldest)
 
     def _path(self, day: str) -> Path:
         return self._folder / f"{day}.{self._run}.jsonl"
@@ -85,15 +95,33 @@ class Journal:
         self._task = asyncio.create_task(self._loop())
 
     async def _loop(self) -> None:
-        while True:
+        for second in itertools.count(1):
             await asyncio.sleep(1)
             if self._waiting:
                 await asyncio.to_thread(self.flush)
+            if second % _SHIP == 0:
+                await self._ship()
+
+    async def _ship(self) -> None:
+        """Set this run's counts of each changed hour in the store; what fails is shipped again."""
+        if self._store is None:
+            return
+        for hour in sorted(self._unshipped):
+            fields = [part for name, n in self.counters[hour].items() for part in (f"{self._run}:{name}", n)]
+            key = self._store.key(f"counters:{hour}")
+            self._unshipped.discard(hour)
+            try:
+                await self._store.run("HSET", key, *fields)
+                await self._store.run("EXPIRE", key, _COUNTERS_KEPT)
+            except StoreError:
+                self._unshipped.add(hour)
+                return
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
         await asyncio.to_thread(self.flush)
+        await self._ship()
 
     def find(self, decision: str) -> dict[str, Any] | None:
         """The record of a decision, from any worker's file of its day. Raises ValueError for what is no id."""

@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -86,7 +87,8 @@ class _Refusals:
     """Knows a message that was refused before: by a MAC in the decision id that its refusal showed, and by memory.
 
     The decision id of a refused prompt ends in a MAC over app and folded message. A client that keeps the refusal in
-    its history thereby brings the proof, whatever worker or replica it meets, with no store asked.
+    its history thereby brings the proof, whatever worker or replica it meets, with no store asked. For one that drops
+    it the MACs are also told to all processes, which remember them for a while.
     """
 
     _ROOM = 16_384
@@ -94,6 +96,8 @@ class _Refusals:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._seen: dict[bytes, None] = {}
+        self.tell: Callable[[bytes], None] = self.learn
+        """Where a new refusal is told; the store's feed puts itself here, so that every process learns of it."""
 
     def _tail(self, app: str, message: str, kid: str | None = None) -> bytes:
         return self._keys.mac("refusal", app, fold(message), kid=kid)[:10]
@@ -101,10 +105,15 @@ class _Refusals:
     def decision(self, app: str, message: str) -> str:
         """The decision id for refusing `message`, which is remembered."""
         tail = self._tail(app, message)
+        self.learn(tail)
+        self.tell(tail)
+        return decision_id(tail)
+
+    def learn(self, tail: bytes) -> None:
+        """Remember a refusal, one's own or another process's; the oldest are forgotten."""
         self._seen[tail] = None
         if len(self._seen) > self._ROOM:
             del self._seen[next(iter(self._seen))]
-        return decision_id(tail)
 
     def known(self, app: str, message: str, shown: set[bytes]) -> bool:
         """True if `message` was refused. `shown`: the tails of the decision ids that stand in the history."""

@@ -25,6 +25,7 @@ from app.journal import Journal
 from app.moderation import Moderator
 from app.settings import Settings, unsafe
 from app.store.client import Store
+from app.store.feed import Feed
 from app.store.tables import Entries
 from app.upstream import Upstream
 from app.web import asgi
@@ -50,9 +51,10 @@ class Gateway:
         self.blocklist = Blocklist(self.keys.all("fingerprint"))
         self.moderator = Moderator(shipped(self.lexicon, self.blocklist), policy.load(settings.policy))
         self.upstream = Upstream(settings, pass_credentials=not self.apps.keyed)
-        self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}")
         url = redis_url or settings.redis_url
         self.store = Store(url, settings.deployment) if url else None
+        self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}", self.store)
+        self.refusals = Feed(self.store, "refusals", self.keys.refusal.learn) if self.store else None
         self.entries = Entries(self.store, settings.data_dir, self._entries_changed)
         self._tasks: list[asyncio.Task[None]] = []
         routed: dict[str, Any] = {
@@ -86,12 +88,17 @@ class Gateway:
         await self.upstream.outbound.start()
         await self.journal.start()
         await self.entries.start()
+        if self.refusals is not None:
+            self.keys.refusal.tell = self.refusals.tell
+            await self.refusals.start()
         self._tasks = [asyncio.create_task(self._watch_policy())]
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await self.entries.stop()
+        if self.refusals is not None:
+            await self.refusals.stop()
         await self.journal.stop()
         await self.upstream.outbound.close()
         if self.store is not None:

@@ -44,6 +44,25 @@ class Category:
     openai: tuple[str, ...]
     no_retain: bool
     counts_for_article_19: bool
+    cite: dict[str, tuple[int, int]]
+    """Profile -> (article, item; 0 = the article as a whole)."""
+
+    def basis(self, profile: Profile, language: str) -> str:
+        """The provision as a person reads it, of the profile's own text where that names the category."""
+        source = profile if profile in self.cite else next(iter(self.cite), None)
+        if source is None:
+            return {"zh": "本服务的安全规则", "en": "this service's own security rules"}[language]
+        article, item = self.cite[source]
+        if language == "zh":
+            name = {"draft_2023_04": "管理办法（征求意见稿）", "interim_2023_08": "管理暂行办法"}[source]
+            return f"《生成式人工智能服务{name}》第{_NUMERAL[article]}条" + (
+                f"第（{_NUMERAL[item]}）项" if item else ""
+            )
+        name = {"draft_2023_04": "draft Measures", "interim_2023_08": "Interim Measures"}[source]
+        return f"{name} for generative AI services, Article {article}" + (f"({item})" if item else "")
+
+
+_NUMERAL = {1: "一", 2: "二", 3: "三", 4: "四", 5: "五", 14: "十四", 19: "十九"}
 
 
 @cache
@@ -54,7 +73,7 @@ def taxonomy() -> dict[str, Category]:
         row["id"]: Category(
             row["id"], row["zh"], row["en"], row["clause"], row["origin"],
             _OF_WORD[row["answer"]], _OF_WORD[row["prompt"]], tuple(row["openai"]),
-            row["no_retain"], row["counts_for_article_19"],
+            row["no_retain"], row["counts_for_article_19"], {k: tuple(v) for k, v in row["cite"].items()},
         )
         for row in rows
     }  # fmt: skip

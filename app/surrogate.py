@@ -33,4 +33,5 @@ def text(policy: Policy, verdict: Verdict, decision: str, language: str) -> str:
     template = rules.get(verdict.category or "", rules["default"])
     category = taxonomy().get(verdict.category or "")
     name = getattr(category, language) if category else _DEGRADED[language]
-    return str(getattr(template, language)).format(category=name, clause=verdict.clause or "-", decision=decision)
+    clause = category.basis(policy.profile, language) if category else "-"
+    return str(getattr(template, language)).format(category=name, clause=clause, decision=decision)

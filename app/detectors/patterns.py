@@ -58,9 +58,16 @@ _VERSION = re.compile(r"(?:\bv|version|release|版本号?|版)\s*[:=]?\s*\Z")
 # RFC 6890: addresses that lead to no one outside their own network.
 _NOBODY = [
     ipaddress.ip_network(net)
-    for net in (
-        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/3"
-    ).split()
+    for net in [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "224.0.0.0/3",
+    ]
 ]
 
 
@@ -97,7 +104,7 @@ class _Pattern:
 
 def _number(body: str) -> re.Pattern[str]:
     """A number that no digit, decimal or letter-digit code touches on its left, nor a digit on its right."""
-    return _shape(rf"(?<![0-9])(?<![0-9][.a-z])", rf"(?:{body})(?![0-9]|\.[0-9])")
+    return _shape(r"(?<![0-9])(?<![0-9][.a-z])", rf"(?:{body})(?![0-9]|\.[0-9])")
 
 
 def _shape(left: str, body: str) -> re.Pattern[str]:
