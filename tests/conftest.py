@@ -173,11 +173,24 @@ class Model:
         return f"http://127.0.0.1:{self.port}/v1"
 
 
-@pytest.fixture
-def model() -> Iterator[Model]:
+@contextmanager
+def _model() -> Iterator[Model]:
     script = Script()
     with _Thread(script, "off") as thread:
         yield Model(script, thread.port)
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    with _model() as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def shared_model() -> Iterator[Model]:
+    """One model for tests that share a gateway: leave its script as it is."""
+    with _model() as model:
+        yield model
 
 
 # ---- a gateway in a thread (one process, no store): fast to start

@@ -173,9 +173,9 @@ def test_what_cannot_be_screened_in_a_stream_is_refused_with_the_way_out(gateway
 
 def test_a_body_of_ten_megabytes_is_refused_with_or_without_its_length(gateway: Running, model: Model) -> None:
     big = json.dumps(GOOD[CHAT] | {"user": "x" * (10 << 20)}).encode()
-    pieces = (big[at : at + (1 << 16)] for at in range(0, len(big), 1 << 16))
+    pieces = [big[at : at + (1 << 16)] for at in range(0, len(big), 1 << 16)]
     for route, body in product(GOOD, (big, pieces)):
-        error = refusal(gateway.http.post(route, content=body), 413)
+        error = refusal(gateway.http.post(route, content=body if body is big else iter(body)), 413)
         assert error["code"] == "body_too_large" and "4194304 bytes" in error["message"]
     assert not model.script.asked
     assert gateway.chat("你好").status_code == 200
@@ -207,7 +207,7 @@ def test_an_unknown_route_is_404_and_names_the_moderated_ones(gateway: Running, 
 def test_the_list_of_models_is_no_way_to_other_routes_of_the_model_s_server(
     gateway: Running, subtests: pytest.Subtests
 ) -> None:
-    for path in ("%2e%2e/files", "%2e%2e%2ffiles", "a/%2e%2e/%2e%2e/%2e%2e/metrics", "%2e/x", "/x", "a/..%2f..%2fb"):
+    for path in ("%2e%2e/files", "%2e%2e%2ffiles", "a/%2e%2e/%2e%2e/%2e%2e/metrics", "%2e/x", "a/..%2f..%2fb"):
         with subtests.test(path=path):
             response = gateway.http.get(httpx.URL(gateway.url + "/v1/models/" + path))
             assert refusal(response, 404)["code"] == "unknown_route"

@@ -16,7 +16,7 @@ from app.strictjson import MAX_DEPTH, dumps, loads, loads_upstream
 from tests.conftest import WORD
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
-NUMBERS = st.one_of(st.integers(-(2**80), 2**80), st.floats(allow_nan=False, allow_infinity=False))
+NUMBERS = st.one_of(st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False))
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
@@ -91,7 +91,15 @@ def test_a_number_that_would_become_infinite_is_refused(number: str) -> None:
     assert refused(f'{{"temperature": {number}}}'.encode()).code == "invalid_json"
 
 
-def test_a_number_of_thousands_of_digits_is_refused_or_kept() -> None:
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 2**70 + 1])
+def test_a_whole_number_beyond_64_bits_stays_exact(number: int) -> None:
+    raw = dumps([number])
+    assert raw == f"[{number}]".encode()
+    assert dumps(loads(raw)) == raw
+    assert dumps(loads_upstream(raw)) == raw
+
+
+def test_a_number_of_thousands_of_digits_is_refused() -> None:
     assert refused(b'{"n": ' + b"1" * 5000 + b"}").code == "invalid_json"
 
 
@@ -181,7 +189,7 @@ def test_half_an_emoji_of_a_model_is_kept_until_its_other_half_comes() -> None:
     ("value", "raw"),
     [
         ("\ud83d", '"\ufffd"'),
-        ("\ude00", '"\ufffd"'),
+        ("b\ude00", '"b\ufffd"'),
         ("\ude00\ud83d", '"\ufffd\ufffd"'),
         ("a\ud83db", '"a\ufffdb"'),
         ("😀\ud83d😀", '"😀\ufffd😀"'),
@@ -202,5 +210,15 @@ def test_any_text_is_written_as_valid_utf_8(text: str) -> None:
         assert written == text
 
 
-def test_json_for_people_is_compact() -> None:
+@pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
+def test_what_is_written_is_json_even_where_the_model_sent_no_number(number: str) -> None:
+    for raw in (f"[{number}]", f'[{number}, "\\ud83d"]', f"[{number}, {2**70}]"):
+        try:
+            value = loads_upstream(raw.encode())
+        except ValueError:
+            continue
+        assert orjson.loads(dumps(value))[0] is None
+
+
+def test_what_is_written_is_compact() -> None:
     assert dumps({"示例": [1, 2.5, None, True]}) == '{"示例":[1,2.5,null,true]}'.encode()
