@@ -137,6 +137,7 @@ def serve_command(args: argparse.Namespace) -> int:
     """`sluice serve`: the gateway, until SIGTERM."""
     from app import settings
 
+    os.umask(0o077)
     conf = settings.read(**_overrides(args))
     folder = settings.metrics_folder(conf)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

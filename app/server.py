@@ -278,7 +278,6 @@ def _loop() -> asyncio.AbstractEventLoop:
 def serve(settings: Settings) -> int:
     """Run the parent until it is told to stop."""
     logs.setup()
-    os.umask(0o077)
 
     async def main() -> None:
         await Parent(settings).run()

@@ -133,6 +133,8 @@ def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
 def metrics_folder(settings: Settings) -> Path:
     """A fresh folder for this run's metrics. Must be in the environment before prometheus_client is imported."""
     folder = settings.data_dir.absolute() / "run" / f"metrics-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in folder.parent.glob("metrics-*"):
+        if old == folder or not Path("/proc", old.name.removeprefix("metrics-")).exists():
+            shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     return folder
