@@ -1,0 +1,187 @@
+"""Replicated tables on a real Redis: every process comes to the same rows, whatever order and failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import Conflict, StoreError
+from app.store.client import Store
+from app.store.tables import Entries, Row
+from tests.conftest import RedisServer, redis_binaries
+
+
+@pytest.fixture(scope="module", params=sorted(redis_binaries()))
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    server = RedisServer(redis_binaries()[request.param], tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@asynccontextmanager
+async def table(server: RedisServer, folder: Path, deployment: str, **options: Any) -> AsyncIterator[Entries]:
+    store = Store(server.url, deployment)
+    entries = Entries(store, folder, lambda rows, version: None, **options)
+    await entries.start()
+    try:
+        yield entries
+    finally:
+        await entries.stop()
+        await store.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 3) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def put(entries: Entries, id: str, **more: Any) -> Row:
+    key = more.pop("key", secrets.token_hex(8))
+    return await entries.put(id, {"id": id, "n": 1, **more}, idempotency_key=key, request=more.pop("request", "00"))
+
+
+def test_what_one_writes_all_hold_with_the_same_sum(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with table(server, tmp_path / "a", "all") as a, table(server, tmp_path / "b", "all") as b:
+            for i in range(50):
+                await put(a if i % 2 else b, f"e{i % 20}", n=i)
+            await until(lambda: a.version == b.version == 50)
+            assert a.rows() == b.rows()
+            assert (len(a.rows()), a._sum) == (20, b._sum)
+        async with table(server, tmp_path / "c", "all") as c:
+            await until(lambda: c.version == 50)
+            assert len(c.rows()) == 20
+
+    asyncio.run(run())
+
+
+@given(
+    writes=st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 9)), min_size=1, max_size=25),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_order_of_puts_and_deletes_ends_alike_everywhere(
+    server: RedisServer, tmp_path: Path, writes: list[tuple[int, bool, int]]
+) -> None:
+    async def run() -> None:
+        name = secrets.token_hex(4)
+        async with table(server, tmp_path / name / "a", name) as a, table(server, tmp_path / name / "b", name) as b:
+            expected: dict[str, int] = {}
+            for id, delete, n in writes:
+                await put(a, f"e{id}", n=n, **({"deleted": True} if delete else {}))
+                expected.pop(f"e{id}", None)
+                if not delete:
+                    expected[f"e{id}"] = n
+            await until(lambda: a.version == b.version == len(writes))
+            for replica in (a, b):
+                assert {r["id"]: r["n"] for r in replica.rows()} == expected
+
+    asyncio.run(run())
+
+
+def test_a_write_sent_again_with_its_key_is_written_once(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with table(server, tmp_path, "once") as a:
+            first = await put(a, "e1", key="k", request="aa")
+            again = await put(a, "e1", key="k", request="aa")
+            assert first == again
+            with pytest.raises(ValueError, match="Idempotency-Key"):
+                await a.put("e1", {"id": "e1"}, idempotency_key="k", request="bb")
+            await until(lambda: a.version == 1)
+
+    asyncio.run(run())
+
+
+def test_of_two_who_expect_one_version_only_one_wins(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with table(server, tmp_path / "a", "race") as a, table(server, tmp_path / "b", "race") as b:
+            made = await put(a, "e1")
+            outcomes = await asyncio.gather(
+                *[
+                    t.put("e1", {"id": "e1", "n": i}, idempotency_key=f"k{i}", request="00", expected=made["version"])
+                    for i, t in enumerate((a, b, a, b))
+                ],
+                return_exceptions=True,
+            )
+            lost = [o for o in outcomes if isinstance(o, Conflict)]
+            assert len(lost) == 3
+            assert {e.current for e in lost} == {made["version"] + 1}
+
+    asyncio.run(run())
+
+
+def test_a_damaged_snapshot_is_not_used_and_a_good_one_is(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with table(server, tmp_path, "snap", keep_snapshot=True) as a:
+            await put(a, "e1", term="一个短语")
+            path = tmp_path / "entries.snapshot.json"
+            await until(path.exists)
+        offline = Entries(None, tmp_path, lambda rows, version: None)
+        await offline.start()
+        assert [r["term"] for r in offline.rows()] == ["一个短语"]
+        raw = path.read_bytes()
+        for damaged in (raw[:-3], raw.replace(b'"version": 1', b'"version": 9'), b"", b"\xff\n{}"):
+            path.write_bytes(damaged)
+            offline = Entries(None, tmp_path, lambda rows, version: None)
+            await offline.start()
+            assert offline.rows() == []
+
+    asyncio.run(run())
+
+
+def test_rows_changed_behind_our_back_are_not_enforced(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with table(server, tmp_path, "tamper") as a:
+            await put(a, "e1", n=1)
+            await until(lambda: a.version == 1)
+            assert a._store is not None
+            key = a._store.key
+            await a._store.run("HSET", key("entries:rows"), "e1", "2 " + json.dumps({"id": "e1", "n": 666}))
+            await a._store.run("ZADD", key("entries:index"), 2, "e1")
+            await a._store.run("SET", key("entries:version"), 2)
+            await asyncio.sleep(1.2)
+            assert (a.version, a.rows()[0]["n"]) == (1, 1)
+
+    asyncio.run(run())
+
+
+def test_an_older_or_another_server_empties_nothing(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with table(server, tmp_path, "foreign") as a:
+            await put(a, "e1")
+            await until(lambda: a.version == 1)
+            assert a._store is not None
+            await a._store.run("SET", a._store.key("store_id"), "another")
+            await until(lambda: a.foreign)
+            assert len(a.rows()) == 1
+            with pytest.raises(StoreError, match="operator"):
+                await put(a, "e2")
+
+    asyncio.run(run())
+
+
+def test_a_store_that_may_evict_takes_no_writes(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        store = Store(server.url, "evict")
+        await store.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        try:
+            entries = Entries(store, tmp_path, lambda rows, version: None)
+            await entries.start()
+            await until(lambda: store.problem is not None)
+            with pytest.raises(StoreError, match="noeviction"):
+                await put(entries, "e1")
+            await entries.stop()
+        finally:
+            await store.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            await store.close()
+
+    asyncio.run(run())
