@@ -47,7 +47,7 @@ class Keys:
                     raise SettingsError(
                         "SLUICE_SECRET_KEY: with several keys each needs its kid: kid:secret,older:secret"
                     )
-            if not kid.isalnum() or len(kid) > 16:
+            if not (kid.isascii() and kid.isalnum()) or len(kid) > 16:
                 raise SettingsError("SLUICE_SECRET_KEY: a kid is 1 to 16 letters or digits")
             if kid in self._secrets:
                 raise SettingsError(f"SLUICE_SECRET_KEY: the kid {kid!r} stands twice")

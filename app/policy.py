@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -121,7 +122,7 @@ class PolicyFile(Rules):
 
     profile: Profile = "draft_2023_04"
     unmoderated_routes: list[str] = []
-    apps: dict[str, Rules] = {}
+    apps: dict[str, dict[str, Any] | None] = Field(default={}, description="app -> Rules laid over the common ones")
 
 
 class Policy:
@@ -144,7 +145,7 @@ class Policy:
     def action(self, candidate: Candidate, direction: Direction) -> Action:
         """A live entry does what its owner chose; a suspect term flags at most; else the category's action."""
         action = self._actions[candidate.category, direction] if candidate.action is None else candidate.action
-        return min(action, Action.FLAG if candidate.tier == "suspect" else self._cap)
+        return min(action, self._cap, Action.FLAG if candidate.tier == "suspect" else Action.BLOCK)
 
     def capped(self, action: Action) -> Policy:
         """The same policy doing at most `action`."""
@@ -190,9 +191,21 @@ def _merge(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check(file: PolicyFile) -> None:
+def _fillable(template: str) -> bool:
+    try:
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
+        ]
+    except ValueError:
+        return False
+    return all(
+        name in ("category", "clause", "decision") and not spec and not conversion for name, spec, conversion in fields
+    )
+
+
+def _check(file: PolicyFile, own: dict[str, Rules]) -> None:
     known = taxonomy()
-    for where, rules in [("", file), *((f"apps.{name}.", rules) for name, rules in file.apps.items())]:
+    for where, rules in [("", file), *((f"apps.{name}.", rules) for name, rules in own.items())]:
         for id in rules.categories:
             if id not in known:
                 raise PolicyError(f"{where}categories.{id}: no such category; the ids are in docs/categories.md")
@@ -200,12 +213,10 @@ def _check(file: PolicyFile) -> None:
             if id != "default" and id not in known:
                 raise PolicyError(f"{where}surrogates.{id}: no such category ('default' is the one for all others)")
             for language in ("zh", "en"):
-                try:
-                    getattr(surrogate, language).format(category="", clause="", decision="")
-                except (KeyError, IndexError, ValueError):
+                if not _fillable(getattr(surrogate, language)):
                     raise PolicyError(
                         f"{where}surrogates.{id}.{language}: only {{category}}, {{clause}} and {{decision}} may stand in braces"
-                    ) from None
+                    )
     for route in file.unmoderated_routes:
         if not route.startswith("/v1/"):
             raise PolicyError(f"unmoderated_routes: {route!r} must begin with /v1/")
@@ -233,6 +244,9 @@ def read_yaml(raw: bytes, name: str) -> dict[str, Any]:
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         raise PolicyError(f"{name}: not valid YAML" + (f" at line {mark.line + 1}" if mark else "")) from None
+    except (ValueError, RecursionError):
+        # A date that does not exist, a mapping in a mapping in a mapping…
+        raise PolicyError(f"{name}: not valid YAML") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -240,10 +254,10 @@ def read_yaml(raw: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def explain(e: ValidationError, name: str) -> str:
-    """One line per wrong field: its path and what is wrong, never its value."""
+def explain(e: ValidationError, name: str, *above: str) -> str:
+    """One line per wrong field: its path (below `above`) and what is wrong, never its value."""
     return "\n".join(
-        f"{name}: {'.'.join(map(str, error['loc']))}: "
+        f"{name}: {'.'.join(map(str, (*above, *error['loc'])))}: "
         + ("no such key" if error["type"] == "extra_forbidden" else error["msg"])
         for error in e.errors(include_input=False, include_url=False)
     )
@@ -261,14 +275,16 @@ def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
     )
     try:
         file = PolicyFile.model_validate(value)
-        common = {k: v for k, v in value.items() if k in Rules.model_fields}
-        own = {
-            app: Rules.model_validate(_merge(common, section or {}))
-            for app, section in (value.get("apps") or {}).items()
-        }
     except ValidationError as e:
         raise PolicyError(explain(e, name)) from None
-    _check(file)
+    common = {k: v for k, v in value.items() if k in Rules.model_fields}
+    own = {}
+    for app, section in file.apps.items():
+        try:
+            own[app] = Rules.model_validate(_merge(common, section or {}))
+        except ValidationError as e:
+            raise PolicyError(explain(e, name, "apps", app)) from None
+    _check(file, own)
     version = hashlib.sha256(raw).hexdigest()[:12]
     return Policies(
         Policy(file, file.profile, version, file.unmoderated_routes),

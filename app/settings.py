@@ -62,9 +62,14 @@ class Settings(BaseModel):
     def shown(self) -> dict[str, str]:
         """Effective values under their environment names, secrets masked."""
         return {
-            PREFIX + name.upper(): "" if value is None else "********" if name in _SECRET else str(value)
+            PREFIX + name.upper(): "" if value is None else "********" if _secret(name, value) else str(value)
             for name, value in self.model_dump().items()
         }
+
+
+def _secret(name: str, value: Any) -> bool:
+    # An address with credentials is refused later, but `doctor` shows it first.
+    return name in _SECRET or (name == "upstream_url" and "@" in value)
 
 
 def loopback(host: str) -> bool:
@@ -106,12 +111,16 @@ def read(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
 def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
     """Reasons not to serve with these settings; empty if none. `app_keys`: the apps file names at least one key."""
     reasons = []
-    url = urlsplit(settings.upstream_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    try:
+        url = urlsplit(settings.upstream_url)
+        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        url, sound = urlsplit(""), False
+    if not sound:
         reasons.append("SLUICE_UPSTREAM_URL must be an http or https URL, for example http://127.0.0.1:8000/v1")
     elif not url.path.rstrip("/").endswith("/v1"):
         reasons.append("SLUICE_UPSTREAM_URL must end in /v1, as the OpenAI client takes it")
-    elif url.username or url.query or url.fragment:
+    elif "@" in url.netloc or url.query or url.fragment:
         reasons.append(
             "SLUICE_UPSTREAM_URL must carry no credentials, query or fragment; the key goes into SLUICE_UPSTREAM_KEY"
         )

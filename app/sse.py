@@ -38,7 +38,7 @@ class Parser:
     @property
     def pending(self) -> bool:
         """True inside an unfinished event: a body that ends here was cut."""
-        return bool(self._rest.strip(b"\r\n") or self._data)
+        return bool(self._rest.strip(b"\r\n") or self._data or self._name)
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Raises TooLarge when an unfinished event outgrows the limit."""

@@ -7,6 +7,8 @@ anyone else sees it, so a differential cannot arise there, and speed counts.
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 import orjson
@@ -23,7 +25,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, _ in pairs:
             if key in seen:
                 # The key is the client's own text: only plain field names are repeated back.
-                name = key if key.isidentifier() and len(key) <= 64 else "(not printable)"
+                name = key if key.isascii() and key.isidentifier() and len(key) <= 64 else "(not printable)"
                 raise RequestError(
                     f"duplicate key {name!r} in an object; send each key once", code="duplicate_key", param=name
                 )
@@ -35,7 +37,14 @@ def _constant(name: str) -> NoReturn:
     raise RequestError(f"{name} is not JSON; send a number or null", code="invalid_json")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise RequestError("a number is too large; send one that fits a double", code="invalid_json")
+    return value
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_finite)
 
 
 def _depth(text: str) -> int:
@@ -44,11 +53,9 @@ def _depth(text: str) -> int:
 
 
 def _too_deep(value: Any, left: int = MAX_DEPTH) -> bool:
-    if left < 0:
-        return True
-    if isinstance(value, dict):
-        return any(_too_deep(v, left - 1) for v in value.values())
-    return isinstance(value, list) and any(_too_deep(v, left - 1) for v in value)
+    if not isinstance(value, dict | list):
+        return False
+    return not left or any(_too_deep(v, left - 1) for v in (value.values() if isinstance(value, dict) else value))
 
 
 def loads(raw: bytes) -> Any:
@@ -66,6 +73,8 @@ def loads(raw: bytes) -> Any:
         raise RequestError(
             f"the body is not valid JSON: {e.msg} at line {e.lineno} column {e.colno}", code="invalid_json"
         ) from None
+    except ValueError:
+        raise RequestError("the body holds a number of too many digits", code="invalid_json") from None
     except RecursionError:
         raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels", code="too_deep") from None
     if _depth(text) > MAX_DEPTH and _too_deep(value):
@@ -73,15 +82,36 @@ def loads(raw: bytes) -> Any:
     return value
 
 
+_BIG = re.compile(rb"[0-9]{19}")
+_WRITABLE = 250
+"""Levels that orjson writes."""
+
+
 def loads_upstream(raw: bytes) -> Any:
-    """Parse what a model sent. Raises ValueError. A lone surrogate (an emoji cut in two) is kept, not refused."""
+    """Parse what a model sent, so that `dumps` can write it again. Raises ValueError.
+
+    A lone surrogate (an emoji cut in two) is kept, an integer of any size is kept, NaN and infinity become null.
+    """
     try:
-        return orjson.loads(raw)
+        # orjson would round an integer beyond 64 bits.
+        value = _lenient(raw) if _BIG.search(raw) else orjson.loads(raw)
     except orjson.JSONDecodeError:
-        try:
-            return json.loads(raw)
-        except RecursionError:
-            raise ValueError("nested too deep") from None
+        value = _lenient(raw)
+    if raw.count(b"[") + raw.count(b"{") > _WRITABLE and _too_deep(value, _WRITABLE):
+        raise ValueError("nested too deep")
+    return value
+
+
+def _lenient(raw: bytes) -> Any:
+    try:
+        return json.loads(raw, parse_constant=_or_null, parse_float=_or_null)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _or_null(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
 
 
 def dumps(value: Any) -> bytes:

@@ -38,7 +38,8 @@ def _invisible(ch: str) -> str:
         or 0xFE20 <= code <= 0xFE2F
     ):
         return "combining"
-    if ch in _BLANK or ch == SENTINEL:
+    # Half of a surrogate pair (JSON can carry one) draws nothing either.
+    if ch in _BLANK or ch == SENTINEL or 0xD800 <= code <= 0xDFFF:
         return "zero_width"
     category = unicodedata.category(ch)
     if category == "Cf" or (category == "Cc" and ch not in "\t\n\r"):

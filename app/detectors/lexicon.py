@@ -88,9 +88,9 @@ def check(term: Term, where: str) -> Term:
     if len(folded) > 100:
         raise LexiconError(f"{where}: column term: longer than 100 characters after folding")
     for phrase in term.allow:
-        if folded not in fold(phrase) or fold(phrase).find(folded) > CONTEXT:
+        if folded not in fold(phrase) or fold(phrase) == folded or fold(phrase).rfind(folded) > CONTEXT:
             raise LexiconError(
-                f"{where}: column allow: a phrase must contain the term, at most {CONTEXT} characters in"
+                f"{where}: column allow: a phrase must hold the term and more, the term at most {CONTEXT} characters in"
             )
     return term
 
@@ -108,6 +108,8 @@ def read(path: Path, category: str) -> list[Term]:
     header = lines[0].rstrip("\r").split("\t")
     if unknown := [c for c in header if c not in COLUMNS]:
         raise LexiconError(f"{path}:1: column {unknown[0]!r} is unknown; the columns are {', '.join(COLUMNS)}")
+    if twice := next((c for c in header if header.count(c) > 1), None):
+        raise LexiconError(f"{path}:1: column {twice!r} stands twice")
     if "term" not in header:
         raise LexiconError(f"{path}:1: the first line must name the columns, 'term' among them")
     terms = []
@@ -124,6 +126,8 @@ def read(path: Path, category: str) -> list[Term]:
             expires = date.fromisoformat(row["expires"]) if row.get("expires") else None
         except ValueError:
             raise LexiconError(f"{where}: column expires: must be a date like 2027-06-30") from None
+        if row.get("off"):
+            raise LexiconError(f"{where}: column off: no technique can be switched off yet; leave it empty")
         allow = tuple(a for a in row.get("allow", "").split("|") if a)
         terms.append(
             check(
@@ -153,4 +157,10 @@ def load(folder: Path) -> list[Term]:
                 f"{file}: the folder {file.parent.name!r} is not a category; the ids are in docs/categories.md"
             )
         terms += read(file, file.parent.name)
+    seen: dict[str, Term] = {}
+    for term in terms:
+        if (other := seen.setdefault(fold(term.term), term)) is not term:
+            raise LexiconError(
+                f"{folder}: a term of {term.category} stands in {other.category} too ({term.rule}); keep one"
+            )
     return terms

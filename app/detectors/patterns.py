@@ -128,7 +128,11 @@ _PATTERNS = (
     _Pattern("pi.email", _shape(r"(?<![a-z0-9._%+-])(?!git@)", rf"[a-z0-9._%+-]{{1,64}}@{_DOMAIN}")),
     _Pattern("pi.passport", _shape("(?<![0-9a-z])", "[egdsp][0-9a-z][0-9]{7}(?![0-9a-z])"), _passport),
     _Pattern("pi.ipv4", _number(r"(?<![0-9]\.)[0-9]{1,3}(?:\.[0-9]{1,3}){3}"), _ipv4),
-    _Pattern("pi.ipv6", _shape("(?<![0-9a-z:])", "[23][0-9a-f]{3}:[0-9a-f:]{1,34}[0-9a-f:](?![0-9a-z:])"), _ipv6),
+    _Pattern(
+        "pi.ipv6",
+        _shape("(?<![0-9a-z])(?<![0-9a-f:]:)", "[23][0-9a-f]{3}:[0-9a-f:]{1,34}[0-9a-f:](?![0-9a-z:])"),
+        _ipv6,
+    ),
 )
 _BEFORE = 24
 """Characters to the left that `valid` may look at; fewer than CONTEXT."""
@@ -141,14 +145,14 @@ class Patterns:
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         hold = len(text) if final else _open(text, since)
-        candidates: list[Candidate] = []
+        candidates: dict[Candidate, None] = {}  # two shapes may find the same
         if hold > since and _MAYBE.search(text, since):
             for pattern in _PATTERNS:
                 for found in pattern.shape.finditer(text, since):
                     start, end = found.span(1)
                     if start < hold and pattern.valid(found[1], text[max(0, start - _BEFORE) : start]):
-                        candidates.append(Candidate(start, end, CATEGORY, self.name, pattern.rule))
-        return Scan(candidates, hold)
+                        candidates[Candidate(start, end, CATEGORY, self.name, pattern.rule)] = None
+        return Scan(list(candidates), hold)
 
 
 def _open(text: str, since: int) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.detectors import shipped
 from app.detectors.blocklist import Blocklist, pack
 from app.detectors.lexicon import Lexicon, Term, check
+from app.errors import LexiconError
 from app.passages import fingerprint
 from app.policy import Policy, parse
 from app.streaming import Channel
@@ -52,17 +53,29 @@ TERMS = [
     Term("(株)式", "violence"),
     Term("长" * 40, "violence"),
 ]
-BLOCKED = {"丙丁戊": "block", "falcon rises": "mask", "139 1234": "replace", "雨落": "flag", "蓝色": "flag", "i": "mask"}
+BLOCKED = {
+    "丙丁戊": "block",
+    "falcon rises": "mask",
+    "139 1234": "replace",
+    "雨落": "flag",
+    "蓝色": "flag",
+    "i": "mask",
+}
 
 FRAGMENTS = [
     *(t.term for t in TERMS), *(t.term[: len(t.term) // 2] for t in TERMS), *(a for t in TERMS for a in t.allow),
     *BLOCKED, PASSAGE, PASSAGE[:9], PASSAGE[:30], PASSAGE[9:], PASSAGE.upper(), " ".join(PASSAGE),
-    "甲\u200b乙丙\u200d丁", "甲乙\ufe0f丙丁\u0301", "ＲＥＤ　ＦＡＬＣＯＮ", "Red FALCON", "ﬀ", "㈱式", "㈱", "藍色信號", "\u200b\u200b\u200b", "\u0301", "\uf8ff",
+    "甲\u200b乙丙\u200d丁", "甲乙\ufe0f丙丁\u0301", "ＲＥＤ　ＦＡＬＣＯＮ", "Red FALCON", "ﬀ", "㈱式", "㈱",
+    "藍色信號", "\u200b\u200b\u200b", "\u0301", "\uf8ff",
     "13912345678", "+86 139-1234-5678", "1391234", "5678", "１３９１２３４５６７８", "139 1234 5678", "0086", "+86",
-    "ann.lee@example.com", "ann.lee@", "@example.com", "git@example.com", "a" * 64 + "@", "b" * 63 + ".", "com", ".cn",
-    "4111 1111 1111 1111", "4111111111111111", "4111 1111", " 123", "6222 ", "11010519491231002X", "110105", "19491231", "002X", "x",
-    "护照 E12345678", "passport", " e1234567", "8.8.8.8", "8.8.", "版本 8.8.8.8", "v", "2400:da00::8", "2400:", "::1", ":", "-", ".", " ", "  ", "\n",
-    "甲", "乙", "丙", "丁", "我们一起去公园看花", "，", "。", "The quick brown fox ", "x" * 40, "天" * 40, "7" * 30, "9" * 330, "😀", "👩‍👩‍👧", "é", "e\u0301", "0", "1", "2",
+    "ann.lee@example.com", "ann.lee@", "@example.com", "git@example.com", "a" * 64 + "@", "b" * 63 + ".", "com",
+    ".cn",
+    "4111 1111 1111 1111", "4111111111111111", "4111 1111", " 123", "6222 ", "11010519491231002X", "110105",
+    "19491231", "002X", "x",
+    "护照 E12345678", "passport", " e1234567", "8.8.8.8", "8.8.", "版本 8.8.8.8", "v", "2400:da00::8", "2400:", "::1",
+    ":", "-", ".", " ", "  ", "\n",
+    "甲", "乙", "丙", "丁", "我们一起去公园看花", "，", "。", "The quick brown fox ", "x" * 40, "天" * 40, "7" * 30,
+    "9" * 330, "😀", "👩‍👩‍👧", "é", "e\u0301", "0", "1", "2",
 ]  # fmt: skip
 
 POLICIES = {
@@ -130,6 +143,39 @@ def test_a_text_gives_the_same_findings_and_release_however_it_is_cut(
 def test_each_detector_alone_gives_the_same_however_the_text_is_cut(name: str, pieces: list[str]) -> None:
     used = tuple(d for d in detectors() if d.name == name)
     assert fed(pieces, "shipped", "answer", used) == fed(["".join(pieces)], "shipped", "answer", used)
+
+
+@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDE00)], ids=["high", "low"])
+@pytest.mark.parametrize("text", ["甲乙丙丁", "丙丁戊", PASSAGE, "13912345678", "公园"])
+@pytest.mark.parametrize("direction", ["answer", "prompt"])
+def test_half_of_a_surrogate_pair_fails_no_detector_and_hides_nothing(
+    text: str, half: str, direction: Direction
+) -> None:
+    """JSON can carry one: a client that cuts an emoji in two must not switch screening off."""
+    plain = fed([text], "shipped", direction, detectors())
+    for pieces in ([half, text], [text + half], [half + text]):
+        findings, _, stopped, _, degraded = fed(pieces, "shipped", direction, detectors())
+        assert degraded == []
+        assert ({f.rule for f in findings}, stopped) == ({f.rule for f in plain[0]}, plain[2])
+
+
+@pytest.mark.parametrize(
+    ("term", "allow"),
+    [
+        ("red falcon", "xred falcon " + "and so on " * 4 + "red falcon"),
+        ("red falcon", "a red falcon " + "and so on " * 4 + "red falcon"),
+        ("甲乙", "甲乙" + "丙" * 40 + "甲乙"),
+        ("甲乙", "丙" * 32 + "甲乙" + "丙" * 60),
+        ("甲乙", "甲乙甲乙甲乙"),
+    ],
+)
+def test_an_allowed_phrase_that_is_accepted_works_however_the_text_is_cut(term: str, allow: str) -> None:
+    try:
+        lexicon = Lexicon([check(Term(term, "violence", allow=(allow,)), "here")])
+    except LexiconError:
+        return  # refused by name: that is an answer too
+    text = "天" * 90 + allow + "，"
+    assert fed(list(text), "shipped", "answer", (lexicon,)) == fed([text], "shipped", "answer", (lexicon,))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -137,22 +137,18 @@ def test_the_defaults_are_safe() -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("127.0.0.1:8000/v1", "must be an http or https URL"),
-        ("ftp://127.0.0.1/v1", "must be an http or https URL"),
-        ("file:///v1", "must be an http or https URL"),
-        ("http:///v1", "must be an http or https URL"),
+        ("127.0.0.1:8000/v1", "must be an http or https URL"), ("ftp://127.0.0.1/v1", "must be an http or https URL"),
+        ("file:///v1", "must be an http or https URL"), ("http:///v1", "must be an http or https URL"),
         ("http://[::1/v1", "must be an http or https URL"),
-        ("http://127.0.0.1:80000/v1", "must be an http or https URL"),
-        (UPSTREAM, "must end in /v1"),
-        (UPSTREAM + "/v1/chat/completions", "must end in /v1"),
-        (UPSTREAM + "/v2", "must end in /v1"),
+        ("http://127.0.0.1:80000/v1", "must be an http or https URL"), (UPSTREAM, "must end in /v1"),
+        (UPSTREAM + "/v1/chat/completions", "must end in /v1"), (UPSTREAM + "/v2", "must end in /v1"),
         ("http://user:canary@127.0.0.1:8000/v1", "must carry no credentials"),
         ("http://user@127.0.0.1:8000/v1", "must carry no credentials"),
         ("http://:canary@127.0.0.1:8000/v1", "must carry no credentials"),
         (UPSTREAM + "/v1?key=canary", "must carry no credentials, query"),
         (UPSTREAM + "/v1#canary", "must carry no credentials, query or fragment"),
     ],
-)
+)  # fmt: skip
 def test_an_upstream_that_cannot_be_meant_is_refused(url: str, reason: str) -> None:
     (refusal,) = reasons(UPSTREAM_URL=url)
     assert refusal.startswith("SLUICE_UPSTREAM_URL ")

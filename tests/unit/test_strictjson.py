@@ -38,7 +38,7 @@ def nest(levels: int, inside: str = "", array: bool = True) -> bytes:
     return (opening * levels + inside + closing * levels).encode()
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(VALUES)
 def test_what_is_written_is_read_back(value: Any) -> None:
     raw = dumps(value)
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     assert loads(json.dumps(value, indent=1).encode()) == value
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.one_of(st.binary(max_size=20), st.text('[]{}",:0.e-truefalsn\\u d8\x00\ufeff', max_size=20).map(str.encode)))
 def test_bytes_are_read_or_refused_and_nothing_else_escapes(raw: bytes) -> None:
     with suppress(RequestError):
@@ -201,7 +201,7 @@ def test_half_an_emoji_that_stays_alone_is_written_as_a_replacement_character(va
     assert orjson.loads(dumps(value)) is not None
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])), max_size=12))
 def test_any_text_is_written_as_valid_utf_8(text: str) -> None:
     written = orjson.loads(dumps([text]))[0]

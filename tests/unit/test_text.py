@@ -36,7 +36,7 @@ def table() -> dict[str, str]:
     return {ch: fold(ch) for ch in map(chr, codes) if unicodedata.category(ch) != "Cn" or ch >= "\U000e0000"}
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_folding_twice_changes_nothing(text: str) -> None:
     assert fold(fold(text)) == fold(text)
@@ -46,14 +46,14 @@ def test_folding_twice_changes_nothing_for_any_character(table: dict[str, str]) 
     assert [hex(ord(ch)) for ch, folded in table.items() if fold(folded) != folded] == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(TEXTS, TEXTS)
 def test_a_text_may_be_cut_anywhere(a: str, b: str) -> None:
     assert fold(a + b) == fold(a) + fold(b)
     assert origins(a + b) == origins(a) + [len(a) + i for i in origins(b)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_every_folded_character_knows_where_it_comes_from(text: str) -> None:
     way_back = origins(text)
@@ -115,6 +115,7 @@ def test_a_disguise_is_folded_away_and_named(text: str, folded: str, technique: 
     assert techniques(text) == technique
 
 
+@settings(max_examples=100, deadline=None)
 @given(TEXTS)
 def test_plain_means_that_nothing_was_folded(text: str) -> None:
     assert (techniques(text) == "plain") == (fold(text) == text)
@@ -147,7 +148,7 @@ def test_traditional_is_folded_as_the_table_says() -> None:
     assert wrong == []
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(PAIRS), min_size=1, max_size=20))
 def test_traditional_and_simplified_spellings_fold_to_one(pairs: list[tuple[str, str]]) -> None:
     traditional, simplified = ("".join(column) for column in zip(*pairs, strict=True))
