@@ -57,6 +57,11 @@ class Apps:
         self._only = apps[0][0] if not self._by_hash else None
 
     @property
+    def ids(self) -> set[str]:
+        """Every app's id."""
+        return {app.id for app in (*self._by_hash.values(), *filter(None, [self._only]))}
+
+    @property
     def keyed(self) -> bool:
         """True if any app has a key: then every request needs one."""
         return bool(self._by_hash)

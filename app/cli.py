@@ -49,7 +49,7 @@ def _terms_file(path: Path) -> list[Term]:
             )
         if extra := sorted(set(row) - {"term", "category", "tier"}):
             raise LexiconError(f"{where}: unknown key {extra[0]!r}")
-        terms.append(check(Term(row["term"], row["category"], cast("Tier", row.get("tier", "certain"))), where))
+        terms.append(check(Term(row["term"].strip(), row["category"], cast("Tier", row.get("tier", "certain"))), where))
     return terms
 
 

@@ -22,7 +22,7 @@ import orjson
 from app import clock, metrics
 from app.errors import StoreError
 from app.keys import decision_time
-from app.store.client import Store
+from app.store.client import Store, ended
 
 log = logging.getLogger("sluice.journal")
 
@@ -119,7 +119,7 @@ class Journal:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
+            await ended(self._task)
         await asyncio.to_thread(self.flush)
         await self._ship()
 
@@ -127,6 +127,9 @@ class Journal:
         """The record of a decision, from any worker's file of its day. Raises ValueError for what is no id."""
         began = decision_time(decision)
         needle = f'"decision":"{decision}"'.encode()
+        for line in list(self._waiting):
+            if needle in line:
+                return dict(orjson.loads(line))
         # An answer may be recorded on the day after its decision began.
         for day in {time.strftime("%Y-%m-%d", time.gmtime(began + shift)) for shift in (0, 3600)}:
             for file in self._folder.glob(f"{day}.*.jsonl"):

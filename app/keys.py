@@ -104,10 +104,14 @@ class _Refusals:
 
     def decision(self, app: str, message: str) -> str:
         """The decision id for refusing `message`, which is remembered."""
+        return decision_id(self.remember(app, message))
+
+    def remember(self, app: str, message: str) -> bytes:
+        """Know `message` as refused from now on, here and soon in every process; its tail."""
         tail = self._tail(app, message)
         self.learn(tail)
         self.tell(tail)
-        return decision_id(tail)
+        return tail
 
     def learn(self, tail: bytes) -> None:
         """Remember a refusal, one's own or another process's; the oldest are forgotten."""

@@ -27,6 +27,7 @@ from app.settings import Settings, unsafe
 from app.store.client import Store
 from app.store.feed import Feed
 from app.store.tables import Entries
+from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi
 from app.web.moderations import Moderations
@@ -35,7 +36,7 @@ from app.web.proxy import Proxy
 
 log = logging.getLogger("sluice")
 
-_MODELS = re.compile(r"/v1/models(/[\w.:@/-]{1,200})?\Z")
+_MODELS = re.compile(r"/v1/models(/(?!\.{1,2}(/|\Z))[A-Za-z0-9_.:@-]{1,100}){0,4}\Z")
 
 
 class Gateway:
@@ -162,11 +163,11 @@ def _client_api(gateway: Gateway) -> FastAPI:
     async def decision(decision: str, request: Request) -> JSONResponse:
         """What was decided, for whoever holds the receipt: action, categories, clause. Unknown and wrong look the same."""
         receipt = request.headers.get("authorization", "").removeprefix("Bearer ")
-        try:
+        record = None
+        # Who cannot show a receipt costs no search.
+        if any(keys.verify(gateway.keys, receipt, decision, app) for app in gateway.apps.ids):
             record = await asyncio.to_thread(gateway.journal.find, decision)
-        except ValueError:
-            record = None
-        if record is None or not keys.verify(gateway.keys, receipt, decision, record["app"]):
+        if record is None:
             return JSONResponse(
                 {
                     "error": {
@@ -178,7 +179,7 @@ def _client_api(gateway: Gateway) -> FastAPI:
                 },
                 404,
             )
-        worst = max(("prompt", "answer"), key=lambda d: policy._OF_WORD[record[d]["action"]])
+        worst = max(("prompt", "answer"), key=lambda d: Action[record[d]["action"].upper()])
         findings = [
             f for d in ("prompt", "answer") for f in record[d]["findings"] if not f["shadow"] and f["action"] != "pass"
         ]

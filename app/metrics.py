@@ -18,6 +18,7 @@ SHADOW = Counter(
     "sluice_shadow_total", "Findings that shadow mode kept from acting", ["direction", "action", "category"]
 )
 DEGRADED = Counter("sluice_degraded_total", "Verdicts given without a detector", ["detector", "direction"])
+LATE = Counter("sluice_late_total", "Slices of text that took longer to screen than detector_ms")
 SCREENED = Counter("sluice_screened_characters_total", "Characters of answers screened")
 RELEASED = Counter("sluice_released_characters_total", "Characters of answers released: never more than screened")
 HELD = Histogram(
@@ -40,11 +41,13 @@ NOT_EXAMINED = Counter(
 )
 RELOADS = Counter("sluice_reloads_total", "Reloads of a file", ["file", "outcome"])
 JOURNAL_DROPPED = Counter("sluice_journal_dropped_total", "Journal records that could not be written")
-STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="min")
+STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="livemin")
 ENTRIES_VERSION = Gauge(
-    "sluice_entries_version", "Version of the blocklist in force (the oldest of the workers)", multiprocess_mode="min"
+    "sluice_entries_version",
+    "Version of the blocklist in force (the oldest of the workers)",
+    multiprocess_mode="livemin",
 )
-ENTRIES = Gauge("sluice_entries", "Live blocklist entries", multiprocess_mode="min")
+ENTRIES = Gauge("sluice_entries", "Live blocklist entries", multiprocess_mode="livemin")
 INFLIGHT = Gauge("sluice_inflight", "Exchanges being served", multiprocess_mode="livesum")
 
 

@@ -85,6 +85,7 @@ class Reply:
                     if connection is not None and connection.protocol is not None:
                         # Until the first byte the first-token limit holds, afterwards the idle one.
                         connection.protocol.read_timeout = self._idle
+                        connection.protocol.start_timeout()
                 yield chunk
         except TimeoutError:
             raise UpstreamError("the model fell silent", code="upstream_timeout", status=504) from None
@@ -93,10 +94,6 @@ class Reply:
 
     def close(self) -> None:
         self._response.close()
-
-    def release(self) -> None:
-        """The body was read to its end: the connection goes back to the pool."""
-        self._response.release()
 
 
 class Outbound:

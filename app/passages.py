@@ -72,45 +72,50 @@ class Passages:
     def __init__(self, prints: Iterable[Fingerprint], keys: dict[str, bytes]) -> None:
         self._keys = keys
         self._roots: dict[str, _Node] = {}
+        self._first: dict[str, dict[str, _Node | None]] = {}  # kid -> character -> what may begin with it
         for i, p in enumerate(prints):
             node = self._roots.setdefault(p.kid, _Node())
             for n, mac in p.marks:
                 node = node.next.setdefault(n, {}).setdefault(mac, _Node())
             node.ends.append(i)
 
-    def find(self, text: str, since: int, final: bool) -> tuple[list[tuple[int, int, int]], int]:
-        """(start, end, number) of the passages in folded `text[since:]`, and the hold."""
+    def find(self, text: str, since: int, final: bool) -> tuple[list[tuple[int, int, int]], int, int]:
+        """(start, end, number) of the passages in folded `text[since:]`, the hold, and the length at which the
+        earliest open one can be decided (0: none is open)."""
         places = [i for i in range(since, len(text)) if text[i].isalnum()]
         dense = "".join([text[i] for i in places])
         found: list[tuple[int, int, int]] = []
-        hold = len(text)
+        hold, wake = len(text), 0
         for kid, root in self._roots.items():
             key = self._keys.get(kid)
             if key is None:
                 continue  # counted by the blocklist: a rotated-out key
             first = root.next.get(1, {})
-            known: dict[str, _Node | None] = {}
+            known = self._first.setdefault(kid, {})
             for at, ch in enumerate(dense):
                 if ch not in known:
                     known[ch] = first.get(_mac(key, ch))
-                if (node := known[ch]) is not None:
-                    open_ = self._follow(key, dense, at, node, places, found)
-                    if open_ and not final:
-                        hold = min(hold, places[at])
-        return found, hold
+                if (node := known[ch]) is None:
+                    continue
+                needed = self._follow(key, dense, at, node, places, found)
+                if needed and not final and places[at] <= hold:
+                    length = len(text) + needed - len(dense)
+                    wake = length if places[at] < hold else min(wake, length)
+                    hold = places[at]
+        return found, hold, wake
 
     def _follow(
         self, key: bytes, dense: str, at: int, node: _Node, places: list[int], found: list[tuple[int, int, int]]
-    ) -> bool:
-        """Walk the prefixes that start at `at`; True if the text ended before they were decided."""
-        open_ = False
+    ) -> int:
+        """Walk the prefixes that start at `at`; how many characters of `dense` it takes to go on, 0 if all are decided."""
+        needed = 0
         stack = [node]
         while stack:
             node = stack.pop()
             for n, nodes in node.next.items():
                 if at + n > len(dense):
-                    open_ = True
+                    needed = min(needed or at + n, at + n)
                 elif (hit := nodes.get(_mac(key, dense[at : at + n]))) is not None:
                     found.extend((places[at], places[at + n - 1] + 1, i) for i in hit.ends)
                     stack.append(hit)
-        return open_
+        return needed

@@ -18,7 +18,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import uvicorn
@@ -88,6 +88,12 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
     return sock
 
 
+def _count(rows: list[dict[str, Any]], version: int) -> None:
+    # The parent enforces nothing, but its sample must not be the lowest.
+    metrics.ENTRIES.set(len(rows))
+    metrics.ENTRIES_VERSION.set(version)
+
+
 class _Child:
     """One worker process and its last report."""
 
@@ -113,6 +119,7 @@ class Parent:
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
         self.children: dict[int, _Child] = {}
         self.restarts = 0
+        self.failed = False
         self.stopping = asyncio.Event()
         self.embedded: EmbeddedStore | None = None
 
@@ -132,15 +139,15 @@ class Parent:
         if url is None:
             self.embedded = EmbeddedStore(s.data_dir)
             url = await self.embedded.start()
-            tasks.append(asyncio.create_task(self.embedded.watch()))
+            tasks.append(self._supervise(self.embedded.watch()))
         self.store = Store(url, s.deployment)
-        self.entries = Entries(self.store, s.data_dir, lambda rows, version: None, keep_snapshot=True)
+        self.entries = Entries(self.store, s.data_dir, _count, keep_snapshot=True)
         await self.entries.start()
         try:
             admin_app = admin_api(s.admin_token or "", self.keys, self.entries, self._replica)
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
-            tasks += [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
-            tasks += [asyncio.create_task(self._keep(i, client, url)) for i in range(s.workers)]
+            tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
+            tasks += [self._supervise(self._keep(i, client)) for i in range(s.workers)]
             await self._announce(client, ops, admin)
             await self.stopping.wait()
             log.info("stopping")
@@ -168,6 +175,19 @@ class Parent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _supervise(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work`; if it fails, so do we: a parent that supervises nothing must not look alive."""
+        task = asyncio.create_task(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (e := task.exception()) is not None:
+                log.critical("supervision failed, stopping", exc_info=e)
+                self.failed = True
+                self.stopping.set()
+
+        task.add_done_callback(ended)
+        return task
+
     async def _announce(self, *listeners: socket.socket) -> None:
         ports = [sock.getsockname()[1] for sock in listeners]
         while not self.readiness()[0] and not self.stopping.is_set():
@@ -177,12 +197,12 @@ class Parent:
             extra={"port": ports[0], "ops_port": ports[1], "admin_port": ports[2], "workers": self.settings.workers},
         )
 
-    async def _keep(self, number: int, client: socket.socket, url: str) -> None:
+    async def _keep(self, number: int, client: socket.socket) -> None:
         """Keep one child alive; back off while it dies young."""
         delay = 0.1
         while not self.stopping.is_set():
             born = asyncio.get_running_loop().time()
-            child = await self._spawn(client, url)
+            child = await self._spawn(client)
             self.children[number] = child
             with contextlib.suppress(ValueError, OSError):
                 while line := await child.reader.readline():
@@ -198,13 +218,15 @@ class Parent:
             delay = 0.1 if asyncio.get_running_loop().time() - born > 10 else min(delay * 2, 5)
             await asyncio.sleep(delay)
 
-    async def _spawn(self, client: socket.socket, url: str) -> _Child:
+    async def _spawn(self, client: socket.socket) -> _Child:
         read, write = os.pipe()
+        # Only the private socket's path stands on the command line: a REDIS_URL may hold a password.
+        store = ["--store", self.embedded.url] if self.embedded is not None else []
         values = {
             configuration.PREFIX + k.upper(): str(v) for k, v in self.settings.model_dump().items() if v is not None
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app.server", "--fd", str(client.fileno()), "--status", str(write), "--store", url,
+            sys.executable, "-m", "app.server", "--fd", str(client.fileno()), "--status", str(write), *store,
             pass_fds=(client.fileno(), write), env=os.environ | values, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         os.close(write)
@@ -247,7 +269,7 @@ async def _report(gateway: Gateway, fd: int) -> None:
         await asyncio.sleep(STATUS)
 
 
-async def _child(fd: int, status: int, store: str) -> None:
+async def _child(fd: int, status: int, store: str | None) -> None:
     os.set_blocking(status, False)
     gateway = create_app(configuration.read(), store)
     server = _uvicorn(gateway, lifespan="on")
@@ -279,13 +301,15 @@ def serve(settings: Settings) -> int:
     """Run the parent until it is told to stop."""
     logs.setup()
 
-    async def main() -> None:
-        await Parent(settings).run()
+    async def main() -> int:
+        parent = Parent(settings)
+        await parent.run()
+        return 1 if parent.failed else 0
 
     with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(main())
+        status = runner.run(main())
     shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
-    return 0
+    return status
 
 
 def main() -> None:
@@ -293,7 +317,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--fd", type=int, required=True)
     p.add_argument("--status", type=int, required=True)
-    p.add_argument("--store", required=True)
+    p.add_argument("--store")
     args = p.parse_args()
     die_with_parent()
     logs.setup()

@@ -9,6 +9,7 @@ it is released and nothing after.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,9 @@ class Channel:
         self._out = 0
         self._size = 0
         self._folded_size = 0
+        self._asleep: dict[str, tuple[int, int]] = {}  # detector -> (its hold, the length at which to ask it again)
+        self._half = ""  # the first half of a surrogate pair that a model cut in two
+        self._closed = False
         self._pool: dict[Candidate, None] = {}
         self._masks: list[tuple[int, int]] = []
         self._settled: list[tuple[Candidate, Finding]] = []
@@ -68,21 +72,42 @@ class Channel:
         return self._out
 
     def push(self, text: str) -> str:
-        """Take a delta; return what may go out now, masks applied. After a stop it is always ''."""
-        if self.stopped is not None or not text:
+        """Take a delta; return what may go out now, masks applied. After a stop or the end it is always ''."""
+        if self.stopped is not None or self._closed or not text:
             return ""
+        text = self._whole(text)
+        if not text:
+            return ""
+        self._take(text)
+        return self._settle(final=False)
+
+    def _whole(self, text: str) -> str:
+        """`text` with surrogate pairs made one; a first half at its end waits for the next delta."""
+        if not self._half:
+            try:
+                text.encode()
+                return text
+            except UnicodeEncodeError:
+                pass
+        text = (self._half + text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        return text.removesuffix(self._half) if self._half else text
+
+    def _take(self, text: str) -> None:
         folded = folding.fold(text)
         self._pieces.append(_Piece(self._size, self._folded_size, text))
         self._size += len(text)
         self._folded_size += len(folded)
         self._window += folded
         self._held += text
-        return self._settle(final=False)
 
     def finish(self) -> str:
-        """No text will follow: settle the rest and return it."""
-        if self.stopped is not None:
+        """No text will follow: settle the rest and return it. A second call returns ''."""
+        if self.stopped is not None or self._closed:
             return ""
+        self._closed = True
+        if self._half:
+            self._take(self._half)
         return self._settle(final=True)
 
     def cut(self, action: Action) -> None:
@@ -93,6 +118,10 @@ class Channel:
     def _settle(self, final: bool) -> str:
         hold = self._folded_size
         for detector in self._detectors:
+            asleep = self._asleep.get(detector.name)
+            if asleep is not None and self._folded_size < asleep[1] and not final:
+                hold = min(hold, asleep[0])
+                continue
             try:
                 scan = detector.scan(self._window, self._since - self._base, final, self._scope)
             except Exception as e:
@@ -103,6 +132,8 @@ class Channel:
                     return ""
                 continue
             hold = min(hold, scan.hold + self._base)
+            if scan.wake:
+                self._asleep[detector.name] = scan.hold + self._base, scan.wake + self._base
             for c in scan.candidates:
                 moved = c if not self._base else _moved(c, self._base)
                 if moved.start >= self._since:
@@ -140,6 +171,7 @@ class Channel:
             if stop is not None and c.start > stop_folded:
                 continue
             finding = self._finding(c)
+            self._settled = [(o, f) for o, f in self._settled if o.end > c.start]
             if any(
                 o.start <= c.start and c.end <= o.end and o.category == c.category
                 and f.action >= finding.action and f.shadow == finding.shadow
@@ -158,7 +190,6 @@ class Channel:
                     self.stopped = max(self.stopped or finding.action, finding.action)
             elif finding.action is Action.MASK:
                 self._masks.append((finding.start, finding.end))
-        self._settled = [(o, f) for o, f in self._settled if o.end > hold]
         return stop
 
     def _finding(self, c: Candidate) -> Finding:
@@ -171,12 +202,10 @@ class Channel:
 
     def _original(self, index: int) -> int:
         """The original index of the character that folded character `index` comes from."""
-        for piece in reversed(self._pieces):
-            if piece.folded <= index:
-                if piece.origins is None:
-                    piece.origins = folding.origins(piece.text)
-                return piece.original + piece.origins[index - piece.folded]
-        raise IndexError(index)
+        piece = self._pieces[bisect_right(self._pieces, index, key=lambda p: p.folded) - 1]
+        if piece.origins is None:
+            piece.origins = folding.origins(piece.text)
+        return piece.original + piece.origins[index - piece.folded]
 
     def _release(self, until: int) -> str:
         """Let go of the original text before `until`."""

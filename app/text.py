@@ -17,8 +17,10 @@ SENTINEL = "\uf8ff"
 """Never occurs in folded text: the hold-back automaton ends its prefixes with it."""
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Letters and marks by category that draw nothing."""
+_BLANK = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2065\u2800\u3164\uffa0\ufff0\ufff1\ufff2\ufff3\ufff4\ufff5\ufff6\ufff7\ufff8"
+)
+"""Letters, marks and unassigned code points that draw nothing (Default_Ignorable_Code_Point)."""
 
 
 def _invisible(ch: str) -> str:
@@ -26,22 +28,16 @@ def _invisible(ch: str) -> str:
     code = ord(ch)
     if ch in _BIDI:
         return "bidi"
-    if 0xE0000 <= code <= 0xE007F:
-        return "tag"
     if 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF or 0x180B <= code <= 0x180F:
         return "variation"
-    if (
-        0x300 <= code <= 0x36F
-        or 0x1AB0 <= code <= 0x1AFF
-        or 0x1DC0 <= code <= 0x1DFF
-        or 0x20D0 <= code <= 0x20FF
-        or 0xFE20 <= code <= 0xFE2F
-    ):
-        return "combining"
+    if 0xE0000 <= code <= 0xE0FFF:
+        return "tag"
     # Half of a surrogate pair (JSON can carry one) draws nothing either.
     if ch in _BLANK or ch == SENTINEL or 0xD800 <= code <= 0xDFFF:
         return "zero_width"
     category = unicodedata.category(ch)
+    if category in ("Mn", "Me"):
+        return "combining"
     if category == "Cf" or (category == "Cc" and ch not in "\t\n\r"):
         return "zero_width"
     return ""

@@ -59,8 +59,8 @@ class Slot:
     text: str
     origin: Origin
     age: int = 0
-    message: int = 0
-    """Index of the message it belongs to; slots of one message share it."""
+    message: int = -1
+    """Index of the message whose spoken text it is (part of); -1: it is no spoken text, and is never joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,13 @@ class Scan(NamedTuple):
     """A detector's answer: what is decided, and from where on the text is still undecided.
 
     `hold`: every finding that starts before it is in `candidates` (of this call or an earlier one), whatever
-    text may follow. len(text) means that nothing is undecided.
+    text may follow. len(text) means that nothing is undecided. `wake`: until the text is so long, asking again
+    changes nothing (0: it may).
     """
 
     candidates: list[Candidate]
     hold: int
+    wake: int = 0
 
 
 class Detector(Protocol):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from yarl import URL
 
+from app.errors import UpstreamError
 from app.outbound import Outbound, Reply
 from app.settings import Settings
 
@@ -18,6 +20,7 @@ _FORWARD = (
     "anthropic-version",
     "anthropic-beta",
 )
+_CREDENTIALS = ("authorization", "x-api-key", "openai-organization", "openai-project")
 ANSWER_MAX = 16 << 20
 """Bytes of a plain answer at most."""
 
@@ -39,17 +42,20 @@ class Upstream:
         # A name listed in Connection belongs to that hop alone (RFC 9110 7.6.1).
         hop = {name.strip().lower() for name in client.get("connection", "").split(",")}
         for name in _FORWARD:
-            if name in client and name not in hop and (self._pass or name not in ("authorization", "x-api-key")):
+            # With the operator's key, nothing of the client's may say whose account it is.
+            if name in client and name not in hop and (self._pass or name not in _CREDENTIALS):
                 headers[name] = client[name]
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         return headers
 
     async def send(self, method: str, path: str, client: Mapping[str, str], body: bytes | None = None) -> Reply:
-        """`path` begins with /v1/. Raises UpstreamError."""
+        """`path` begins with /v1/. Raises UpstreamError, for a path that would lead elsewhere too."""
         url = self._urls.get(path)
         if url is None:
-            url = URL(self._base + path)
+            if not {"", ".", ".."}.isdisjoint(path.split("/")[1:]) or not path.isascii():
+                raise UpstreamError("no such path", code="unknown_route", status=404)
+            url = URL(self._base + quote(path, safe="/:@"), encoded=True)
             if len(self._urls) < 64:
                 self._urls[path] = url
         return await self.outbound.open(method, url, self._headers(client), body)

@@ -13,4 +13,4 @@ from app.types import Detector
 
 def shipped(lexicon: Lexicon, blocklist: Blocklist) -> list[Detector]:
     """All detectors, cheapest first."""
-    return [blocklist, lexicon, Patterns()]
+    return [blocklist, blocklist.passages, lexicon, Patterns()]

@@ -27,7 +27,7 @@ class _Compiled:
         prints = []
         for row in rows:
             if "term" in row:
-                by_term.setdefault(fold(row["term"]), []).append(row)
+                by_term.setdefault(fold(row["term"].strip()), []).append(row)
             else:
                 self.passage_rows.append(row)
                 prints.append(unpack(row["fingerprint"]))
@@ -39,42 +39,52 @@ class _Compiled:
 
 
 class Blocklist:
-    """The detector. `keys`: fingerprint keys by kid."""
+    """The detector of entries that are terms; `passages` is the one of those that are passages. `keys`: fingerprint
+    keys by kid."""
 
     name = "blocklist"
 
     def __init__(self, keys: dict[str, bytes] | None = None) -> None:
         self._keys = keys or {}
-        self._now = _Compiled([], self._keys)
+        self.now = _Compiled([], self._keys)
+        self.passages = _Passages(self)
 
     def __len__(self) -> int:
-        return self._now.size
+        return self.now.size
 
     @property
     def foreign(self) -> int:
         """Passages whose key this replica does not have, and so cannot find."""
-        return self._now.foreign
+        return self.now.foreign
 
     def load(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the whole list by the unexpired `rows` of the entries table."""
-        self._now = _Compiled(rows, self._keys)
+        self.now = _Compiled(rows, self._keys)
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
-        now = self._now
-        hold = len(text)
-        candidates: list[Candidate] = []
-        if now.term_rows:
-            hits, hold = now.terms.find(text, since, final)
-            for hit in hits:
-                candidates += [
-                    _candidate(hit.start, hit.end, row) for row in now.term_rows[hit.index] if _covers(row, scope)
-                ]
-        if now.passages is not None:
-            found, held = now.passages.find(text, since, final)
-            hold = min(hold, held)
-            rows = now.passage_rows
-            candidates += [_candidate(start, end, rows[i]) for start, end, i in found if _covers(rows[i], scope)]
-        return Scan(candidates, hold)
+        now = self.now
+        if not now.term_rows:
+            return Scan([], len(text))
+        hits, hold = now.terms.find(text, since, final)
+        found = [_candidate(h.start, h.end, row) for h in hits for row in now.term_rows[h.index] if _covers(row, scope)]
+        return Scan(found, hold)
+
+
+class _Passages:
+    """The detector of passages. Apart from that of terms, for it can sleep while a long passage is still open."""
+
+    name = "passages"
+
+    def __init__(self, blocklist: Blocklist) -> None:
+        self._blocklist = blocklist
+
+    def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
+        now = self._blocklist.now
+        if now.passages is None:
+            return Scan([], len(text))
+        found, hold, wake = now.passages.find(text, since, final)
+        rows = now.passage_rows
+        return Scan([_candidate(start, end, rows[i]) for start, end, i in found if _covers(rows[i], scope)], hold, wake)
 
 
 def _candidate(start: int, end: int, row: Mapping[str, Any]) -> Candidate:

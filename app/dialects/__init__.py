@@ -22,11 +22,17 @@ class Prompt:
     model: str
     stream: bool
     choices: int = 1
+    tokens: bool = False
+    """Log probabilities were asked for."""
+
+
+class Key(str):
+    """The last step of a path to a field's name itself, where that may be any text: it is screened, never rewritten."""
 
 
 class Delta(NamedTuple):
     """A text inside an answer or an event. `channel` names it within its choice and is the same streamed and plain;
-    `whole`: it never continues in a later event (a tool's name)."""
+    `whole`: it never continues in a later event."""
 
     choice: int
     channel: Path
@@ -67,6 +73,14 @@ class Dialect(Protocol):
 
     def without(self, event: dict[str, Any], choices: Collection[int]) -> None:
         """Take whole choices out of an event."""
+        ...
+
+    def tokens(self, body: dict[str, Any]) -> list[tuple[int, str]]:
+        """(choice, the texts of its log probabilities): the model's words beside its answer."""
+        ...
+
+    def without_tokens(self, body: dict[str, Any], choice: int | None = None) -> None:
+        """Take the log probabilities of one choice, or of all, out of an answer or an event."""
         ...
 
     def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from app import clock, metrics
-from app.dialects import Delta, Shown
+from app.dialects import Delta, Key, Shown
 from app.errors import RequestError, UpstreamError
 from app.types import Action, Origin, Path, Slot
+
+_BLIND = frozenset(["input_ids", "prompt_token_ids", "prompt_embeds", "chat_template"])
+"""Fields by which text reaches some models in a form that no screen can read."""
 
 _REFUSED = frozenset(
     [
@@ -53,10 +56,30 @@ _STRUCTURE = frozenset(
         "user",
     ]
 )
+_KNOWN = _STRUCTURE | frozenset(
+    {
+        *("messages", "content", "text", "name", "function", "functions", "function_call", "tools", "tool_calls"),
+        *("arguments", "parameters", "properties", "required", "description", "strict", "enum", "items"),
+        *(
+            "additionalProperties",
+            "image_url",
+            "input_audio",
+            "file",
+            "url",
+            "data",
+            "file_data",
+            "filename",
+            "file_id",
+        ),
+        *("stream_options", "include_usage", "response_format", "json_schema", "schema", "stop", "metadata", "refusal"),
+    }
+)
+"""Names of fields that need no look; any other is a text that the model may read."""
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}\Z")
-_BINARY = frozenset({"data", "url", "file_data", "b64_json", "image_url"})
+_DATA_URL = re.compile(r"data:[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*\Z", re.ASCII)
 
-TOP = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "error"})
+TOP = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 """Fields of an answer that are forwarded; of others numbers and booleans only."""
 
 
@@ -75,6 +98,15 @@ def request(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object", code="invalid_type")
     for name in body:
+        if not _PLAIN_WORD.match(name):
+            raise RequestError(
+                "the name of a top-level field must be plain ASCII (letters, digits, _ . : / @ + -)",
+                code="invalid_value",
+            )
+        if name.lower() in _BLIND:
+            raise RequestError(
+                f"'{name}' cannot be screened; send the text itself", code="unsupported_parameter", param=name
+            )
         if name.lower() in _REFUSED:
             raise RequestError(
                 f"'{name}' is not accepted: the model's address and credentials are the operator's",
@@ -93,42 +125,41 @@ def choices_asked(body: dict[str, Any]) -> int:
     return int(n)
 
 
-def leaves(value: Any, path: Path, origin: Origin, age: int, message: int) -> Iterator[Slot]:
-    """A slot for every string below `value` that can carry text."""
+def leaves(value: Any, path: Path, origin: Origin, age: int) -> Iterator[Slot]:
+    """A slot for every string below `value` that can carry text, names of fields among them."""
     if isinstance(value, str):
-        key = path[-1]
-        if (value.startswith("data:") and key in _BINARY) or key == "data":
+        if _binary(value, path):
             metrics.NOT_EXAMINED.labels("binary").inc()
-        elif value and not (key in _STRUCTURE and _PLAIN_WORD.match(value)):
-            yield Slot(path, value, origin, age, message)
+        elif value and not (path[-1] in _STRUCTURE and _PLAIN_WORD.match(value)):
+            yield Slot(path, value, origin, age)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            # A key is a string too; the model reads those of schemas and of tool definitions.
-            if not _PLAIN_WORD.match(key):
-                raise RequestError(
-                    "a field name must be plain ASCII (letters, digits, _ . : / @ + -)",
-                    code="invalid_value",
-                    param=str(path[0]),
-                )
-            yield from leaves(inner, (*path, key), origin, age, message)
+            if key not in _KNOWN:
+                yield Slot((*path, Key(key)), key, origin, age)
+            yield from leaves(inner, (*path, key), origin, age)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from leaves(inner, (*path, i), origin, age, message)
+            yield from leaves(inner, (*path, i), origin, age)
+
+
+def _binary(value: str, path: Path) -> bool:
+    """Bytes of an image, a sound or a file: nothing in them is text that could be read here."""
+    if path[-1] in ("url", "image_url", "file_data", "b64_json"):
+        return bool(_DATA_URL.match(value))
+    return path[-2:] == ("input_audio", "data") and bool(_BASE64.match(value))
 
 
 def rest(body: dict[str, Any], screened: str) -> Iterator[Slot]:
     """Slots of every other field of the request (tools, stop strings, metadata, vendor fields)."""
-    for i, (name, value) in enumerate(body.items()):
+    for name, value in body.items():
         if name != screened and isinstance(value, (str, dict, list)):
-            # Numbered apart from the messages and from each other: these are never joined.
-            yield from leaves(value, (name,), "user", 0, -2 * (i + 1))
-        elif not isinstance(name, str) or not _PLAIN_WORD.match(name):
-            raise RequestError("a field name must be plain ASCII", code="invalid_value")
+            yield from leaves(value, (name,), "user", 0)
 
 
 def choice_index(choice: Any, choices: int) -> int:
-    """Missing means 0 (reliability S10). Raises UpstreamError for what is no index."""
-    index = choice.get("index", 0) if isinstance(choice, dict) else None
+    """Missing or null means 0 (reliability S10). Raises UpstreamError for what is no index."""
+    index = choice.get("index") if isinstance(choice, dict) else "none"
+    index = 0 if index is None else index
     if type(index) is not int or not 0 <= index < choices:
         raise UpstreamError("the model sent a choice that was not asked for", code="upstream_protocol_error")
     return index
@@ -141,6 +172,8 @@ def clean_top(body: dict[str, Any], dialect: str) -> list[Any]:
             del body[name]
             metrics.DROPPED_FIELDS.labels(dialect).inc()
     choices = body.get("choices")
+    if choices is None and body.get("usage"):
+        choices = body["choices"] = []
     if not isinstance(choices, list):
         raise UpstreamError("the model's answer has no list of choices", code="upstream_protocol_error")
     return choices
@@ -154,19 +187,50 @@ def clean_choice(choice: dict[str, Any], keep: frozenset[str], dialect: str) -> 
 
 
 def finished(event: dict[str, Any]) -> list[int]:
-    return [c.get("index", 0) for c in event.get("choices", ()) if c.get("finish_reason") is not None]
+    # Some servers send "" in every chunk until the end.
+    return [_index(c) for c in event.get("choices", ()) if c.get("finish_reason")]
 
 
 def unfinish(event: dict[str, Any], choice: int) -> None:
     for c in event["choices"]:
-        if c.get("index", 0) == choice:
+        if _index(c) == choice:
             c["finish_reason"] = None
 
 
 def without(event: dict[str, Any], choices: Collection[int]) -> None:
-    event["choices"] = [
-        c for c in event.get("choices") or () if not isinstance(c, dict) or c.get("index", 0) not in choices
-    ]
+    event["choices"] = [c for c in event.get("choices") or () if not isinstance(c, dict) or _index(c) not in choices]
+
+
+def _index(choice: dict[str, Any]) -> Any:
+    return choice.get("index") or 0
+
+
+def tokens(body: dict[str, Any]) -> list[tuple[int, str]]:
+    """Per choice with log probabilities: the tokens run together, then every text of them on a line of its own."""
+    found = []
+    for choice in body["choices"]:
+        if choice.get("logprobs"):
+            texts = list(_strings(choice["logprobs"]))
+            found.append((_index(choice), "".join(texts) + "\n" + "\n".join(texts)))
+    return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def without_tokens(body: dict[str, Any], choice: int | None = None) -> None:
+    for c in body["choices"]:
+        if c.get("logprobs") is not None and choice in (None, _index(c)):
+            c["logprobs"] = None
 
 
 def finish_word(shown: Shown) -> str:
@@ -191,16 +255,29 @@ def like(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def texts_below(value: Any, path: Path, channel: Path, choice: int, skip: frozenset[str]) -> Iterator[Delta]:
-    """Every string below `value`, as channels of `choice`. A list's element is known by its own `index`, if it has one."""
+    """Every string below `value`, as channels of `choice`. A list's element is known by its own `index`, if it has one.
+
+    Raises UpstreamError for a field name or a word of the structure that could carry text past the screen.
+    """
     if isinstance(value, str):
-        yield Delta(choice, channel, path, value, whole=channel[-1] == "name")
+        yield Delta(choice, channel, path, value)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if key not in skip or not isinstance(inner, str):
+            if not _PLAIN_WORD.match(key):
+                raise UpstreamError(
+                    "the model sent a field whose name is no plain word", code="upstream_protocol_error"
+                )
+            if key in skip and isinstance(inner, str) and _PLAIN_WORD.match(inner):
+                continue
+            if key == "name" and isinstance(inner, str):
+                # Clients read a name at once. Where arguments stand beside it, nothing of it is still to come.
+                yield Delta(choice, (*channel, key), (*path, key), inner, whole="arguments" in value)
+            else:
                 yield from texts_below(inner, (*path, key), (*channel, key), choice, skip)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            own = inner.get("index", i) if isinstance(inner, dict) else i
+            own = inner.get("index") if isinstance(inner, dict) else None
+            own = i if own is None else own
             if type(own) is not int:
                 raise UpstreamError("the model sent an index that is no number", code="upstream_protocol_error")
             yield from texts_below(inner, (*path, i), (*channel, own), choice, skip)

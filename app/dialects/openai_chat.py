@@ -30,7 +30,8 @@ class Chat:
                 "'messages' is required: a non-empty list", code="missing_required_parameter", param="messages"
             )
         stream = openai.field(body, "stream", bool, "true or false", False)
-        if stream and body.get("logprobs"):
+        asked = body.get("logprobs") not in (None, False)
+        if stream and asked:
             raise RequestError(
                 "'logprobs' cannot be streamed through a moderated route; leave it out, or ask with stream: false",
                 code="unsupported_parameter", param="logprobs",
@@ -39,7 +40,7 @@ class Chat:
         for i, message in enumerate(messages):
             slots += self._slots(message, i, len(messages) - 1 - i)
         slots += openai.rest(body, "messages")
-        return Prompt(body, slots, body["model"], stream, openai.choices_asked(body))
+        return Prompt(body, slots, body["model"], stream, openai.choices_asked(body), asked)
 
     def _slots(self, message: Any, i: int, age: int) -> list[Slot]:
         at = f"messages[{i}]"
@@ -61,7 +62,18 @@ class Chat:
                 raise RequestError(f"'{here}' must be an object with a type", code="invalid_type", param=here)
             if part["type"] == "text" and not isinstance(part.get("text"), str):
                 raise RequestError(f"'{here}.text' must be a string", code="invalid_type", param=f"{here}.text")
-        return list(openai.leaves(message, ("messages", i), _ORIGIN[role], age, i))
+        # What is spoken comes first: neighbouring messages are joined by it, whatever else they hold between.
+        spoken = [
+            Slot(("messages", i, "content", *where), text, _ORIGIN[role], age, i)
+            for where, text in (
+                [((), content)] if isinstance(content, str)
+                else [((j, "text"), part.get("text")) for j, part in enumerate(content or ())]
+            )
+            if isinstance(text, str) and text
+        ]  # fmt: skip
+        paths = {slot.path for slot in spoken}
+        others = openai.leaves(message, ("messages", i), _ORIGIN[role], age)
+        return spoken + [slot for slot in others if slot.path not in paths]
 
     def texts(self, body: dict[str, Any], choices: int) -> list[Delta]:
         found: list[Delta] = []
@@ -87,9 +99,15 @@ class Chat:
     def without(self, event: dict[str, Any], choices: Collection[int]) -> None:
         openai.without(event, choices)
 
+    def tokens(self, body: dict[str, Any]) -> list[tuple[int, str]]:
+        return openai.tokens(body)
+
+    def without_tokens(self, body: dict[str, Any], choice: int | None = None) -> None:
+        openai.without_tokens(body, choice)
+
     def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
         for i, c in enumerate(body["choices"]):
-            if c.get("index", 0) == choice:
+            if (c.get("index") or 0) == choice:
                 body["choices"][i] = self._choice(choice, shown)
 
     def _choice(self, index: int, shown: Shown) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from app.dialects import Delta, Prompt, Shown, openai
 from app.errors import RequestError, UpstreamError
 from app.types import Slot
 
+_CHOICES_MAX = 2048
 _CHOICE = frozenset({"index", "finish_reason", "text", "logprobs"})
 
 
@@ -29,18 +30,24 @@ class Completions:
                 param="prompt",
             )
         stream = openai.field(body, "stream", bool, "true or false", False)
-        for name in ("logprobs", "echo"):
-            if stream and body.get(name):
+        # 0 asks for the tokens themselves, without alternatives.
+        asked = body.get("logprobs") not in (None, False)
+        for name, given in (("logprobs", asked), ("echo", body.get("echo"))):
+            if stream and given:
                 raise RequestError(
                     f"'{name}' cannot be streamed through a moderated route; leave it out, or ask with stream: false",
                     code="unsupported_parameter", param=name,
                 )  # fmt: skip
         slots = [
-            Slot(("prompt", i) if isinstance(prompt, list) else ("prompt",), p, "user", 0, 2 * i)
-            for i, p in enumerate(prompts)
+            Slot(("prompt", i) if isinstance(prompt, list) else ("prompt",), p, "user") for i, p in enumerate(prompts)
         ]
         slots += openai.rest(body, "prompt")
-        return Prompt(body, slots, body["model"], stream, openai.choices_asked(body) * len(prompts))
+        choices = openai.choices_asked(body) * len(prompts)
+        if choices > _CHOICES_MAX:
+            raise RequestError(
+                f"'n' times the number of prompts must be at most {_CHOICES_MAX}", code="invalid_value", param="prompt"
+            )
+        return Prompt(body, slots, body["model"], stream, choices, asked)
 
     def texts(self, body: dict[str, Any], choices: int) -> list[Delta]:
         found = []
@@ -63,9 +70,15 @@ class Completions:
     def without(self, event: dict[str, Any], choices: Collection[int]) -> None:
         openai.without(event, choices)
 
+    def tokens(self, body: dict[str, Any]) -> list[tuple[int, str]]:
+        return openai.tokens(body)
+
+    def without_tokens(self, body: dict[str, Any], choice: int | None = None) -> None:
+        openai.without_tokens(body, choice)
+
     def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
         for i, c in enumerate(body["choices"]):
-            if c.get("index", 0) == choice:
+            if (c.get("index") or 0) == choice:
                 body["choices"][i] = _choice(choice, shown.text, openai.finish_word(shown))
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:

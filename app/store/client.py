@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +22,16 @@ from app.errors import StoreError
 log = logging.getLogger("sluice.store")
 
 SCHEMA = "1"
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks that talk to the store until they have ended: asyncio.wait_for, which the client library uses,
+    can swallow a cancellation before Python 3.12 (python/cpython#86296)."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.2)
 
 
 class Store:
@@ -97,7 +107,7 @@ class Store:
             return
         self.problem = problem
 
-    async def pushes(self, channel: str, silence: float) -> AsyncIterator[str]:
+    async def pushes(self, channel: str, silence: float) -> AsyncGenerator[str]:
         """Messages as they are published, '' after each `silence` seconds without one. Raises StoreError when the
         connection breaks."""
         pubsub = self._listen.pubsub()
@@ -110,5 +120,5 @@ class Store:
         except (RedisError, OSError, TimeoutError) as e:
             raise StoreError(type(e).__name__) from None
         finally:
-            with_timeout = asyncio.ensure_future(pubsub.aclose())  # type: ignore[no-untyped-call]
-            await asyncio.wait([with_timeout], timeout=1)
+            closing = asyncio.ensure_future(pubsub.aclose())  # type: ignore[no-untyped-call]
+            await asyncio.wait([closing], timeout=1)

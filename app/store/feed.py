@@ -11,9 +11,10 @@ import base64
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 
 from app.errors import StoreError
-from app.store.client import Store
+from app.store.client import Store, ended
 
 log = logging.getLogger("sluice.feed")
 
@@ -44,9 +45,7 @@ class Feed:
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._follow())]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     async def _send(self) -> None:
         while True:
@@ -65,8 +64,9 @@ class Feed:
     async def _follow(self) -> None:
         while True:
             try:
-                async for _ in self._store.pushes(f"{self._name}:changed", _POLL * 4):
-                    await self._read()
+                async with aclosing(self._store.pushes(f"{self._name}:changed", _POLL * 4)) as pushes:
+                    async for _ in pushes:
+                        await self._read()
             except StoreError:
                 await asyncio.sleep(_POLL)
 

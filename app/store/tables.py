@@ -14,18 +14,21 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from app import clock
 from app.errors import Conflict, StoreError
-from app.store.client import SCHEMA, Store
+from app.store.client import SCHEMA, Store, ended
 
 log = logging.getLogger("sluice.tables")
 
 POLL = 0.5
 """Seconds between looks when no push comes."""
+_CHECK = 5.0
+"""Seconds between looks at what the server promises."""
 
 Row = dict[str, Any]
 _MOD = 281_474_976_710_656
@@ -54,6 +57,7 @@ class Table:
         self._sum = 0
         self._next_expiry = float("inf")
         self._task: asyncio.Task[None] | None = None
+        self._agrees = True
         self.version = 0
         self.store_id = ""
         self.foreign = False
@@ -65,48 +69,54 @@ class Table:
         """Load the snapshot and begin to follow. Never waits for the store."""
         self._load_snapshot()
         if self._rows:
-            await self._announce()
+            await self._announce(self._rows, self.version)
         if self._store is not None:
             self._task = asyncio.create_task(self._follow(self._store))
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await ended(self._task)
 
     def rows(self) -> list[Row]:
         """Every live row, oldest version first."""
-        now = clock.now()
-        live = [
-            row
-            for row in (_parse(id, raw) for id, raw in self._rows.items())
-            if not row.get("deleted") and _expiry(row) > now
-        ]
-        return sorted(live, key=lambda row: int(row["version"]))
+        return _live(self._rows)
 
     def get(self, id: str) -> Row | None:
         raw = self._rows.get(id)
         return None if raw is None else _parse(id, raw)
 
-    async def _announce(self) -> None:
-        rows = self.rows()
+    async def _announce(self, raw: dict[str, str], version: int) -> None:
+        """Put rows into force. What it raises leaves the old ones in force, and the next look tries again."""
+        rows = await asyncio.to_thread(_live, raw)
+        await asyncio.to_thread(self._changed, rows, version)
         self._next_expiry = min(map(_expiry, rows), default=float("inf"))
-        await asyncio.to_thread(self._changed, rows, self.version)
+
+    async def _expire(self) -> None:
+        if clock.now() >= self._next_expiry:
+            await self._announce(self._rows, self.version)
 
     async def _follow(self, store: Store) -> None:
         delay = 0.05
+        loop = asyncio.get_running_loop()
+        checked = -_CHECK
         while True:
             try:
-                await store.check()
-                async for _ in store.pushes(f"{self.name}:changed", POLL):
-                    await self.refresh()
-                    delay = 0.05
+                async with aclosing(store.pushes(f"{self.name}:changed", POLL)) as pushes:
+                    async for _ in pushes:
+                        if loop.time() - checked >= _CHECK or store.problem:
+                            checked = loop.time()
+                            await store.check()
+                        await self.refresh()
+                        await self._expire()
+                        delay = 0.05
             except StoreError:
-                pass
+                checked = -_CHECK
             except Exception as e:
                 log.error("following a table failed", extra={"table": self.name, "error": type(e).__name__})
-            if clock.now() >= self._next_expiry:
-                await self._announce()
+            try:
+                await self._expire()
+            except Exception as e:
+                log.error("entries that expired stay in force", extra={"table": self.name, "error": type(e).__name__})
             await asyncio.sleep(delay)
             delay = min(delay * 2, 0.4)
 
@@ -114,8 +124,15 @@ class Table:
         """Catch up with the store. Raises StoreError."""
         if await self._read(self.version):
             return
-        if not await self._read(0):
-            log.error("table checksum does not agree; the last good version stays", extra={"table": self.name})
+        agrees = await self._read(0)
+        if agrees != self._agrees:
+            self._agrees = agrees
+            log.error(
+                "table checksum agrees again"
+                if agrees
+                else "table checksum does not agree; the last good version stays",
+                extra={"table": self.name},
+            )
 
     async def _read(self, since: int) -> bool:
         """Apply what is newer than `since`; False if the sum does not agree."""
@@ -148,9 +165,8 @@ class Table:
             return True
         self.store_id = store_id
         if int(version) == self.version and since == self.version:
-            if clock.now() >= self._next_expiry:
-                await self._announce()
-            return True
+            # After a failover two servers can have given one number to different rows.
+            return int(total) == self._sum
         fresh = dict(zip(flat[::2], flat[1::2], strict=True))
         if since:
             total_now = self._sum
@@ -163,8 +179,10 @@ class Table:
             total_now, rows = sum(_part(id, raw) for id, raw in fresh.items()), fresh
         if total_now % _MOD != int(total):
             return False
+        if lost := [id for id in self._rows if id not in rows]:
+            log.error("the store has lost rows that it had confirmed", extra={"table": self.name, "ids": lost[:20]})
+        await self._announce(rows, int(version))
         self._rows, self._sum, self.version = rows, total_now % _MOD, int(version)
-        await self._announce()
         if self._keep:
             await asyncio.to_thread(self._save_snapshot)
         return True
@@ -242,6 +260,12 @@ class Entries(Table):
     """The blocklist's entries."""
 
     name = "entries"
+
+
+def _live(raw: dict[str, str]) -> list[Row]:
+    now = clock.now()
+    rows = (_parse(id, text) for id, text in raw.items())
+    return sorted((r for r in rows if not r.get("deleted") and _expiry(r) > now), key=lambda r: int(r["version"]))
 
 
 def _parse(id: str, raw: str) -> Row:

@@ -58,6 +58,7 @@ class EntryIn(_Strict):
     @classmethod
     def _long_enough(cls, value: str | None) -> str | None:
         if value is not None:
+            value = " ".join(value.split())  # as it was pasted: with spaces or a line break around it
             letters = [c for c in fold(value) if c.isalnum()]
             # One Han character, or two Latin letters, stand in nearly every text (reliability A8).
             if len(letters) < (2 if any(c >= "\u2e80" for c in letters) else 4):
@@ -70,6 +71,10 @@ class EntryIn(_Strict):
         if value is not None:
             if value.tzinfo is None:
                 raise ValueError("must say its zone, for example 2027-01-31T00:00:00+08:00")
+            try:
+                value = value.astimezone(UTC)
+            except OverflowError:
+                raise ValueError("is too far ahead") from None
             if value.timestamp() <= clock.now():
                 raise ValueError("is in the past")
         return value
@@ -158,7 +163,7 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
         id = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
         row["id"] = id
         if entry.expires_at is not None:
-            row["expires_at"] = entry.expires_at.astimezone(UTC).isoformat()
+            row["expires_at"] = entry.expires_at.isoformat()
         try:
             return public(await entries.put(id, row, idempotency_key=key, request=digest))
         except ValueError as e:
@@ -189,7 +194,9 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
         if row is None:
             await entries.refresh()
             row = entries.get(id)
-        if row is None or row.get("deleted"):
+        # A call repeated with its key gets its first answer; any other finds nothing there to delete.
+        repeated = row is not None and row.get("deleted") and "idempotency-key" in request.headers
+        if row is None or (row.get("deleted") and not repeated):
             raise RequestError("no such entry", code="not_found", status=404)
         gone = {k: v for k, v in row.items() if k not in ("version", "term", "fingerprint")} | {
             "deleted": True,
@@ -202,8 +209,12 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
                 gone,
                 idempotency_key=key,
                 request=hashlib.sha256(f"delete {id}".encode()).hexdigest(),
-                expected=expected_version,
+                expected=0 if repeated else expected_version,
             )
+        except Conflict:
+            if repeated:
+                raise RequestError("no such entry", code="not_found", status=404) from None
+            raise
         except ValueError as e:
             raise RequestError(str(e), code="idempotency_key_reused", param="Idempotency-Key", status=409) from None
         return {"id": id, "deleted": True, "version": done["version"]}

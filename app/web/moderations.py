@@ -35,16 +35,18 @@ class Moderations:
             policy = self._moderator.policies.of(app.policy)
             body = strictjson.loads(await asgi.read_body(receive, head, policy.rules.max_body_bytes))
             texts = _inputs(body)
+            model = openai.field(body, "model", str, "a string", "sluice")
             results = []
             for text in texts:
                 judged = await self._moderator.judge(
                     [Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy
                 )
                 results.append(_result(judged.verdict))
-            answer = {"id": decision_id(), "model": body.get("model") or "sluice", "results": results}
+            answer = {"id": decision_id(), "model": model, "results": results}
             await asgi.respond_json(send, 200, answer)
         except RequestError as e:
-            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status))
+            allow = [(b"allow", b"POST")] if e.status == 405 else []
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status), allow)
         except asgi.Disconnected:
             pass
 

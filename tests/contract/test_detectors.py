@@ -195,7 +195,7 @@ def test_what_a_detector_declared_settled_stays_settled(name: str, pieces: list[
     seen = ""
     for piece in [*map(fold, pieces), None]:
         seen += piece or ""
-        candidates, hold = detector.scan(seen, settled, piece is None, scope)
+        candidates, hold, _ = detector.scan(seen, settled, piece is None, scope)
         assert settled <= hold <= len(seen)
         assert all(c.start >= settled for c in candidates)
         told |= set(candidates)

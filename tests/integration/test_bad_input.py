@@ -148,14 +148,28 @@ def test_a_field_that_would_send_the_request_elsewhere_is_refused_by_name(gatewa
     assert not model.script.asked
 
 
-def test_a_field_name_that_could_carry_text_is_refused_wherever_it_stands(
-    gateway: Running, model: Model, subtests: pytest.Subtests
-) -> None:
-    for route, value in product(GOOD, (1, "words", None, True, ["words"], {"a": "b"}, [])):
-        for fields in ({WORD: value}, {"with space": value}, {"metadata": {WORD: value}}, {"tools": [{WORD: value}]}):
-            with subtests.test(route=route, fields=fields):
-                response = gateway.http.post(route, json=GOOD[route] | fields)
-                assert "field name" in refusal(response)["message"] and WORD not in response.text
+def test_a_top_level_name_that_could_carry_text_is_refused(gateway: Running, model: Model) -> None:
+    for route, value, name in product(GOOD, (1, "words", None, True, ["words"], {"a": "b"}, []), (WORD, "with space")):
+        response = gateway.http.post(route, json=GOOD[route] | {name: value})
+        assert "name of a top-level field" in refusal(response)["message"] and WORD not in response.text
+    assert not model.script.asked
+
+
+def test_names_further_down_are_screened_as_texts(gateway: Running, model: Model) -> None:
+    for route, value in product(GOOD, (1, "words", None, {"a": "b"})):
+        for fields in ({"metadata": {WORD: value}}, {"tools": [{"parameters": {"properties": {WORD: value}}}]}):
+            answer = gateway.http.post(route, json=GOOD[route] | fields).json()
+            assert answer["choices"][0]["finish_reason"] == "content_filter"
+        assert not model.script.asked
+        tools = [{"parameters": {"properties": {"城市": value}}}]
+        assert gateway.http.post(route, json=GOOD[route] | {"tools": tools}).status_code == 200
+        assert model.script.asked.pop()["tools"] == tools
+
+
+def test_fields_that_no_screen_can_read_are_refused_by_name(gateway: Running, model: Model) -> None:
+    for route, name in product(GOOD, ("input_ids", "prompt_token_ids", "prompt_embeds", "chat_template")):
+        error = refusal(gateway.http.post(route, json=GOOD[route] | {name: [1, 2]}))
+        assert error["param"] == name and "screened" in error["message"]
     assert not model.script.asked
 
 

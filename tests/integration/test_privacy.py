@@ -98,7 +98,7 @@ def test_a_body_that_is_refused_leaves_no_trace_and_is_not_quoted_back(gateway: 
             f'{{"input": {{"{CANARY}": 1}}}}', f'{turn}, "n": "{CANARY}"}}', f'{turn}, "stream": "{CANARY}"}}',
             f'{{"model": "m", "messages": [{{"role": "{CANARY}"}}]}}', f'{{"model": "m", "prompt": {{"{CANARY}": 1}}}}',
             f'{{"model": "m", "messages": [{{"role": "user", "content": [{{"type": 1, "text": "{CANARY}"}}]}}]}}',
-            f'{turn}, "metadata": {{"{CANARY} with spaces": 1}}}}', f'{{"{CANARY} x": 1, "{CANARY} x": 2}}', f'{CANARY}\udcff',
+            f'{turn}, "{CANARY} with spaces": 1}}', f'{{"{CANARY} x": 1, "{CANARY} x": 2}}', f'{CANARY}\udcff',
         ):  # fmt: skip
             response = gateway.http.post(route, content=raw.encode(errors="surrogateescape"), headers=HEADERS)
             assert 400 <= response.status_code < 500 and CANARY not in response.text, raw

@@ -45,7 +45,7 @@ def blocklist(*rows: dict[str, Any]) -> Blocklist:
 def spans(text: str, *passages: str) -> list[str]:
     """The pieces of the original text that are found."""
     prints = [fingerprint(p, KID, KEY[KID]) for p in passages]
-    found, hold = Passages(prints, KEY).find(fold(text), 0, True)
+    found, hold, _ = Passages(prints, KEY).find(fold(text), 0, True)
     assert hold == len(fold(text))
     back = origins(text)
     return [text[back[start] : back[end - 1] + 1] for start, end, _ in sorted(found)]
@@ -53,7 +53,7 @@ def spans(text: str, *passages: str) -> list[str]:
 
 def stream(detector: Blocklist, chunks: list[str]) -> tuple[str, list[Finding], Any]:
     """What goes out, what is found, and how it ends."""
-    channel = Channel([detector], POLICY, SCOPE)
+    channel = Channel([detector, detector.passages], POLICY, SCOPE)
     out = "".join([*map(channel.push, chunks), channel.finish()])
     return out, channel.findings, channel.stopped
 
@@ -165,7 +165,8 @@ def test_not_one_character_of_a_blocked_passage_goes_out(data: st.DataObject, pa
 
 
 def test_only_what_may_become_a_passage_is_held() -> None:
-    channel = Channel([blocklist(row(HAN))], POLICY, SCOPE)
+    detector = blocklist(row(HAN))
+    channel = Channel([detector, detector.passages], POLICY, SCOPE)
     assert channel.push("好的。") == "好的。"
     assert channel.push("这是一段") == ""
     assert channel.push("别的话") == "这是一段别的话"
@@ -185,7 +186,7 @@ def test_a_passage_between_scopes_acts_only_in_its_own() -> None:
     mine = row(HAN) | {"scope": {"app": "web", "directions": ["answer"]}}
     detector = blocklist(mine)
     found = [
-        len(detector.scan(fold(HAN), 0, True, Scope(app, direction)).candidates)
+        len(detector.passages.scan(fold(HAN), 0, True, Scope(app, direction)).candidates)
         for app in ("web", "other") for direction in ("answer", "prompt")
     ]  # fmt: skip
     assert found == [1, 0, 0, 0]
@@ -212,7 +213,7 @@ def test_a_fingerprint_says_nothing_without_its_key() -> None:
     assert not {mac for _, mac in mine.marks} & {mac for _, mac in theirs.marks}
     assert mine == fingerprint(HAN.replace("，", "\n"), KID, KEY[KID])
     assert not any(ch in str(pack(mine)) for ch in compact(HAN))
-    assert Passages([theirs], KEY).find(fold(HAN), 0, True) == ([], len(fold(HAN)))
+    assert Passages([theirs], KEY).find(fold(HAN), 0, True) == ([], len(fold(HAN)), 0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,0 +1,68 @@
+"""One exchange on its way through the gateway: what is known of it so far, and what every answer of ours carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from app import surrogate
+from app.apps import App
+from app.dialects import Prompt, Shown
+from app.keys import Receipt
+from app.moderation import Judged
+from app.policy import Policy
+from app.types import Action, Scope, Verdict
+from app.web import asgi
+
+VISIBLE = ("content",)
+"""The channel that a receipt covers: the answer's own text."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Filled in along the straight path; read by journal and metrics at its end."""
+
+    app: App
+    policy: Policy
+    headers: dict[str, str]
+    started: float
+    decision: str = ""
+    language: str = "zh"
+    prompt: Prompt | None = None
+    judged: Judged = field(default_factory=lambda: Judged(Verdict()))
+    answer: Verdict = field(default_factory=Verdict)
+    outcome: str = "ok"
+    noted: int = 0
+    """Messages of the history that a note stands for upstream."""
+    first: float | None = None
+    screened: int = 0
+    released: int = 0
+    held_max: int = 0
+    receipt: Receipt | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.app.id, "answer")
+
+    def head(self) -> asgi.Headers:
+        action = self.judged.verdict.action.word.encode()
+        return [(b"x-sluice-decision", self.decision.encode()), (b"x-sluice-action", action)]
+
+    def shown(self, verdict: Verdict) -> Shown:
+        """What a person sees instead of what `verdict` stopped."""
+        return Shown(verdict.action, surrogate.text(self.policy, verdict, self.decision, self.language))
+
+    def deliver(self, choice: int, text: str) -> None:
+        """Count a text of the answer into the receipt."""
+        assert self.receipt is not None
+        self.receipt.add(choice, text)
+
+    def seal(self, body: dict[str, Any], action: Action) -> None:
+        """Put decision id, action and receipt into a body, or into the last event of a stream."""
+        assert self.receipt is not None
+        body["id"] = self.decision
+        body["sluice"] = {
+            "decision": self.decision,
+            "action": max(action, self.judged.verdict.action).word,
+            "receipt": self.receipt.text(),
+        }
