@@ -20,7 +20,7 @@ CONTEXT = 32
 
 _SEGMENT = 3
 """Terms of at most this many Han characters are confirmed by word boundaries; longer ones do not collide by chance
-(facts: 4+ characters in ordinary text 0 per million), and confirming them would let a suffix hide them."""
+(measured on ordinary text: none in a million characters), and confirming them would let a suffix hide them."""
 _LEFT, _RIGHT = 8, 4
 """Folded characters around a candidate that the segmenter sees: a fixed window, so the verdict is a function of the text."""
 

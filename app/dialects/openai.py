@@ -31,7 +31,7 @@ _REFUSED = frozenset(
         "url",
     ]
 )
-"""Top-level fields by which other gateways have been sent elsewhere (reliability I10)."""
+"""Top-level fields by which other gateways have been sent elsewhere."""
 
 _STRUCTURE = frozenset(
     [
@@ -157,7 +157,7 @@ def rest(body: dict[str, Any], screened: str) -> Iterator[Slot]:
 
 
 def choice_index(choice: Any, choices: int) -> int:
-    """Missing or null means 0 (reliability S10). Raises UpstreamError for what is no index."""
+    """Missing or null means 0: some servers leave it out. Raises UpstreamError for what is no index."""
     index = choice.get("index") if isinstance(choice, dict) else "none"
     index = 0 if index is None else index
     if type(index) is not int or not 0 <= index < choices:

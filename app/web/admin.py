@@ -60,7 +60,7 @@ class EntryIn(_Strict):
         if value is not None:
             value = " ".join(value.split())  # as it was pasted: with spaces or a line break around it
             letters = [c for c in fold(value) if c.isalnum()]
-            # One Han character, or two Latin letters, stand in nearly every text (reliability A8).
+            # One Han character, or two Latin letters, stand in nearly every text.
             if len(letters) < (2 if any(c >= "\u2e80" for c in letters) else 4):
                 raise ValueError("too short: at least 2 Chinese characters or 4 letters or digits")
         return value

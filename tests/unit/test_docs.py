@@ -1,0 +1,64 @@
+"""The docs say what the code does: settings, categories, policy keys, commands and links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.cli import parser
+from app.policy import PolicyFile, taxonomy
+from app.settings import PREFIX, Settings
+from tests.conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("lexicons/*.md")])
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def test_every_setting_stands_in_the_table_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(SLUICE_\w+)` \| (\S*) ?\|", _read("docs/configuration.md"), re.M))
+    assert set(rows) == {PREFIX + name.upper() for name in Settings.model_fields}
+    shown = Settings().shown()
+    for name, default in rows.items():
+        assert default in (shown[name], "shipped"), name
+
+
+def test_every_category_stands_in_the_table_with_its_actions() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (\w+) \| (\w+) \|", _read("docs/categories.md"), re.M)
+    assert rows == [(c.id, c.zh, c.en, c.clause, c.answer.word, c.prompt.word) for c in taxonomy().values()]
+
+
+def test_every_key_of_the_policy_is_explained() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", _read("docs/configuration.md").split("## The policy file")[1], re.M)
+    assert set(rows) == set(PolicyFile.model_fields)
+
+
+def test_every_command_stands_in_a_page() -> None:
+    commands = next(a for a in parser()._subparsers._group_actions).choices or {}  # type: ignore[union-attr]
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    for command in commands:
+        assert f"sluice {command}" in text, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    for source in ROOT.glob("app/**/*.py"):
+        for name in re.findall(r"docs/(?:adr/\d{4}|\w+\.md)", source.read_text("utf-8")):
+            assert list(ROOT.glob(f"{name}*")), f"{source}: {name}"
+
+
+def test_the_readme_shows_its_two_commands_first() -> None:
+    first = _read("README.md").splitlines()[:25]
+    assert any(line.startswith("scripts/demo") for line in first)
+    assert any(line.startswith("scripts/test") for line in first)
+    assert "scripts/test" in _read(".ci/run")
