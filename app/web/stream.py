@@ -118,7 +118,8 @@ class Stream:
                 tails, endings = self._finish(choice, body, shown)
                 before, after = before + tails, after + endings
         self.over = len(self._stopped) == self._prompt.choices
-        silent = not (body["choices"] or body.get("usage")) or (bool(deltas) and self._dialect.silent(body))
+        emptied = bool(deltas) and not any(text for _, text in shown.values())
+        silent = not (body["choices"] or body.get("usage")) or (emptied and self._dialect.silent(body))
         return before + ([] if silent else [body]) + after
 
     def _push(self, delta: Delta) -> str:

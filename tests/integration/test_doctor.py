@@ -1,0 +1,56 @@
+"""`sluice doctor`: effective values with secrets masked, and what is wrong named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from app.demo.story import free_port
+from tests.conftest import SECRET, TOKEN, Model
+
+
+def doctor(tmp_path: Path, **environment: str) -> tuple[int, str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+    env |= {"SLUICE_DATA_DIR": str(tmp_path / "data")} | {f"SLUICE_{k}": v for k, v in environment.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "doctor"], env=env, capture_output=True, text=True, timeout=30
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_sound_machine_is_said_to_be_sound(model: Model, tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, UPSTREAM_URL=model.url, SECRET_KEY=SECRET, ADMIN_TOKEN=TOKEN, WORKERS="3")
+    assert status == 0, said
+    assert "✗" not in said
+    assert "SLUICE_WORKERS=3" in said
+    assert "SLUICE_ADMIN_TOKEN=********" in said
+    assert SECRET not in said
+    assert TOKEN not in said
+
+
+def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "violence").mkdir()
+    (tmp_path / "violence" / "terms.tsv").write_text("term\tcolour\n", "utf-8")
+    status, said = doctor(
+        tmp_path,
+        UPSTREAM_URL=f"http://127.0.0.1:{free_port()}/v1",
+        UPSTREAM_KEY="operator-key",
+        HOST="0.0.0.0",
+        LEXICONS=str(tmp_path),
+        REDIS_URL=f"redis://:hidden@127.0.0.1:{free_port()}/0",
+    )
+    assert status == 1
+    assert said.count("✗") == 4
+    for word in ("open proxy", "SLUICE_SECRET_KEY", "'colour'", "SLUICE_UPSTREAM_URL", "SLUICE_REDIS_URL"):
+        assert word in said, word
+    assert "operator-key" not in said
+    assert "hidden" not in said
+
+
+def test_settings_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, WORKER="3")
+    assert status == 2
+    assert "SLUICE_WORKER:" in said
