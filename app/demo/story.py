@@ -185,7 +185,7 @@ class Story:
         took = self._add_entry("蓝色纸飞机暗号")
         text, finish, _ = self._ask("再念一下暗号")
         _expect(finish == "content_filter" and "纸飞机" not in text, "after the entry the answer is cut")
-        print(f"   生效 effective │ {took * 1000:.0f} ms after the admin call (词条生效用时)")
+        print(f"   生效 effective │ {took * 1000:.0f} ms at most after the admin call (词条生效用时上限)")
 
     def _add_entry(self, term: str) -> float:
         started = time.perf_counter()

@@ -205,13 +205,20 @@ def _index(choice: dict[str, Any]) -> Any:
     return choice.get("index") or 0
 
 
+def asked(value: Any) -> bool:
+    """Is a field of log probabilities set? 0 is: it asks for the tokens without alternatives."""
+    return value is not None and value is not False
+
+
 def tokens(body: dict[str, Any]) -> list[tuple[int, str]]:
-    """Per choice with log probabilities: the tokens run together, then every text of them on a line of its own."""
+    """Per choice with log probabilities: its tokens run together, then every token and alternative on a line of its own."""
     found = []
     for choice in body["choices"]:
-        if choice.get("logprobs"):
-            texts = list(_strings(choice["logprobs"]))
-            found.append((_index(choice), "".join(texts) + "\n" + "\n".join(texts)))
+        if given := choice.get("logprobs"):
+            texts = list(_strings(given))
+            spoken = given.get("tokens") or given.get("content") or () if isinstance(given, dict) else ()
+            run = "".join(str(t.get("token") if isinstance(t, dict) else t) for t in spoken)
+            found.append((_index(choice), "\n".join([run, *texts])))
     return found
 
 
@@ -219,8 +226,9 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
+        # The older shape has alternatives as names of fields.
+        yield from value
+        for inner in value.values():
             yield from _strings(inner)
     elif isinstance(value, list):
         for inner in value:

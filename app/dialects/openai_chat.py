@@ -30,7 +30,7 @@ class Chat:
                 "'messages' is required: a non-empty list", code="missing_required_parameter", param="messages"
             )
         stream = openai.field(body, "stream", bool, "true or false", False)
-        asked = body.get("logprobs") not in (None, False)
+        asked = openai.asked(body.get("logprobs"))
         if stream and asked:
             raise RequestError(
                 "'logprobs' cannot be streamed through a moderated route; leave it out, or ask with stream: false",

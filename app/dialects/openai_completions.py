@@ -30,8 +30,7 @@ class Completions:
                 param="prompt",
             )
         stream = openai.field(body, "stream", bool, "true or false", False)
-        # 0 asks for the tokens themselves, without alternatives.
-        asked = body.get("logprobs") not in (None, False)
+        asked = openai.asked(body.get("logprobs"))
         for name, given in (("logprobs", asked), ("echo", body.get("echo"))):
             if stream and given:
                 raise RequestError(

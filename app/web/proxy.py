@@ -202,9 +202,9 @@ class Proxy:
             raise UpstreamError("the model's answer is not JSON", code="upstream_protocol_error") from None
         if not isinstance(body, dict):
             raise UpstreamError("the model's answer is not an object", code="upstream_protocol_error")
-        texts = self._dialect.texts(body, prompt.choices)
         if body.get("error"):
             raise UpstreamError("the model reported an error", code="upstream_error")
+        texts = self._dialect.texts(body, prompt.choices)
         slots = [Slot(t.path, t.text, "assistant") for t in texts]
         judged = await self._moderator.judge(slots, x.scope, x.policy)
         x.answer = judged.verdict
