@@ -4,6 +4,7 @@ compression, and never an address of the link-local or metadata kind, whatever a
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +16,9 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from app.errors import UpstreamError
+
+_DRAIN = 0.05
+"""Seconds that a finished answer gets to end its transfer."""
 
 
 def forbidden(address: str) -> bool:
@@ -91,6 +95,14 @@ class Reply:
             raise UpstreamError("the model fell silent", code="upstream_timeout", status=504) from None
         except (aiohttp.ClientError, OSError):
             raise UpstreamError("the model broke off its answer", code="upstream_reset") from None
+
+    async def drain(self) -> None:
+        """Read the few bytes that may be left of a finished answer, so that the connection can be used again."""
+        try:
+            async with asyncio.timeout(_DRAIN):
+                await self._response.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
 
     def close(self) -> None:
         self._response.close()

@@ -91,6 +91,10 @@ class Dialect(Protocol):
         """A whole plain answer without the model: for a refused prompt."""
         ...
 
+    def opening(self, prompt: Prompt) -> dict[str, Any]:
+        """An event without choices, for a stream that the model has no part in."""
+        ...
+
     def tail(self, event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
         """An event like `event` that carries only `text` for the channel of `delta`."""
         ...

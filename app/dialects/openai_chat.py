@@ -125,6 +125,9 @@ class Chat:
             "usage": usage,
         }
 
+    def opening(self, prompt: Prompt) -> dict[str, Any]:
+        return openai.envelope(prompt.model, "chat.completion.chunk")
+
     def tail(self, event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
         node: Any = text
         for key in reversed(delta.channel):
@@ -134,7 +137,7 @@ class Chat:
 
     def ending(self, event: dict[str, Any], choice: int, shown: Shown, begun: bool) -> list[dict[str, Any]]:
         text = f"\n\n{shown.text}" if begun else shown.text
-        head = openai.like(event) or openai.envelope("", "chat.completion.chunk")
+        head = openai.like(event)
         delta = {"content": text} if begun else {"role": "assistant", "content": text}
         return [
             head | {"choices": [{"index": choice, "delta": delta, "finish_reason": None}]},

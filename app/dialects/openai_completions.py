@@ -85,11 +85,14 @@ class Completions:
         choices = [_choice(i, shown.text, openai.finish_word(shown)) for i in range(prompt.choices)]
         return openai.envelope(prompt.model, "text_completion") | {"choices": choices, "usage": usage}
 
+    def opening(self, prompt: Prompt) -> dict[str, Any]:
+        return openai.envelope(prompt.model, "text_completion")
+
     def tail(self, event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
         return openai.like(event) | {"choices": [_choice(delta.choice, text, None)]}
 
     def ending(self, event: dict[str, Any], choice: int, shown: Shown, begun: bool) -> list[dict[str, Any]]:
-        head = openai.like(event) or openai.envelope("", "text_completion")
+        head = openai.like(event)
         text = f"\n\n{shown.text}" if begun else shown.text
         return [
             head | {"choices": [_choice(choice, text, None)]},

@@ -39,6 +39,8 @@ class Exchange:
     released: int = 0
     held_max: int = 0
     receipt: Receipt | None = None
+    ended: bool = False
+    """The client has all of its answer: that it leaves now is no loss."""
 
     @property
     def scope(self) -> Scope:

@@ -69,8 +69,9 @@ class Proxy:
             metrics.UPSTREAM_ERRORS.labels(e.code).inc()
             await self._error(send, e.message, e.code, None, e.status, x)
         except asgi.Disconnected:
-            metrics.DISCONNECTS.inc()
-            if x is not None:
+            if x is None or not x.ended:
+                metrics.DISCONNECTS.inc()
+            if x is not None and not x.ended:
                 x.outcome = "disconnected"
         finally:
             metrics.INFLIGHT.dec()
@@ -170,27 +171,19 @@ class Proxy:
             await self._error(send, shown.text, "content_filter", None, 400, x)
             return
         x.receipt = Receipt(self._keys, x.decision, x.app.id)
-        x.deliver(0, shown.text)
+        for choice in range(prompt.choices):
+            x.deliver(choice, shown.text)
         if not prompt.stream:
             body = self._dialect.answer(prompt, shown)
             x.seal(body, verdict.action)
             await asgi.respond_json(send, 200, body, x.head())
             return
         await _start_stream(send, x)
-        events = [
-            e
-            for choice in range(prompt.choices)
-            for e in self._dialect.ending({"model": prompt.model}, choice, shown, False)
-        ]
-        envelope = self._dialect.answer(prompt, shown)
-        for i, event in enumerate(events):
-            event.update({k: envelope[k] for k in ("created", "model")})
-            event["object"] = "chat.completion.chunk" if "chat" in envelope["object"] else envelope["object"]
-            event["id"] = x.decision
-            if i == len(events) - 1:
-                x.seal(event, verdict.action)
-            await send({"type": "http.response.body", "body": sse.write(strictjson.dumps(event)), "more_body": True})
-        await send({"type": "http.response.body", "body": sse.write(b"[DONE]")})
+        opening = self._dialect.opening(prompt) | {"id": x.decision}
+        events = [e for n in range(prompt.choices) for e in self._dialect.ending(opening, n, shown, begun=False)]
+        x.seal(events[-1], verdict.action)
+        out = b"".join(sse.write(strictjson.dumps(event)) for event in events)
+        await send({"type": "http.response.body", "body": out + sse.write(b"[DONE]")})
 
     # ---- the answer, whole
 
@@ -291,6 +284,9 @@ class Proxy:
             if not begun:
                 await _start_stream(send, x)
             await send({"type": "http.response.body", "body": stream.close()})
+            x.ended = True
+            if not stream.stopped:
+                await reply.drain()
         except (UpstreamError, sse.TooLarge) as e:
             error = e if isinstance(e, UpstreamError) else UpstreamError(str(e), code="upstream_protocol_error")
             if not begun:

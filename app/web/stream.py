@@ -35,6 +35,11 @@ class Stream:
         self.over = False
 
     @property
+    def stopped(self) -> bool:
+        """We ended a choice; the model may have much to say still."""
+        return bool(self._stopped)
+
+    @property
     def complete(self) -> bool:
         """Every choice that began has ended."""
         return self._marker or (bool(self._done) and self._begun <= self._done)
