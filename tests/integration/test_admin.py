@@ -35,6 +35,15 @@ def test_an_entry_acts_until_it_is_removed(whole: Whole) -> None:
     assert whole.call("DELETE", f"/entries/{id}").status_code == 404
 
 
+@pytest.mark.parametrize("pasted", ["  贴来的短语", "贴来的短语\r\n", "\u3000\n\t贴来的短语 \u2028"], ids=ascii)
+def test_a_term_pasted_with_space_around_it_is_found(whole: Whole, pasted: str) -> None:
+    made = whole.add({"term": pasted})
+    assert made.status_code == 201 and made.json()["term"] == "贴来的短语"
+    wait_for(lambda: _refused(whole, "说贴来的短语吧"), 2)
+    whole.call("DELETE", f"/entries/{made.json()['id']}")
+    wait_for(lambda: not _refused(whole, "说贴来的短语吧"), 2)
+
+
 def test_a_passage_is_found_again_and_never_returned(whole: Whole) -> None:
     passage = "从前有一段只在测试里出现的话，它讲的是一条不存在的河。"
     made = whole.add({"passage": passage})
@@ -53,6 +62,42 @@ def test_the_same_idempotency_key_writes_once(whole: Whole) -> None:
     reused = whole.add({"term": "换了内容的短语"}, key="once")
     assert reused.status_code == 409
     assert reused.json()["error"]["code"] == "idempotency_key_reused"
+
+
+def test_a_repeated_delete_with_its_key_gives_its_first_answer(whole: Whole) -> None:
+    made, other = (whole.add({"term": f"删两次的短语{c}"}).json() for c in "甲乙")
+    headers = {"Idempotency-Key": "delete once"}
+    first = whole.call("DELETE", f"/entries/{made['id']}", headers=headers)
+    assert first.status_code == 200 and first.json()["version"] > other["version"]
+    whole.add({"term": "其间添加的短语"})
+    # At once, and when every replica knows that it is gone.
+    for condition in (lambda: True, lambda: whole.call("GET", f"/entries/{made['id']}").status_code == 404):
+        wait_for(condition, 2)
+        again = whole.call("DELETE", f"/entries/{made['id']}", headers=headers)
+        assert (again.status_code, again.json()) == (200, first.json())
+    for key in ({"Idempotency-Key": "another"}, {}):
+        assert whole.call("DELETE", f"/entries/{made['id']}", headers=key).status_code == 404
+    reused = whole.call("DELETE", f"/entries/{other['id']}", headers=headers)
+    assert reused.status_code == 409 and reused.json()["error"]["code"] == "idempotency_key_reused"
+    assert whole.call("GET", f"/entries/{other['id']}").status_code == 200
+
+
+def test_the_metrics_of_entries_are_those_that_the_workers_enforce(whole: Whole) -> None:
+    def told() -> tuple[list[float], list[float]]:
+        lines = dict(
+            line.rsplit(" ", 1) for line in httpx.get(whole.ops + "/metrics").text.splitlines() if line[0] != "#"
+        )
+        worker = whole.ready()["workers"][0]
+        names = ("entries", "entries_version")
+        return [float(lines[f"sluice_{n}"]) for n in names], [float(worker[n]) for n in names]
+
+    for term in ("数一数的短语", "再数一数的短语"):
+        made = whole.add({"term": term}).json()
+        wait_for(lambda: told()[1][1] >= made["version"], 3)  # noqa: B023
+        wait_for(lambda: told()[0] == told()[1], 3)
+        assert told()[0][0] >= 1
+    version = whole.call("DELETE", f"/entries/{made['id']}").json()["version"]
+    wait_for(lambda: told()[0][1] == told()[1][1] == version and told()[0] == told()[1], 3)
 
 
 def test_a_stale_version_is_a_conflict_with_the_current_one(whole: Whole) -> None:
@@ -100,6 +145,8 @@ def test_an_entry_ends_when_it_expires(whole: Whole) -> None:
         ({"term": "一个短语", "reason": ""}, "reason"),
         ({"term": "一个短语", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"term": "一个短语", "expires_at": "2099-01-01T00:00:00"}, "expires_at"),
+        ({"term": "一个短语", "expires_at": "9999-12-31T23:59:59-10:00"}, "expires_at"),
+        ({"term": "一个短语", "expires_at": "0001-01-01T00:00:00+10:00"}, "expires_at"),
         ({"term": "一个短语", "scope": {"app": "UPPER"}}, "scope.app"),
         ({"term": "一个短语", "scope": {"directions": ["sideways"]}}, "scope.directions"),
         ({"term": "一个短语", "colour": "red"}, "colour"),

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app import clock
 from app.errors import Conflict, StoreError
 from app.store.client import Store
 from app.store.tables import Entries, Row
@@ -28,9 +30,15 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @asynccontextmanager
-async def table(server: RedisServer, folder: Path, deployment: str, **options: Any) -> AsyncIterator[Entries]:
+async def table(
+    server: RedisServer,
+    folder: Path,
+    deployment: str,
+    changed: Callable[[list[Row], int], None] = lambda rows, version: None,
+    **options: Any,
+) -> AsyncIterator[Entries]:
     store = Store(server.url, deployment)
-    entries = Entries(store, folder, lambda rows, version: None, **options)
+    entries = Entries(store, folder, changed, **options)
     await entries.start()
     try:
         yield entries
@@ -154,6 +162,76 @@ def test_rows_changed_behind_our_back_are_not_enforced(server: RedisServer, tmp_
     asyncio.run(run())
 
 
+def test_other_rows_under_the_same_version_are_noticed(server: RedisServer, tmp_path: Path) -> None:
+    """After a failover two servers can have given one number to different rows."""
+
+    async def run() -> None:
+        async with table(server, tmp_path / "a", "here") as a, table(server, tmp_path / "b", "there") as b:
+            await put(a, "e1", n=1)
+            await put(b, "e2", n=2)
+            await until(lambda: a.version == b.version == 1)
+            assert a._store is not None and b._store is not None
+            for part in ("rows", "index", "sum"):
+                await a._store.run("COPY", b._store.key(f"entries:{part}"), a._store.key(f"entries:{part}"), "REPLACE")
+            await until(lambda: a.rows() == b.rows())
+            assert [(r["id"], r["n"]) for r in a.rows()] == [("e2", 2)] and a.version == 1
+            await put(a, "e1", n=3)
+            await until(lambda: {r["id"]: r["n"] for r in a.rows()} == {"e1": 3, "e2": 2})
+
+    asyncio.run(run())
+
+
+def test_a_list_that_could_not_be_put_into_force_is_not_reported_and_is_tried_again(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        tried: list[tuple[int, int, int]] = []
+        held: list[Entries] = []
+
+        def changed(rows: list[Row], version: int) -> None:
+            tried.append((version, len(rows), held[0].version))
+            if len(tried) in (1, 4):
+                raise MemoryError
+
+        async with table(server, tmp_path, f"compile{server.port}", changed, keep_snapshot=True) as a:
+            held.append(a)
+            await put(a, "e1")
+            await until(lambda: a.version == 1)
+            assert tried == [(1, 1, 0), (1, 1, 0)]
+            await put(a, "e2")
+            await until(lambda: a.version == 2)
+            await put(a, "e3")
+            await until(lambda: a.version == 3)
+            assert tried[2:] == [(2, 2, 1), (3, 3, 2), (3, 3, 2)]
+
+    asyncio.run(run())
+
+
+def test_an_entry_expires_while_the_store_is_another_one_or_gone(redis_server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        enforced: list[list[str]] = []
+        in_force = lambda rows, version: enforced.append([r["id"] for r in rows])  # noqa: E731
+        async with table(redis_server, tmp_path, "expiry", in_force) as a:
+            soon, later = ((datetime.now(UTC) + timedelta(hours=h)).isoformat() for h in (1, 3))
+            await put(a, "e1", expires_at=soon)
+            await put(a, "e2", expires_at=later)
+            await put(a, "e3")
+            await until(lambda: a.version == 3)
+            assert a._store is not None
+            await a._store.run("SET", a._store.key("store_id"), "another")
+            await until(lambda: a.foreign)
+            assert enforced[-1] == ["e1", "e2", "e3"]
+            now = clock.now()
+            clock.use(lambda: now + 2 * 3600)
+            await until(lambda: enforced[-1] == ["e2", "e3"])
+            redis_server.kill()
+            clock.use(lambda: now + 4 * 3600)
+            await until(lambda: enforced[-1] == ["e3"])
+            assert [r["id"] for r in a.rows()] == ["e3"]
+
+    asyncio.run(run())
+
+
 def test_an_older_or_another_server_empties_nothing(server: RedisServer, tmp_path: Path) -> None:
     async def run() -> None:
         async with table(server, tmp_path, "foreign") as a:
@@ -179,6 +257,11 @@ def test_a_store_that_may_evict_takes_no_writes(server: RedisServer, tmp_path: P
             await until(lambda: store.problem is not None)
             with pytest.raises(StoreError, match="noeviction"):
                 await put(entries, "e1")
+            # Once it is repaired, it takes them again by itself.
+            await store.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            await until(lambda: store.problem is None)
+            await put(entries, "e1")
+            await until(lambda: entries.version == 1)
             await entries.stop()
         finally:
             await store.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
