@@ -68,9 +68,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write what waits. Runs in a thread; failures are counted, never raised."""
-        lines = []
-        while self._waiting:
-            lines.append(self._waiting.popleft())
+        lines = list(self._waiting)
         day = clock.stamp()[:10]
         try:
             if lines:
@@ -83,6 +81,9 @@ class Journal:
         except OSError as e:
             metrics.JOURNAL_DROPPED.inc(len(lines))
             log.error("journal cannot be written", extra={"error": type(e).__name__, "dropped": len(lines)})
+        # Only now: `find` looks at what waits first, so that a record is always in one place or the other.
+        for _ in lines:
+            self._waiting.popleft()
 
     def _sweep(self) -> None:
         oldest = (datetime.fromtimestamp(clock.now(), UTC) - timedelta(days=KEEP_DAYS)).strftime("%Y-%m-%d")

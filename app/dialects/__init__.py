@@ -32,13 +32,15 @@ class Key(str):
 
 class Delta(NamedTuple):
     """A text inside an answer or an event. `channel` names it within its choice and is the same streamed and plain;
-    `whole`: it never continues in a later event."""
+    `whole`: it never continues in a later event. `call`: (the channel's first steps, id) of the tool call it is part
+    of, where the event names one."""
 
     choice: int
     channel: Path
     path: Path
     text: str
     whole: bool = False
+    call: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Dialect(Protocol):
         """Raises RequestError naming the field."""
         ...
 
-    def texts(self, body: dict[str, Any], choices: int) -> list[Delta]:
+    def texts(self, body: dict[str, Any], prompt: Prompt) -> list[Delta]:
         """Every text of a plain answer (or of one event), fields nobody vouches for dropped. Raises UpstreamError."""
         ...
 

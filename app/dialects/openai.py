@@ -76,7 +76,10 @@ _KNOWN = _STRUCTURE | frozenset(
 )
 """Names of fields that need no look; any other is a text that the model may read."""
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}\Z")
-_DATA_URL = re.compile(r"data:[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII)
+_BINARY_URL = re.compile(
+    r"data:(?:image|audio|video|application/(?:pdf|octet-stream))[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII
+)
+_ENCODED_URL = re.compile(r"data:[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII | re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*\Z", re.ASCII)
 
 TOP = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
@@ -143,9 +146,18 @@ def leaves(value: Any, path: Path, origin: Origin, age: int) -> Iterator[Slot]:
 
 
 def _binary(value: str, path: Path) -> bool:
-    """Bytes of an image, a sound or a file: nothing in them is text that could be read here."""
+    """Bytes of an image, a sound or a file: nothing in them is text that could be read here. Raises RequestError for
+    text that is wrapped as if it were."""
     if path[-1] in ("url", "image_url", "file_data", "b64_json"):
-        return bool(_DATA_URL.match(value))
+        if _BINARY_URL.match(value):
+            return True
+        if _ENCODED_URL.match(value):
+            name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)[1:]
+            raise RequestError(
+                f"'{name}' wraps what is no image, sound or PDF in base64; send text as text",
+                code="unsupported_value",
+                param=name,
+            )
     return path[-2:] == ("input_audio", "data") and bool(_BASE64.match(value))
 
 
@@ -165,10 +177,17 @@ def choice_index(choice: Any, choices: int) -> int:
     return index
 
 
-def clean_top(body: dict[str, Any], dialect: str) -> list[Any]:
-    """Drop top-level fields that no rule lets through; return the choices. Raises UpstreamError."""
-    for name in [n for n in body if n not in TOP]:
-        if not isinstance(body[name], (int, float, bool, type(None))):
+def clean_top(body: dict[str, Any], dialect: str, model: str) -> list[Any]:
+    """Drop top-level fields that no rule lets through; return the choices. `model`: the name the client asked for, for
+    one that is no plain word. Raises UpstreamError."""
+    if not _plain(body.get("model")):
+        body["model"] = model
+    if "usage" in body:
+        body["usage"] = _counts(body["usage"])
+    for name in [
+        n for n in body if n not in TOP or (isinstance(body[n], str) and n != "model" and not _plain(body[n]))
+    ]:
+        if isinstance(body[name], (str, dict, list)) or not _plain(name):
             del body[name]
             metrics.DROPPED_FIELDS.labels(dialect).inc()
     choices = body.get("choices")
@@ -180,10 +199,24 @@ def clean_top(body: dict[str, Any], dialect: str) -> list[Any]:
 
 
 def clean_choice(choice: dict[str, Any], keep: frozenset[str], dialect: str) -> None:
+    if not _plain(choice.get("finish_reason")):
+        choice["finish_reason"] = "stop"
     for name in [n for n in choice if n not in keep]:
-        if not isinstance(choice[name], (int, float, bool, type(None))):
+        if isinstance(choice[name], (str, dict, list)) or not _plain(name):
             del choice[name]
             metrics.DROPPED_FIELDS.labels(dialect).inc()
+
+
+def _plain(value: Any) -> bool:
+    """Absent, or a word that carries no text of a model."""
+    return value is None or (isinstance(value, str) and bool(_PLAIN_WORD.match(value)))
+
+
+def _counts(value: Any) -> Any:
+    """Only numbers under plain names."""
+    if isinstance(value, dict):
+        return {k: _counts(v) for k, v in value.items() if _plain(k) and isinstance(v, (dict, int, float, type(None)))}
+    return value if isinstance(value, (int, float, type(None))) else None
 
 
 def finished(event: dict[str, Any]) -> list[int]:
@@ -211,14 +244,28 @@ def asked(value: Any) -> bool:
 
 
 def tokens(body: dict[str, Any]) -> list[tuple[int, str]]:
-    """Per choice with log probabilities: its tokens run together, then every token and alternative on a line of its own."""
+    """Per choice with log probabilities: its tokens run together, once as texts and once from their bytes, then every
+    token and alternative on a line of its own."""
     found = []
     for choice in body["choices"]:
         if given := choice.get("logprobs"):
-            texts = list(_strings(given))
-            spoken = given.get("tokens") or given.get("content") or () if isinstance(given, dict) else ()
-            run = "".join(str(t.get("token") if isinstance(t, dict) else t) for t in spoken)
-            found.append((_index(choice), "\n".join([run, *texts])))
+            lists = [v for v in given.values() if isinstance(v, list)] if isinstance(given, dict) else []
+            runs = []
+            for spoken in lists:
+                runs.append(
+                    "".join(
+                        str(t.get("token")) if isinstance(t, dict) else t for t in spoken if isinstance(t, (dict, str))
+                    )
+                )
+                raw = [
+                    b
+                    for t in spoken
+                    if isinstance(t, dict)
+                    for b in t.get("bytes") or ()
+                    if type(b) is int and 0 <= b < 256
+                ]
+                runs.append(bytes(raw).decode("utf-8", "replace"))
+            found.append((_index(choice), "\n".join([*runs, *_strings(given)])))
     return found
 
 
@@ -262,13 +309,15 @@ def like(event: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in event.items() if k not in ("choices", "usage")}
 
 
-def texts_below(value: Any, path: Path, channel: Path, choice: int, skip: frozenset[str]) -> Iterator[Delta]:
+def texts_below(
+    value: Any, path: Path, channel: Path, choice: int, skip: frozenset[str], call: tuple[Path, str] | None = None
+) -> Iterator[Delta]:
     """Every string below `value`, as channels of `choice`. A list's element is known by its own `index`, if it has one.
 
     Raises UpstreamError for a field name or a word of the structure that could carry text past the screen.
     """
     if isinstance(value, str):
-        yield Delta(choice, channel, path, value)
+        yield Delta(choice, channel, path, value, call=call)
     elif isinstance(value, dict):
         for key, inner in value.items():
             if not _PLAIN_WORD.match(key):
@@ -279,13 +328,16 @@ def texts_below(value: Any, path: Path, channel: Path, choice: int, skip: frozen
                 continue
             if key == "name" and isinstance(inner, str):
                 # Clients read a name at once. Where arguments stand beside it, nothing of it is still to come.
-                yield Delta(choice, (*channel, key), (*path, key), inner, whole="arguments" in value)
+                yield Delta(choice, (*channel, key), (*path, key), inner, "arguments" in value, call)
             else:
-                yield from texts_below(inner, (*path, key), (*channel, key), choice, skip)
+                yield from texts_below(inner, (*path, key), (*channel, key), choice, skip, call)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             own = inner.get("index") if isinstance(inner, dict) else None
             own = i if own is None else own
             if type(own) is not int:
                 raise UpstreamError("the model sent an index that is no number", code="upstream_protocol_error")
-            yield from texts_below(inner, (*path, i), (*channel, own), choice, skip)
+            here = (*channel, own)
+            id = inner.get("id") if isinstance(inner, dict) else None
+            named = (here, id) if isinstance(id, str) and id else call
+            yield from texts_below(inner, (*path, i), here, choice, skip, named)

@@ -75,10 +75,10 @@ class Chat:
         others = openai.leaves(message, ("messages", i), _ORIGIN[role], age)
         return spoken + [slot for slot in others if slot.path not in paths]
 
-    def texts(self, body: dict[str, Any], choices: int) -> list[Delta]:
+    def texts(self, body: dict[str, Any], prompt: Prompt) -> list[Delta]:
         found: list[Delta] = []
-        for i, choice in enumerate(openai.clean_top(body, self.name)):
-            index = openai.choice_index(choice, choices)
+        for i, choice in enumerate(openai.clean_top(body, self.name, prompt.model)):
+            index = openai.choice_index(choice, prompt.choices)
             openai.clean_choice(choice, _CHOICE, self.name)
             for name in ("delta", "message"):
                 part = choice.get(name)

@@ -48,10 +48,10 @@ class Completions:
             )
         return Prompt(body, slots, body["model"], stream, choices, asked)
 
-    def texts(self, body: dict[str, Any], choices: int) -> list[Delta]:
+    def texts(self, body: dict[str, Any], prompt: Prompt) -> list[Delta]:
         found = []
-        for i, choice in enumerate(openai.clean_top(body, self.name)):
-            index = openai.choice_index(choice, choices)
+        for i, choice in enumerate(openai.clean_top(body, self.name, prompt.model)):
+            index = openai.choice_index(choice, prompt.choices)
             openai.clean_choice(choice, _CHOICE, self.name)
             text = choice.get("text")
             if text is not None:

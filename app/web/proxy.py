@@ -197,7 +197,7 @@ class Proxy:
             raise UpstreamError("the model's answer is not an object", code="upstream_protocol_error")
         if body.get("error"):
             raise UpstreamError("the model reported an error", code="upstream_error")
-        texts = self._dialect.texts(body, prompt.choices)
+        texts = self._dialect.texts(body, prompt)
         slots = [Slot(t.path, t.text, "assistant") for t in texts]
         judged = await self._moderator.judge(slots, x.scope, x.policy)
         x.answer = judged.verdict
@@ -222,7 +222,7 @@ class Proxy:
             x.released = 0
             await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x)
             return
-        for delta in self._dialect.texts(body, prompt.choices):
+        for delta in self._dialect.texts(body, prompt):
             if delta.channel == VISIBLE:
                 x.deliver(delta.choice, _text_at(body, delta.path))
         x.seal(body, x.answer.action)

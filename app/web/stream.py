@@ -25,6 +25,9 @@ class Stream:
     def __init__(self, moderator: Moderator, dialect: Dialect, x: Exchange, prompt: Prompt) -> None:
         self._moderator, self._dialect, self._x, self._prompt = moderator, dialect, x, prompt
         self._channels: dict[_Key, tuple[Channel, Delta]] = {}
+        self._past: list[Channel] = []
+        """Channels of tool calls that another call took the place of."""
+        self._calls: dict[_Key, str] = {}
         self._begun: set[int] = set()
         self._done: set[int] = set()
         """Choices that have ended; those that we stopped are in `_stopped` too."""
@@ -52,7 +55,7 @@ class Stream:
                 self._marker = self.over = True
                 out += self._finish_rest()
                 break
-            if event.data:
+            if event.data.strip():
                 out += self._screen(_parsed(event.data))
             if self.over:
                 break
@@ -77,13 +80,16 @@ class Stream:
     def account(self) -> None:
         """Hand the counts to the exchange, however the stream ended."""
         self._conclude()
-        channels = [c for c, _ in self._channels.values()]
+        channels = self._texts()
         self._x.screened = sum(c.screened for c in channels)
         self._x.released = sum(c.released for c in channels)
         self._x.held_max = max((c.held_max for c in channels), default=0)
 
     def _conclude(self) -> None:
-        self._x.answer = conclude([c for c, _ in self._channels.values()], self._x.policy, self._x.scope)
+        self._x.answer = conclude(self._texts(), self._x.policy, self._x.scope)
+
+    def _texts(self) -> list[Channel]:
+        return [*self._past, *(c for c, _ in self._channels.values())]
 
     def _write(self, body: dict[str, Any]) -> bytes:
         body["id"] = self._x.decision
@@ -95,7 +101,7 @@ class Stream:
         """The events that the client gets for one event of the model."""
         if self._done:
             self._dialect.without(body, self._done)
-        deltas = self._dialect.texts(body, self._prompt.choices)
+        deltas = self._dialect.texts(body, self._prompt)
         self._dialect.without_tokens(body)
         self._last = body
         before: list[dict[str, Any]] = []
@@ -106,13 +112,12 @@ class Stream:
             if delta.choice in self._done:
                 put(body, delta.path, "")  # stopped by an earlier text of this very event
                 continue
-            name = self._channels.get((delta.choice, (*delta.channel[:-1], "name")))
-            if name is not None and name[1].channel != delta.channel:
-                before += self._tail(body, name, {})  # a name is over when what it names goes on
-                if (action := name[0].stopped) is not None:
-                    put(body, delta.path, "")
-                    after += self._stop(body, delta.choice, action)
-                    continue
+            tails, action = self._over(body, delta)
+            before += tails
+            if action is not None:
+                put(body, delta.path, "")
+                after += self._stop(body, delta.choice, action)
+                continue
             text = self._push(delta)
             put(body, delta.path, text)
             shown[delta.choice, delta.channel] = delta, text
@@ -126,6 +131,28 @@ class Stream:
         emptied = bool(deltas) and not any(text for _, text in shown.values())
         silent = not (body["choices"] or body.get("usage")) or (emptied and self._dialect.silent(body))
         return before + ([] if silent else [body]) + after
+
+    def _over(self, body: dict[str, Any], delta: Delta) -> tuple[list[dict[str, Any]], Action | None]:
+        """What `delta` shows to be at its end: a name, when what it names goes on; a whole call, when another takes
+        its index. The rest of its texts, and how one of them was stopped."""
+        over = []
+        name = self._channels.get((delta.choice, (*delta.channel[:-1], "name")))
+        if name is not None and name[1].channel != delta.channel:
+            over.append(name)
+        if delta.call is not None:
+            place, id = delta.call
+            before = self._calls.setdefault((delta.choice, place), id)
+            if before != id:
+                self._calls[delta.choice, place] = id
+                for key in [k for k in self._channels if k[0] == delta.choice and k[1][: len(place)] == place]:
+                    over.append(self._channels.pop(key))
+                    self._past.append(over[-1][0])
+        tails: list[dict[str, Any]] = []
+        for held in over:
+            tails += self._tail(body, held, {})
+            if held[0].stopped is not None:
+                return tails, held[0].stopped
+        return tails, None
 
     def _push(self, delta: Delta) -> str:
         key = (delta.choice, delta.channel)

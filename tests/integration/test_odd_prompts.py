@@ -264,3 +264,13 @@ def test_a_decision_can_be_read_as_soon_as_the_answer_is_there(gateway: Running,
         where = f"/sluice/v1/decisions/{sluice['decision']}"
         got = gateway.http.get(where, headers={"authorization": f"Bearer {sluice['receipt']}"})
         assert got.status_code == 200 and got.json()["action"] == action
+
+
+def test_text_wrapped_in_base64_is_refused_with_its_field(gateway: Running, model: Model) -> None:
+    wrapped = base64.b64encode(WORD.encode()).decode()
+    for kind in ("text/plain", "application/json", "text/html;charset=utf-8", ""):
+        part = {"type": "file", "file": {"file_data": f"data:{kind};base64,{wrapped}"}}
+        error = gateway.chat({"role": "user", "content": [part]}).json()["error"]
+        assert error["param"] == "messages[0].content[0].file.file_data"
+        assert "send text as text" in error["message"]
+    assert not model.script.asked

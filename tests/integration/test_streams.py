@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.conftest import WORD, Model, Running, chunk, events, said
+from tests.conftest import WORD, Model, Running, chunk, events, said, wait_for
 from tests.texts import MAIL, PHONE, answer, cut
 
 
@@ -89,6 +89,7 @@ def test_arguments_of_tool_calls_come_out_equal_and_are_screened(gateway: Runnin
 def test_five_hundred_random_answers_get_the_same_verdict_streamed_and_plain(gateway: Running, model: Model) -> None:
     dice = random.Random(20261124)
     stopped = 0
+    pairs: list[tuple[str, str]] = []
     for n in range(500):
         text = answer(dice)
         model.script.chat(text)
@@ -96,6 +97,7 @@ def test_five_hundred_random_answers_get_the_same_verdict_streamed_and_plain(gat
         plain = gateway.chat("说吧").json()
         raw = gateway.chat("说吧", stream=True).content
         streamed = next(e["sluice"] for e in reversed(events(raw)) if e != "[DONE]" and "sluice" in e)
+        pairs.append((plain["sluice"]["decision"], streamed["decision"]))
         message = plain["choices"][0]["message"]["content"]
         assert streamed["action"] == plain["sluice"]["action"], n
         if plain["sluice"]["action"] in ("pass", "flag", "mask"):
@@ -103,10 +105,10 @@ def test_five_hundred_random_answers_get_the_same_verdict_streamed_and_plain(gat
             assert len(message) == len(text), n
         else:
             stopped += 1
-    records = [r["answer"] for r in gateway.journal()]
-    assert len(records) == 1000
-    for plain_record, stream_record in zip(records[::2], records[1::2], strict=True):
-        assert plain_record == stream_record
+    wait_for(lambda: len(gateway.journal()) == 1000, 5)
+    records = {r["decision"]: r["answer"] for r in gateway.journal()}
+    for one, other in pairs:
+        assert records[one] == records[other]
     assert 100 < stopped < 400
 
 
