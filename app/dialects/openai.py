@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 from app import clock, metrics
@@ -184,9 +185,7 @@ def clean_top(body: dict[str, Any], dialect: str, model: str) -> list[Any]:
         body["model"] = model
     if "usage" in body:
         body["usage"] = _counts(body["usage"])
-    for name in [
-        n for n in body if n not in TOP or (isinstance(body[n], str) and n != "model" and not _plain(body[n]))
-    ]:
+    for name in [n for n, v in body.items() if n not in TOP or (n != "model" and isinstance(v, str) and not _plain(v))]:
         if isinstance(body[name], (str, dict, list)) or not _plain(name):
             del body[name]
             metrics.DROPPED_FIELDS.labels(dialect).inc()
@@ -209,7 +208,13 @@ def clean_choice(choice: dict[str, Any], keep: frozenset[str], dialect: str) -> 
 
 def _plain(value: Any) -> bool:
     """Absent, or a word that carries no text of a model."""
-    return value is None or (isinstance(value, str) and bool(_PLAIN_WORD.match(value)))
+    return value is None or (isinstance(value, str) and _plain_word(value))
+
+
+@lru_cache(4096)
+def _plain_word(value: str) -> bool:
+    # The same few words stand in every event of a stream.
+    return bool(_PLAIN_WORD.match(value))
 
 
 def _counts(value: Any) -> Any:
@@ -320,11 +325,11 @@ def texts_below(
         yield Delta(choice, channel, path, value, call=call)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if not _PLAIN_WORD.match(key):
+            if not _plain_word(key):
                 raise UpstreamError(
                     "the model sent a field whose name is no plain word", code="upstream_protocol_error"
                 )
-            if key in skip and isinstance(inner, str) and _PLAIN_WORD.match(inner):
+            if key in skip and isinstance(inner, str) and _plain_word(inner):
                 continue
             if key == "name" and isinstance(inner, str):
                 # Clients read a name at once. Where arguments stand beside it, nothing of it is still to come.

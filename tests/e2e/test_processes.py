@@ -17,7 +17,8 @@ from tests.conftest import Model, Whole, chunk, said, wait_for, whole_gateway
 
 def _workers(whole: Whole) -> list[psutil.Process]:
     children = psutil.Process(whole.process.pid).children()
-    return [c for c in children if "app.server" in c.cmdline()]
+    # One that has just been killed is a zombie for a moment and has no command line.
+    return [c for c in children if c.status() != psutil.STATUS_ZOMBIE and "app.server" in c.cmdline()]
 
 
 def _stores(whole: Whole) -> list[psutil.Process]:
@@ -122,12 +123,8 @@ def test_metrics_are_of_all_workers(model: Model, tmp_path: Path) -> None:
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "SLUICE_SECRET_KEY"),
         ({"ADMIN_HOST": "0.0.0.0", "ADMIN_TOKEN": "short"}, "SLUICE_ADMIN_TOKEN"),
         ({"SECRET_KEY": "short"}, "at least 32 bytes"),
-        ({"UPSTREAM_URL": "http://127.0.0.1:9"}, "end in /v1"),
         ({"NO_SUCH": "1"}, "SLUICE_NO_SUCH"),
-        ({"PORT": "http"}, "SLUICE_PORT"),
         ({"POLICY": "/nonexistent.yaml"}, "SLUICE_POLICY"),
-        ({"LEXICONS": "/nonexistent"}, "SLUICE_LEXICONS"),
-        ({"APPS": "/nonexistent"}, "SLUICE_APPS"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )

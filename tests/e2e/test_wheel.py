@@ -20,10 +20,11 @@ def _installed(folder: Path) -> Path:
         timeout=120,
     )
     wheel = next(folder.glob("sluice_gateway-*.whl"))
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
     subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt"), str(wheel)],
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--disable-pip-version-check", "--no-compile",
+         "-c", str(ROOT / "constraints.txt"), str(wheel)],
         check=True, timeout=300,
     )  # fmt: skip
     return folder / "venv" / "bin" / "sluice"
@@ -48,5 +49,7 @@ def test_a_wheel_in_an_empty_environment_blocks(tmp_path: Path) -> None:
     assert [(a["id"], a["action"]) for a in answers] == [(1, "block"), (2, "pass"), (3, "mask")]
     assert answers[0]["delivered"] == ""
     assert list(empty.iterdir()) == [], "check writes nothing"
-    listed = subprocess.run([sluice.parent / "python", "-m", "pip", "list"], capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(sluice.parent / "python"), "list"], capture_output=True, text=True
+    ).stdout
     assert "torch" not in listed

@@ -86,9 +86,9 @@ CLEAN = [
 
 
 @pytest.mark.parametrize(("before", "after"), AROUND)
-@pytest.mark.parametrize(("rule", "text"), HITS)
-def test_what_is_personal_information_is_found_whole(rule: str, text: str, before: str, after: str) -> None:
-    assert (rule, fold(text)) in found(before + text + after)
+def test_what_is_personal_information_is_found_whole(before: str, after: str) -> None:
+    for rule, text in HITS:
+        assert (rule, fold(text)) in found(before + text + after), (rule, text)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_other_forms_of_digits_and_signs_hide_nothing(text: str, rule: str) -> N
 
 
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("他说 ", "，对吗？"), ("(", ")")])
-@pytest.mark.parametrize("text", CLEAN)
-def test_what_only_looks_like_it_is_left_alone(text: str, before: str, after: str) -> None:
-    assert found(before + text + after) == set()
+def test_what_only_looks_like_it_is_left_alone(before: str, after: str) -> None:
+    for text in CLEAN:
+        assert found(before + text + after) == set(), text
 
 
 def test_two_things_in_one_text_are_both_found_and_nothing_between() -> None:
