@@ -51,6 +51,7 @@ class Channel:
         self._size = 0
         self._folded_size = 0
         self._asleep: dict[str, tuple[int, int]] = {}  # detector -> (its hold, the length at which to ask it again)
+        self._known: dict[str, int] = {}  # detector -> its hold: it need not look before it again
         self._half = ""  # the first half of a surrogate pair that a model cut in two
         self._closed = False
         self._pool: dict[Candidate, None] = {}
@@ -70,6 +71,11 @@ class Channel:
     def released(self) -> int:
         """Original characters let go."""
         return self._out
+
+    @property
+    def holding(self) -> bool:
+        """Some text is not yet let go."""
+        return bool(self._held or self._half)
 
     def push(self, text: str) -> str:
         """Take a delta; return what may go out now, masks applied. After a stop or the end it is always ''."""
@@ -123,7 +129,8 @@ class Channel:
                 hold = min(hold, asleep[0])
                 continue
             try:
-                scan = detector.scan(self._window, self._since - self._base, final, self._scope)
+                since = max(self._since, self._known.get(detector.name, 0))
+                scan = detector.scan(self._window, since - self._base, final, self._scope)
             except Exception as e:
                 # The type alone: a message could hold the text.
                 log.error("detector failed", extra={"detector": detector.name, "error": type(e).__name__})
@@ -132,6 +139,7 @@ class Channel:
                     return ""
                 continue
             hold = min(hold, scan.hold + self._base)
+            self._known[detector.name] = scan.hold + self._base
             if scan.wake:
                 self._asleep[detector.name] = scan.hold + self._base, scan.wake + self._base
             for c in scan.candidates:
@@ -232,8 +240,9 @@ class Channel:
             self._window = self._window[cut:]
             self._base += cut
         keep = self._since
-        while len(self._pieces) > 1 and self._pieces[1].folded <= keep:
-            del self._pieces[0]
+        past = bisect_right(self._pieces, keep, key=lambda p: p.folded) - 1
+        if past > 0:
+            del self._pieces[:past]
 
 
 def _moved(c: Candidate, by: int) -> Candidate:

@@ -77,12 +77,15 @@ _KNOWN = _STRUCTURE | frozenset(
 )
 """Names of fields that need no look; any other is a text that the model may read."""
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}\Z")
+_BYTES = r"(?:(?:[A-Za-z0-9+/]{4})++(?:\r?\n)?)*+(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?(?:\r?\n)?\Z"
 _BINARY_URL = re.compile(
-    r"data:(?:image|audio|video|application/(?:pdf|octet-stream))[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII
+    rf"data:(?:image|audio|video|application/(?:pdf|octet-stream))[a-z0-9.+/;=-]*;base64,{_BYTES}", re.ASCII
 )
 _ENCODED_URL = re.compile(r"data:[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII | re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*\Z", re.ASCII)
+_BASE64 = re.compile(_BYTES, re.ASCII)
 
+_SHAPED = frozenset({"model", "usage", "choices"})
+_NUMBER = (int, float)
 TOP = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 """Fields of an answer that are forwarded; of others numbers and booleans only."""
 
@@ -165,6 +168,8 @@ def _binary(value: str, path: Path) -> bool:
 def rest(body: dict[str, Any], screened: str) -> Iterator[Slot]:
     """Slots of every other field of the request (tools, stop strings, metadata, vendor fields)."""
     for name, value in body.items():
+        if name not in _KNOWN and name != screened:
+            yield Slot((Key(name),), name, "user", 0)
         if name != screened and isinstance(value, (str, dict, list)):
             yield from leaves(value, (name,), "user", 0)
 
@@ -185,7 +190,11 @@ def clean_top(body: dict[str, Any], dialect: str, model: str) -> list[Any]:
         body["model"] = model
     if "usage" in body:
         body["usage"] = _counts(body["usage"])
-    for name in [n for n, v in body.items() if n not in TOP or (n != "model" and isinstance(v, str) and not _plain(v))]:
+    for name in [
+        n
+        for n, v in body.items()
+        if n not in TOP or (n not in _SHAPED and not isinstance(v, _NUMBER) and not _plain(v))
+    ]:
         if isinstance(body[name], (str, dict, list)) or not _plain(name):
             del body[name]
             metrics.DROPPED_FIELDS.labels(dialect).inc()
@@ -199,7 +208,7 @@ def clean_top(body: dict[str, Any], dialect: str, model: str) -> list[Any]:
 
 def clean_choice(choice: dict[str, Any], keep: frozenset[str], dialect: str) -> None:
     if not _plain(choice.get("finish_reason")):
-        choice["finish_reason"] = "stop"
+        choice["finish_reason"] = "stop" if choice["finish_reason"] else None
     for name in [n for n in choice if n not in keep]:
         if isinstance(choice[name], (str, dict, list)) or not _plain(name):
             del choice[name]
@@ -208,7 +217,7 @@ def clean_choice(choice: dict[str, Any], keep: frozenset[str], dialect: str) -> 
 
 def _plain(value: Any) -> bool:
     """Absent, or a word that carries no text of a model."""
-    return value is None or (isinstance(value, str) and _plain_word(value))
+    return value is None or (isinstance(value, str) and len(value) <= 128 and _plain_word(value))
 
 
 @lru_cache(4096)
@@ -236,7 +245,12 @@ def unfinish(event: dict[str, Any], choice: int) -> None:
 
 
 def without(event: dict[str, Any], choices: Collection[int]) -> None:
-    event["choices"] = [c for c in event.get("choices") or () if not isinstance(c, dict) or _index(c) not in choices]
+    if isinstance(event.get("choices"), list):
+        event["choices"] = [
+            c
+            for c in event["choices"]
+            if not isinstance(c, dict) or type(_index(c)) is not int or _index(c) not in choices
+        ]
 
 
 def _index(choice: dict[str, Any]) -> Any:
@@ -266,7 +280,7 @@ def tokens(body: dict[str, Any]) -> list[tuple[int, str]]:
                     b
                     for t in spoken
                     if isinstance(t, dict)
-                    for b in t.get("bytes") or ()
+                    for b in (t["bytes"] if isinstance(t.get("bytes"), list) else ())
                     if type(b) is int and 0 <= b < 256
                 ]
                 runs.append(bytes(raw).decode("utf-8", "replace"))
@@ -325,11 +339,11 @@ def texts_below(
         yield Delta(choice, channel, path, value, call=call)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if not _plain_word(key):
+            if not _plain(key):
                 raise UpstreamError(
                     "the model sent a field whose name is no plain word", code="upstream_protocol_error"
                 )
-            if key in skip and isinstance(inner, str) and _plain_word(inner):
+            if key in skip and isinstance(inner, str) and _plain(inner):
                 continue
             if key == "name" and isinstance(inner, str):
                 # Clients read a name at once. Where arguments stand beside it, nothing of it is still to come.
@@ -344,5 +358,9 @@ def texts_below(
                 raise UpstreamError("the model sent an index that is no number", code="upstream_protocol_error")
             here = (*channel, own)
             id = inner.get("id") if isinstance(inner, dict) else None
-            named = (here, id) if isinstance(id, str) and id else call
+            made = inner.get("function") if isinstance(inner, dict) else None
+            # A new call says its name; an id alone may stand in every chunk of one call.
+            named = call
+            if isinstance(id, str) and id and isinstance(made, dict) and made.get("name"):
+                named = (here, id)
             yield from texts_below(inner, (*path, i), here, choice, skip, named)

@@ -141,7 +141,7 @@ class Proxy:
                     raise RequestError(
                         "a field name holds what policy masks; rename it",
                         code="content_filter",
-                        param=str(slot.path[0]),
+                        param=None if isinstance(slot.path[0], Key) else str(slot.path[0]),
                     )
                 put(prompt.body, slot.path, text)
         if fresh:

@@ -112,7 +112,7 @@ class Stream:
             if delta.choice in self._done:
                 put(body, delta.path, "")  # stopped by an earlier text of this very event
                 continue
-            tails, action = self._over(body, delta)
+            tails, action = self._over(body, delta, shown)
             before += tails
             if action is not None:
                 put(body, delta.path, "")
@@ -132,9 +132,12 @@ class Stream:
         silent = not (body["choices"] or body.get("usage")) or (emptied and self._dialect.silent(body))
         return before + ([] if silent else [body]) + after
 
-    def _over(self, body: dict[str, Any], delta: Delta) -> tuple[list[dict[str, Any]], Action | None]:
-        """What `delta` shows to be at its end: a name, when what it names goes on; a whole call, when another takes
-        its index. The rest of its texts, and how one of them was stopped."""
+    def _over(
+        self, body: dict[str, Any], delta: Delta, shown: dict[_Key, tuple[Delta, str]]
+    ) -> tuple[list[dict[str, Any]], Action | None]:
+        """What `delta` shows to be at its end: a name, when what it names goes on; a call, when another takes its
+        index, unless some of its text is still held (a client may join the two). The rest of what ended, and how one
+        of it was stopped."""
         over = []
         name = self._channels.get((delta.choice, (*delta.channel[:-1], "name")))
         if name is not None and name[1].channel != delta.channel:
@@ -144,12 +147,14 @@ class Stream:
             before = self._calls.setdefault((delta.choice, place), id)
             if before != id:
                 self._calls[delta.choice, place] = id
-                for key in [k for k in self._channels if k[0] == delta.choice and k[1][: len(place)] == place]:
-                    over.append(self._channels.pop(key))
-                    self._past.append(over[-1][0])
+                for key, held in list(self._channels.items()):
+                    ended = key[1][-1] == "name" or not held[0].holding
+                    if key[0] == delta.choice and key[1][: len(place)] == place and ended:
+                        over.append(self._channels.pop(key))
+                        self._past.append(held[0])
         tails: list[dict[str, Any]] = []
         for held in over:
-            tails += self._tail(body, held, {})
+            tails += self._tail(body, held, shown)
             if held[0].stopped is not None:
                 return tails, held[0].stopped
         return tails, None
