@@ -72,6 +72,27 @@ _KNOWN = _STRUCTURE | frozenset(
             "filename",
             "file_id",
         ),
+        *(
+            "stream",
+            "n",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "max_completion_tokens",
+            "seed",
+            "logprobs",
+            "top_logprobs",
+        ),
+        *(
+            "presence_penalty",
+            "frequency_penalty",
+            "logit_bias",
+            "parallel_tool_calls",
+            "echo",
+            "best_of",
+            "suffix",
+            "prompt",
+        ),
         *("stream_options", "include_usage", "response_format", "json_schema", "schema", "stop", "metadata", "refusal"),
     }
 )

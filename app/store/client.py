@@ -1,4 +1,5 @@
-"""The door to Redis. Law: the only importer of redis; short time-outs, no hidden retries (they write twice), every error a StoreError.
+"""The door to Redis. Law: the only importer of redis; short time-outs, every error a StoreError. What is sent is idempotent, so a
+connection that a restart has left behind is replaced and the call sent once more; nothing else is retried.
 
 All keys begin `{sluice:<deployment>}:`, one hash tag, so that a managed Cluster works.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from importlib.resources import files
 from typing import Any
 
@@ -68,6 +69,13 @@ class Store:
         self.up = up
         metrics.STORE_UP.set(1 if up else 0)
 
+    async def _twice(self, send: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await send()
+        except redis.ConnectionError:
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            return await send()
+
     async def call(self, script: str, keys: list[str], args: list[str | int]) -> Any:
         """Run scripts/<script>.lua atomically. Raises StoreError; after it the outcome is unknown, and the same
         idempotency key gives the first result."""
@@ -76,7 +84,7 @@ class Store:
                 (files("app") / "store" / "scripts" / f"{script}.lua").read_text()
             )
         try:
-            result = await self._scripts[script](keys=[self.key(k) for k in keys], args=args)
+            result = await self._twice(lambda: self._scripts[script](keys=[self.key(k) for k in keys], args=args))
         except (RedisError, OSError, TimeoutError) as e:
             self._seen(not isinstance(e, (redis.ConnectionError, redis.TimeoutError, OSError)))
             raise StoreError(
@@ -88,7 +96,7 @@ class Store:
     async def run(self, *command: str | int) -> Any:
         """One command that changes nothing twice. Raises StoreError."""
         try:
-            result = await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            result = await self._twice(lambda: self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as e:
             self._seen(False)
             raise StoreError(f"the store does not answer ({type(e).__name__})") from None
