@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Table:
         self._next_expiry = float("inf")
         self._task: asyncio.Task[None] | None = None
         self._agrees = True
+        self._turn = asyncio.Lock()
         self.version = 0
         self.store_id = ""
         self.foreign = False
@@ -122,6 +123,11 @@ class Table:
 
     async def refresh(self) -> None:
         """Catch up with the store. Raises StoreError."""
+        # One at a time: of two that overlap, the later end could bring back the older version.
+        async with self._turn:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
         if await self._read(self.version):
             return
         agrees = await self._read(0)
@@ -252,6 +258,9 @@ class Table:
             raise StoreError(
                 "the store is not the one these entries came from; an operator must confirm it (docs/operations.md)"
             )
+        # Who wrote reads what was written. It is written in any case: what fails here the follower tries again, and tells.
+        with suppress(Exception):
+            await self.refresh()
         raw = str(result)
         return _parse(json.loads(raw.partition(" ")[2])["id"], raw)
 
