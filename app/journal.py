@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import os
+import threading
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,7 @@ class Journal:
         self._waiting: deque[bytes] = deque()
         self._task: asyncio.Task[None] | None = None
         self._swept = ""
+        self._writing = threading.Lock()  # a flush may still run in its thread when `stop` asks for the last one
         self.counters: dict[str, dict[str, int]] = {}
         """Hour -> name -> count, cumulative within this run: shipping it again changes nothing."""
         self._unshipped: set[str] = set()
@@ -68,6 +70,10 @@ class Journal:
 
     def flush(self) -> None:
         """Write what waits. Runs in a thread; failures are counted, never raised."""
+        with self._writing:
+            self._flush()
+
+    def _flush(self) -> None:
         lines = list(self._waiting)
         day = clock.stamp()[:10]
         try:

@@ -25,6 +25,11 @@ log = logging.getLogger("sluice.store")
 SCHEMA = "1"
 
 
+def _answers(e: Exception) -> bool:
+    """A server that refuses a command (CONFIG on a managed one, say) is up all the same."""
+    return not isinstance(e, (redis.ConnectionError, redis.TimeoutError, OSError))
+
+
 async def ended(*tasks: asyncio.Task[None]) -> None:
     """Cancel tasks that talk to the store until they have ended: asyncio.wait_for, which the client library uses,
     can swallow a cancellation before Python 3.12 (python/cpython#86296)."""
@@ -86,7 +91,7 @@ class Store:
         try:
             result = await self._twice(lambda: self._scripts[script](keys=[self.key(k) for k in keys], args=args))
         except (RedisError, OSError, TimeoutError) as e:
-            self._seen(not isinstance(e, (redis.ConnectionError, redis.TimeoutError, OSError)))
+            self._seen(_answers(e))
             raise StoreError(
                 f"the store did not take the write ({type(e).__name__}); send it again with the same Idempotency-Key"
             ) from None
@@ -98,7 +103,7 @@ class Store:
         try:
             result = await self._twice(lambda: self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as e:
-            self._seen(False)
+            self._seen(_answers(e))
             raise StoreError(f"the store does not answer ({type(e).__name__})") from None
         self._seen(True)
         return result
