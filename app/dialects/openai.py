@@ -57,45 +57,15 @@ _STRUCTURE = frozenset(
         "user",
     ]
 )
-_KNOWN = _STRUCTURE | frozenset(
-    {
-        *("messages", "content", "text", "name", "function", "functions", "function_call", "tools", "tool_calls"),
-        *("arguments", "parameters", "properties", "required", "description", "strict", "enum", "items"),
-        *(
-            "additionalProperties",
-            "image_url",
-            "input_audio",
-            "file",
-            "url",
-            "data",
-            "file_data",
-            "filename",
-            "file_id",
-        ),
-        *(
-            "stream",
-            "n",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "max_completion_tokens",
-            "seed",
-            "logprobs",
-            "top_logprobs",
-        ),
-        *(
-            "presence_penalty",
-            "frequency_penalty",
-            "logit_bias",
-            "parallel_tool_calls",
-            "echo",
-            "best_of",
-            "suffix",
-            "prompt",
-        ),
-        *("stream_options", "include_usage", "response_format", "json_schema", "schema", "stop", "metadata", "refusal"),
-    }
-)
+_KNOWN = _STRUCTURE | frozenset({
+    "messages", "prompt", "suffix", "content", "text", "name", "refusal", "stop", "metadata",
+    "function", "functions", "function_call", "tools", "tool_calls", "arguments", "parameters", "properties",
+    "required", "description", "strict", "enum", "items", "additionalProperties", "schema", "json_schema",
+    "image_url", "input_audio", "file", "url", "data", "file_data", "filename", "file_id",
+    "stream", "stream_options", "include_usage", "response_format", "n", "best_of", "echo", "seed", "logprobs",
+    "top_logprobs", "logit_bias", "temperature", "top_p", "max_tokens", "max_completion_tokens",
+    "presence_penalty", "frequency_penalty", "parallel_tool_calls",
+})  # fmt: skip
 """Names of fields that need no look; any other is a text that the model may read."""
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}\Z")
 _BYTES = r"(?:(?:[A-Za-z0-9+/]{4})++(?:\r?\n)?)*+(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?(?:\r?\n)?\Z"
