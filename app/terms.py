@@ -1,37 +1,54 @@
 """A compiled list of terms: where they occur in folded text, and what of its tail may still become one.
 
-Law: a pure function of the text. `find` returns a hit once nothing that may follow can change it, and a `hold`
-before which every hit is known. Engine: daachorse, charwise; a second automaton over every proper prefix + SENTINEL
-gives the live prefix without any support from the engine (docs/adr/0004).
+Law: a pure function of the text. `find` returns what acts alone, once nothing that may follow can change it, and a `hold`
+before which every hit is known. `read` returns the weaker views' findings, which only ever flag, and holds nothing back.
+Views nominate, align.py confirms. Engine: daachorse, charwise; a second automaton over every proper prefix + SENTINEL
+gives the live prefix without any support from the engine (docs/adr/0004, 0011).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import base64
+import binascii
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
 
-from app import words
-from app.text import SENTINEL, is_han, is_word
+from app import views, words
+from app.align import GAP, RIGHT, Aligned, Open, align, pair, reversed_term, split_term, weak
+from app.text import SENTINEL, fold, is_han, is_word
 
 CONTEXT = 32
-"""Folded characters of settled text that `find` may look back at: allow phrases start no further left."""
+"""Folded characters of settled text that may be looked back at: allow phrases start no further left."""
+REACH = 160
+"""Folded characters that a match of a weaker view spans at most."""
+_TOKEN = 1024
+"""Characters of base64 or hexadecimal digits at most; longer runs are data."""
+PAIRS = 20_000
+"""Terms of two Han characters up to which each is also looked for with one of them replaced: a list with more of them
+would have every second pair of ordinary text for a candidate."""
 
-_SEGMENT = 3
-"""Terms of at most this many Han characters are confirmed by word boundaries; longer ones do not collide by chance
-(measured on ordinary text: none in a million characters), and confirming them would let a suffix hide them."""
-_LEFT, _RIGHT = 8, 4
-"""Folded characters around a candidate that the segmenter sees: a fixed window, so the verdict is a function of the text."""
+_PLAIN: frozenset[str] = frozenset()
+_SOUND, _SHAPE, _PAIR, _REVERSED, _ROT13, _SPLIT = range(6)
+
+_SYLLABLE = r"(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?(?:i?ang?|iao?|i?ong|u?ai|u?ang?|u[eio]|uo|u?n|ui|iu|ie|i?ng?|ing?|eng?|er|ei|ou|ao|ai|[aeiouv]e?)"
+_LATIN = re.compile(rf"(?<![a-z])(?:{_SYLLABLE}['’]?){{1,8}}(?![a-z])")
+_MIXED = re.compile(r"[a-z]")
+_BETWEEN = re.compile(r"(?=([\u4e00-\u9fff])[a-z0-9@$]{1,2}([\u4e00-\u9fff]))")
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{8,1024}={0,2})(?![A-Za-z0-9+/_=-])")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){4,340}")
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """Term number `index` at folded `start:end`."""
+class Hit(NamedTuple):
+    """Term number `index` at folded `start:end`; the techniques by which it was disguised, folding apart."""
 
     start: int
     end: int
     index: int
+    techniques: frozenset[str] = _PLAIN
 
 
 class Terms:
@@ -39,15 +56,15 @@ class Terms:
 
     def __init__(self, terms: Sequence[str], allow: Sequence[Sequence[str]] | None = None) -> None:
         self._terms = terms
-        self._automaton = Automaton(list(terms)) if terms else None
-        prefixes = {term[:n] for term in terms for n in range(1, len(term))}
-        self._prefixes = Automaton([p + SENTINEL for p in prefixes]) if prefixes else None
-        self._longest = max(map(len, terms), default=0)
-        self._short = [len(t) <= _SEGMENT and all(map(is_han, t)) for t in terms]
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, phrases in enumerate(allow or ()):
             if phrases:
                 self._allow[i] = [(at, p) for p in phrases for at in _places(terms[i], p)]
+        self._strong = _Patterns(_skeletons(terms))
+        self._literal = _Patterns((t, i) for i, t in enumerate(terms) if _odd(t))
+        self._weak = _Patterns(_weaker(terms), live=False)
+        self._syllables = _by_syllables(terms)
+        self._pairs: dict[str, int] = {t: i for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))}
 
     def __len__(self) -> int:
         return len(self._terms)
@@ -55,63 +72,497 @@ class Terms:
     def find(self, text: str, since: int, final: bool) -> tuple[list[Hit], int]:
         """Hits that start at or after `since`, and the hold. `text[:since]` is context; `final`: nothing follows."""
         size = len(text)
-        if self._automaton is None:
-            return [], size
-        hold = size if final else self._live(text, since)
-        hits: list[Hit] = []
-        for start, end, index in self._automaton.find_overlapping(text[since:] if since else text):
-            start, end = start + since, end + since
-            verdict = self._confirm(text, start, end, index, final)
-            if verdict is None:
-                hold = min(hold, start)
-            elif verdict:
-                hits.append(Hit(start, end, index))
-        return hits, hold
+        hits: dict[Hit, None] = {}
+        hold = self._find(text, since, final, hits) if self._strong.automaton is not None else size
+        if self._literal.automaton is not None:
+            hold = min(hold, self._exact(text, since, final, hits))
+        return list(hits), hold
 
-    def _live(self, text: str, since: int) -> int:
-        """Start of the longest suffix that may still become a term."""
+    def _find(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
+        """By the skeleton, of the text as it is and with its escapes decoded."""
+        hold = self._look(text, since, final, hits)
+        stop = len(text) if final else views.open_escape(text, since)
+        decoded = views.decode(text, since, stop)
+        if decoded is None:
+            return min(hold, stop)
+        found: dict[Hit, None] = {}
+        inner = self._look(decoded.text, since, final, found)
+        hold = min(hold, stop, decoded.starts[inner] if inner < len(decoded.text) else stop)
+        for hit in found:
+            names = {n for n in decoded.techniques[hit.start : hit.end] if n}
+            if names:
+                span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
+                hits[Hit(*span, hit.index, hit.techniques | names)] = None
+        return hold
+
+    def _look(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         size = len(text)
-        if self._prefixes is None:
-            return size
-        base = max(since, size - self._longest + 1)
-        best = size
-        for start, _, _ in self._prefixes.find_overlapping(text[base:] + SENTINEL):
-            start += base
-            # In the middle of a Latin word no term can start: it would fail its left boundary.
-            if start < best and not (start and is_word(text[start]) and is_word(text[start - 1])):
-                best = start
-        return best
+        rest = text[since:] if since else text
+        dense = views.skeleton(rest)
+        found = self._strong.automaton.find_overlapping(dense)
+        places: list[int] | None = None
+        hold = size
+        if not final:
+            tail = self._strong.live(dense)
+            if tail:
+                places = views.skeleton_places(rest)
+                hold = self._live(text, since, places, tail)
+        for first, _, number in found:
+            if places is None:
+                places = views.skeleton_places(rest)
+            begin = places[first] + since
+            stop = places[first + 1] + since if first + 1 < len(places) else size
+            for owner in self._strong.owners(number):
+                index, dropped = owner >> 8, (owner & 255) - 1
+                for start in _starts(text, begin, stop):
+                    verdict = self._confirm(text, start, index, final, dropped)
+                    if isinstance(verdict, Open):
+                        hold = min(hold, start)
+                    elif verdict is not None:
+                        hits[Hit(verdict.start, verdict.end, index, verdict.techniques)] = None
+        return hold
 
-    def _confirm(self, text: str, start: int, end: int, index: int, final: bool) -> bool | None:
-        """Is it the term, and not a part of other words? None: what follows decides."""
-        if start and is_word(text[start]) and is_word(text[start - 1]):
-            return False
-        pending = False
-        if is_word(text[end - 1]):
-            if end == len(text):
-                pending = not final
-            elif is_word(text[end]):
-                return False
-        for at, phrase in self._allow.get(index, ()):
+    def _live(self, text: str, since: int, places: list[int], starts: list[int]) -> int:
+        """Start of the longest suffix that may still become a term: no gap in it is wider than GAP."""
+        size = len(text)
+        # From the end back to the first gap that no match can span.
+        reach, after = len(places), size - since
+        while reach:
+            gap = text[places[reach - 1] + since + 1 : after + since]
+            if sum(map(views.is_noise, gap)) > GAP:
+                break
+            reach -= 1
+            after = places[reach]
+        for first in sorted(starts):
+            if first < reach:
+                continue
+            stop = places[first + 1] + since if first + 1 < len(places) else size
+            for start in _starts(text, places[first] + since, stop):
+                # In the middle of a Latin word no term can start: it would fail its left boundary.
+                if not (start and is_word(text[start - 1]) and (is_word(text[start]) or text[start] in views.LEET)):
+                    return start
+        return size
+
+    def _confirm(self, text: str, start: int, index: int, final: bool, dropped: int = -1) -> Aligned | Open | None:
+        verdict = align(text, start, self._terms[index], final, dropped)
+        if verdict is None or index not in self._allow:
+            return verdict
+        for at, phrase in self._allow[index]:
             begin = start - at
             if begin < 0:
                 continue
             if text.startswith(phrase, begin):
-                return False
-            if not final and len(text) < begin + len(phrase) and phrase.startswith(text[begin:]):
-                pending = True
-        if self._short[index] and not pending:
-            left = start
-            while left and start - left < _LEFT and is_han(text[left - 1]):
-                left -= 1
-            right = end
-            while right < len(text) and right - end < _RIGHT and is_han(text[right]):
-                right += 1
-            if right == len(text) and right - end < _RIGHT and not final:
                 return None
-            if words.crosses(text[left:right], start - left, end - left):
-                return False
-        return None if pending else True
+            if not final and len(text) < begin + len(phrase) and phrase.startswith(text[begin:]):
+                verdict = Open(start)
+        return verdict
+
+    def _exact(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
+        """Terms that are (nearly) all symbols, as they are."""
+        size = len(text)
+        hold = size
+        if not final:
+            live = [s + since for s in self._literal.live(text[since:])]
+            hold = min((s for s in live if not (s and is_word(text[s]) and is_word(text[s - 1]))), default=size)
+        for start, end, number in self._literal.automaton.find_overlapping(text[since:]):
+            start, end = start + since, end + since
+            if start and is_word(text[start]) and is_word(text[start - 1]):
+                continue
+            for index in self._literal.owners(number):
+                verdict: Aligned | Open | None = Aligned(start, end, _PLAIN)
+                if is_word(text[end - 1]):
+                    if end == size and not final:
+                        verdict = Open(start)
+                    elif end < size and is_word(text[end]):
+                        continue
+                for at, phrase in self._allow.get(index, ()):
+                    begin = start - at
+                    if begin >= 0 and text.startswith(phrase, begin):
+                        verdict = None
+                    elif (
+                        begin >= 0 and verdict and not final
+                        and len(text) < begin + len(phrase) and phrase.startswith(text[begin:])
+                    ):  # fmt: skip
+                        verdict = Open(start)
+                if isinstance(verdict, Open):
+                    hold = min(hold, start)
+                elif verdict is not None:
+                    hits[Hit(start, end, index)] = None
+        return hold
+
+    # The weaker views.
+
+    def read(self, text: str, original: str, since: int, final: bool) -> tuple[list[Hit], int]:
+        """What the weaker views find from `since` on, and up to where they have. `original` folds to `text`."""
+        hold = len(text) if final else max(since, len(text) - REACH - RIGHT)
+        hits: dict[Hit, None] = {}
+        if self._weak.automaton is not None and hold > since:
+            base = max(0, since - CONTEXT)
+            part = text[base:] if base else text
+            for hit in self._weaker(part):
+                if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
+                    hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
+        hold = self._encoded(text, original, since, hold, final, hits)
+        return [h for h in hits if h.start < hold], hold
+
+    def _weaker(self, text: str) -> Iterator[Hit]:
+        skeleton = views.skeleton(text)
+        haystack = skeleton
+        spans: list[tuple[int, int]] | None = None
+        spelt = text
+        sound = shape = ""
+        if not text.isascii():
+            if _MIXED.search(text):
+                spelt, spans = _spell(text)
+            sound, shape = views.SOUND.apply(spelt), views.SHAPE.apply(text)
+            haystack = f"{skeleton}\0{sound}\0{shape}"
+        elif self._syllables or self._weak.automaton is not None:
+            spelt, spans = _spell(text)
+            if spans is not None:
+                sound = views.SOUND.apply(spelt)
+                haystack = f"{skeleton}\0{sound}"
+        at_sound = len(skeleton) + 1
+        at_shape = at_sound + len(sound) + 1
+        ways: dict[int, list[int]] = {}
+        parts: list[tuple[int, int, str]] = []
+        for first, last, number in self._weak.automaton.find_overlapping(haystack):
+            for owner in self._weak.owners(number):
+                kind, index = owner & 7, owner >> 3
+                hit: Aligned | None = None
+                if kind == _SOUND and at_sound <= first < at_shape:
+                    way = ways.get(_SOUND) or ways.setdefault(_SOUND, views.places(views.SOUND, spelt))
+                    picked = way[first - at_sound : last - at_sound]
+                    places = [(i, i + 1) for i in picked] if spans is None else [spans[i] for i in picked]
+                    hit = weak(text, places, self._terms[index], "".join([spelt[i] for i in picked]))
+                elif kind == _SHAPE and first >= at_shape:
+                    way = ways.get(_SHAPE) or ways.setdefault(_SHAPE, views.places(views.SHAPE, text))
+                    picked = way[first - at_shape : last - at_shape]
+                    hit = weak(text, [(i, i + 1) for i in picked], self._terms[index], "".join([text[i] for i in picked]))
+                elif kind >= _PAIR and last < at_sound:
+                    way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
+                    start, end = way[first], way[last - 1] + 1
+                    if kind == _SPLIT:
+                        if end - start == last - first:
+                            parts.append((start, end, chr(index)))
+                    elif end - start == len(self._terms[index]):
+                        hit = _skeletal(kind, text, start, end, self._terms[index])
+                if hit is not None:
+                    yield Hit(hit.start, hit.end, index, hit.techniques)
+        if parts:
+            yield from self._composed(text, parts)
+        if spans is not None:
+            yield from self._spelt(text, spelt, spans)
+        for found in _BETWEEN.finditer(text):
+            index_ = self._pairs.get(found[1] + found[2])
+            if index_ is not None:
+                start, end = found.start(1), found.end(2)
+                hit = weak(text, [(start, start + 1), (end - 1, end)], self._terms[index_], found[1] + found[2])
+                if hit is not None:
+                    yield Hit(hit.start, hit.end, index_, hit.techniques)
+
+    def _composed(self, text: str, parts: list[tuple[int, int, str]]) -> Iterator[Hit]:
+        """Terms that show once characters taken apart are put together again."""
+        made: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        at = 0
+        for start, end, ch in sorted(parts, key=lambda p: (p[0], -p[1])):
+            if start < at:
+                continue
+            for i in range(at, start):
+                made.append(text[i])
+                starts.append(i)
+                ends.append(i + 1)
+            made.append(ch)
+            starts.append(start)
+            ends.append(end)
+            at = end
+        for i in range(at, len(text)):
+            made.append(text[i])
+            starts.append(i)
+            ends.append(i + 1)
+        composed = "".join(made)
+        hits: dict[Hit, None] = {}
+        self._look(composed, 0, True, hits)
+        for h in hits:
+            pieces = [(starts[i], ends[i]) for i in range(h.start, h.end) if ends[i] - starts[i] > 1]
+            if pieces:
+                hit = split_term(text, starts[h.start], ends[h.end - 1], pieces, self._terms[h.index])
+                if hit is not None:
+                    yield Hit(hit.start, hit.end, h.index, hit.techniques | h.techniques)
+
+    def _spelt(self, text: str, spelt: str, spans: list[tuple[int, int]]) -> Iterator[Hit]:
+        """Terms of two Han characters of which one or both are written in Latin letters."""
+        for i in range(1, len(spelt)):
+            a, b = spelt[i - 1], spelt[i]
+            latin = [_is_syllable(a), _is_syllable(b)]
+            if not any(latin) or spans[i][0] - spans[i - 1][1] > 1:
+                continue
+            for index in self._syllables.get(_sound(a) + _sound(b), ()):
+                term = self._terms[index]
+                if all(latin):
+                    if not _whole_words(text, spans[i - 1][0], spans[i][1]):
+                        continue
+                elif (b if latin[0] else a) != term[latin[0]] or not _whole_token(text, *spans[i - latin[0]]):
+                    continue
+                yield Hit(spans[i - 1][0], spans[i][1], index, frozenset({"pinyin"}))
+
+    def _encoded(
+        self, text: str, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]
+    ) -> int:  # fmt: skip
+        """Base64 and hexadecimal that decode to text with a term in it."""
+        for name, shape, undo in (("base64", _ENCODED, _base64), ("hex", _HEX, _hex)):
+            for found in shape.finditer(original):
+                raw = undo(found[0])
+                if raw is None:
+                    continue
+                start = len(fold(original[: found.start()]))
+                if start < since or (start >= hold and not final):
+                    continue
+                if found.end() == len(original) and not final:
+                    hold = min(hold, start)
+                    continue
+                inner = fold(raw)
+                within, _ = self.find(inner, 0, True)
+                end = start + len(fold(found[0]))
+                for h in within:
+                    hits[Hit(start, end, h.index, h.techniques | {name})] = None
+        return hold
+
+
+def _starts(text: str, begin: int, stop: int) -> list[int]:
+    """Places in text[begin:stop] where a match may begin: the first and the last characters of a run (and of its repeats
+    beyond noise)."""
+    if stop - begin <= 1:
+        return [begin]
+    return [i for i in range(begin, stop) if not views.is_noise(text[i])][-8:]
+
+
+class _Patterns:
+    """Patterns with the numbers of those that own them, and the automaton over them."""
+
+    def __init__(self, owned: Iterable[tuple[str, int]], live: bool = True) -> None:
+        owners: dict[str, int | list[int]] = {}
+        for pattern, owner in owned:
+            known = owners.get(pattern)
+            if known is None:
+                owners[pattern] = owner
+            elif isinstance(known, list):
+                known.append(owner)
+            elif known != owner:
+                owners[pattern] = [known, owner]
+        self._owners = list(owners.values())
+        self.automaton = Automaton(list(owners)) if owners else None
+        self._longest = max(map(len, owners), default=0)
+        prefixes = {p[:n] for p in owners for n in range(1, len(p))} if live else ()
+        self._prefixes = Automaton([p + SENTINEL for p in prefixes]) if prefixes else None
+
+    def owners(self, number: int) -> Sequence[int]:
+        owner = self._owners[number]
+        return owner if isinstance(owner, list) else (owner,)
+
+    def live(self, text: str) -> list[int]:
+        """Starts of the suffixes of `text` that may still become a pattern."""
+        if self._prefixes is None:
+            return []
+        base = max(0, len(text) - self._longest + 1)
+        tail = text[base:] if base else text
+        return [start + base for start, _, _ in self._prefixes.find_overlapping(tail + SENTINEL)]
+
+
+def _odd(term: str) -> bool:
+    """Too little of it is letters for a skeleton."""
+    return len(views.skeleton(term)) < 2
+
+
+def _skeletons(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
+    for i, term in enumerate(terms):
+        dense = views.skeleton(term)
+        if len(dense) < 2:
+            continue
+        plain = i << 8
+        yield dense, plain
+        if not any("a" <= c <= "z" for c in term):
+            continue
+        for letters in ("i", "l", "il"):
+            if any(c in term for c in letters):
+                made = _ones(term, letters)
+                if len(made) >= 3:
+                    yield made, plain
+        if term.isascii() and term.isalpha() and 4 <= len(term) < 250:
+            for at in range(1, len(term) - 1):
+                if term[at] in "aeiou":
+                    made = views.skeleton(term[:at] + term[at + 1 :])
+                    if len(made) >= 3:
+                        yield made, plain + at + 1
+
+
+def _ones(term: str, letters: str) -> str:
+    """The skeleton of `term` with `letters` written as 1."""
+    return views.skeleton("".join("1" if c in letters else c for c in term))
+
+
+def _weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
+    han = [all(map(is_han, t)) for t in terms]
+    short = [i for i, t in enumerate(terms) if han[i] and len(t) == 2]
+    composed: set[str] = set()
+    for i, term in enumerate(terms):
+        if han[i] and len(term) >= 3:
+            for sound in _readings(term):
+                yield sound, i << 3 | _SOUND
+            yield views.SHAPE.apply(term), i << 3 | _SHAPE
+        dense = views.skeleton(term)
+        if len(dense) >= 2 and (han[i] or len(term) >= 5):
+            back = dense[::-1]
+            if back != dense:
+                yield back, i << 3 | _REVERSED
+        if len(term) >= 5 and term.isascii() and term.isalpha():
+            yield views.skeleton(codecs.encode(term, "rot13")), i << 3 | _ROT13
+        if len(term) >= 2:
+            composed.update(c for c in term if is_han(c))
+    for ch in composed:
+        for made in views.splits(ch):
+            dense = views.skeleton(fold(made))
+            if len(dense) == len(made):
+                yield dense, ord(ch) << 3 | _SPLIT
+    if len(short) <= PAIRS:
+        for i in short:
+            a, b = terms[i]
+            for other in dict.fromkeys(views.same_sound(b) + views.same_look(b)):
+                if not words.is_word(a + other):
+                    yield views.skeleton(a + other), i << 3 | _PAIR
+            for other in dict.fromkeys(views.same_sound(a) + views.same_look(a)):
+                if not words.is_word(other + b):
+                    yield views.skeleton(other + b), i << 3 | _PAIR
+
+
+def _readings(term: str) -> list[str]:
+    """`term` as syllables: the usual readings, and each with one character read the other way."""
+    usual = views.SOUND.apply(term)
+    if len(usual) != len(term):
+        return []
+    made = [usual]
+    for at, ch in enumerate(term):
+        for other in views.sounds(ch)[1:2]:
+            made.append(usual[:at] + (views.syllable(other) or "") + usual[at + 1 :])
+    return made[:6]
+
+
+def _by_syllables(terms: Sequence[str]) -> dict[str, list[int]]:
+    made: dict[str, list[int]] = {}
+    for i, term in enumerate(terms):
+        if len(term) == 2 and all(map(is_han, term)):
+            for sound in _readings(term):
+                made.setdefault(sound, []).append(i)
+    return made
+
+
+def _skeletal(kind: int, text: str, start: int, end: int, term: str) -> Aligned | None:
+    if kind == _PAIR:
+        return pair(text, start, end, term)
+    if kind == _REVERSED:
+        return reversed_term(text, start, end, term) if text[start:end] == term[::-1] else None
+    if (start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end])):
+        return None
+    return Aligned(start, end, frozenset({"rot13"})) if text[start:end] == codecs.encode(term, "rot13") else None
+
+
+_PARSED: dict[str, tuple[str, ...] | None] = {}
+
+
+def _parse(token: str) -> tuple[str, ...] | None:
+    """A Latin token as pinyin syllables, the longest first; None if it is none."""
+    if token in _PARSED:
+        return _PARSED[token]
+    made = _parse_from(token.replace("’", "'"), 0)
+    if len(_PARSED) < 1 << 14:
+        _PARSED[token] = made
+    return made
+
+
+def _parse_from(token: str, at: int) -> tuple[str, ...] | None:
+    if at == len(token):
+        return ()
+    if token[at] == "'" and at:
+        return _parse_from(token, at + 1)
+    for size in range(min(6, len(token) - at), 0, -1):
+        if views.syllable(token[at : at + size]) is not None:
+            rest = _parse_from(token, at + size)
+            if rest is not None:
+                return token[at : at + size], *rest
+    return None
+
+
+def _spell(text: str) -> tuple[str, list[tuple[int, int]] | None]:
+    """`text` with its Latin tokens that are pinyin as private characters, and where each character comes from."""
+    made: list[str] = []
+    spans: list[tuple[int, int]] = []
+    at = 0
+    for found in _LATIN.finditer(text):
+        if found.end() - found.start() > 24 or not (syllables := _parse(found[0])):
+            continue
+        made.append(text[at : found.start()])
+        spans.extend((i, i + 1) for i in range(at, found.start()))
+        begin = found.start()
+        for name in syllables:
+            begin = text.index(name, begin)
+            made.append(views.syllable(name) or "")
+            spans.append((begin, begin + len(name)))
+            begin += len(name)
+        at = found.end()
+    if not at:
+        return text, None
+    made.append(text[at:])
+    spans.extend((i, i + 1) for i in range(at, len(text)))
+    return "".join(made), spans
+
+
+def _is_syllable(ch: str) -> bool:
+    return "\ue000" <= ch <= "\ue7ff"
+
+
+def _sound(ch: str) -> str:
+    made = views.SOUND[ord(ch)]
+    return chr(made) if isinstance(made, int) else ""
+
+
+def _whole_token(text: str, start: int, end: int) -> bool:
+    return not (start and is_word(text[start - 1])) and not (end < len(text) and is_word(text[end]))
+
+
+_BEFORE = re.compile(r"([a-z0-9]+)[ '\-]?\Z")
+_AFTER = re.compile(r"[ '\-]?([a-z0-9]+)")
+
+
+def _whole_words(text: str, start: int, end: int) -> bool:
+    """Two syllables are whole tokens, and the tokens beside them (if any) are no English."""
+    if not _whole_token(text, start, end):
+        return False
+    before, after = _BEFORE.search(text[max(0, start - 25) : start]), _AFTER.match(text, end)
+    return all(beside is None or _parse(beside[1]) is not None for beside in (before, after))
+
+
+def _base64(token: str) -> str | None:
+    if token.islower() or token.isdigit() or (token.isalpha() and token.istitle()):
+        return None
+    try:
+        raw = base64.b64decode(token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4), altchars=b"-_" if {"-", "_"} & set(token) else None)
+    except (binascii.Error, ValueError):
+        return None
+    return _readable(raw)
+
+
+def _hex(token: str) -> str | None:
+    digits = token.replace(" ", "").replace(":", "")
+    return _readable(bytes.fromhex(digits)) if not digits.isdigit() or len(digits) >= 8 else None
+
+
+def _readable(raw: bytes) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) >= 2 and text.replace("\n", " ").isprintable() else None
 
 
 def _places(term: str, phrase: str) -> Iterable[int]:

@@ -1,17 +1,22 @@
 """fold(): text to folded text, with an exact way back to the original offsets.
 
 Law: folding works character by character (so a text may be cut anywhere), is idempotent, and one table does all of it.
-Nothing here alters what is sent on: findings are mapped back and the original is masked.
+Nothing here alters what is sent on: findings are mapped back and the original is masked. What folds is the same
+character in another form; what merely looks or sounds like it is a matter of views.py.
 
-Folds now: width, case, compatibility forms (NFKC), zero-width, bidi and tag characters, variation selectors, combining
-marks, traditional to simplified (OpenCC's character table). A character may fold to none, one or several.
+Folds now: width, case, compatibility forms (NFKC), mathematical, circled and squared letters, radicals, zero-width, bidi
+and tag characters, variation selectors, combining marks, traditional to simplified (OpenCC's character table).
+A character may fold to none, one or several.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+
+import numpy as np
 
 SENTINEL = "\uf8ff"
 """Never occurs in folded text: the hold-back automaton ends its prefixes with it."""
@@ -49,12 +54,39 @@ def _simplified() -> dict[str, str]:
     return {line[0]: line[1] for line in lines if not line.startswith("#")}
 
 
+def _enclosed() -> dict[str, str]:
+    """Circled, squared and flag letters that Unicode gives no compatibility form."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    table = {}
+    for first in (0x1F150, 0x1F170, 0x1F1E6):
+        table |= {chr(first + i): letter for i, letter in enumerate(letters)}
+    for first, digit in ((0x2776, 1), (0x2780, 1), (0x278A, 1)):
+        table |= {chr(first + i): str(digit + i) for i in range(10)}
+    table |= {chr(0x24F5 + i): str(1 + i) for i in range(10)}
+    table |= {chr(0x24EB + i): str(11 + i) for i in range(10)}
+    return table | {"\u24ff": "0", "\u24ea": "0", "\U0001f10b": "0", "\U0001f10c": "0"}
+
+
+_ENCLOSED = _enclosed()
+# EquivalentUnifiedIdeograph of the CJK Radicals Supplement (UAX #38), and variants that OpenCC's table leaves alone.
+_RADICALS = dict(
+    zip(
+        "⺀⺁⺅⺆⺇⺈⺉⺊⺌⺍⺎⺐⺒⺓⺕⺖⺘⺙⺛⺜⺝⺞⺠⺡⺣⺤⺥⺦⺧⺨⺩⺪⺫⺬⺭⺮⺯⺰⺱⺲⺴⺶⺸⺹⺺⺻⺼⺽⺾⺿⻀⻁⻂⻃⻄⻅⻆⻇⻈⻉⻊⻋⻌⻍⻎⻏⻐⻑⻒⻓⻔⻕⻖⻗⻘⻙⻚⻛⻜⻝⻞⻟⻠⻡⻢⻣⻤⻥⻦⻧⻨⻩⻪⻫⻬⻭⻮⻯⻰⻱⻲"
+        "婬姧",
+        "冫厂亻冂几刀刂卜小小兀尢巳幺彐忄扌攵旡日月歺民氵灬爫爫丬牛犭王疋目示礻竹糹纟罓罒罓羊羊耂肀聿肉臼艹艹艹虎衤覀西见角角讠贝足车辶辶辶阝钅長镸长门阝阝雨青韦页风飞食食飠饣首马骨鬼鱼鸟卤麦黄黾斉齐歯齿竜龙龜亀"
+        "淫奸",
+        strict=True,
+    )
+)
+_SAME = _ENCLOSED | _RADICALS
+
+
 def _fold_char(ch: str) -> str:
     """The fixed point of all folds on one character: so that folding twice changes nothing."""
     simplified = _simplified()
     for _ in range(8):
         before = ch
-        ch = unicodedata.normalize("NFKC", ch).casefold()
+        ch = unicodedata.normalize("NFKC", "".join(_SAME.get(c, c) for c in ch)).casefold()
         ch = unicodedata.normalize("NFKC", "".join(c for c in unicodedata.normalize("NFKD", ch) if not _invisible(c)))
         ch = "".join(simplified.get(c, c) for c in ch)
         if ch == before:
@@ -62,27 +94,66 @@ def _fold_char(ch: str) -> str:
     return ch
 
 
-class _Table(dict[int, int | str | None]):
-    """str.translate's table, filled as characters are met. A missing key would cost an exception per character."""
+_SHORT = 40
+"""Characters from which the array is faster than the dictionary."""
+_CODES = 0x30000
+_LATER, _GONE = 0, 1
+"""Marks in the array: not known (or several characters), and nothing. No folded text holds U+0000 or U+0001."""
+
+
+class Table(dict[int, int | str | None]):
+    """What every character becomes, given by `one`: applied by a dictionary to short texts, by an array to long ones.
+
+    Both are filled as characters are met; a character may become none (''), one or several.
+    """
 
     _ROOM = 1 << 17
 
+    def __init__(self, one: Callable[[str], str]) -> None:
+        super().__init__()
+        self._one = one
+        # The last place stands for every code point beyond the array.
+        self._array = np.zeros(_CODES + 1, np.uint32)
+
     def __missing__(self, code: int) -> int | str | None:
-        folded = "" if _invisible(chr(code)) else _fold_char(chr(code))
-        value: int | str | None = (ord(folded) if len(folded) == 1 else folded) if folded else None
+        made = self._one(chr(code))
+        value: int | str | None = (ord(made) if len(made) == 1 else made) if made else None
         # Text made to fill the table must not fill the memory: past this it is computed each time.
         if len(self) < self._ROOM:
             self[code] = value
+            if code < _CODES and not isinstance(value, str):
+                self._array[code] = _GONE if value is None else value
         return value
 
+    def apply(self, text: str) -> str:
+        """`text` with every character replaced by what it becomes."""
+        if len(text) < _SHORT:
+            return text.translate(self)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
+        if "\0" in made:
+            return text.translate(self)
+        return made.replace("\1", "") if "\1" in made else made
 
-_TABLE = _Table()
+    def each(self, text: str) -> str:
+        """The same length as `text`: U+0001 where a character becomes nothing. For tables that never give several."""
+        if len(text) < _SHORT:
+            return "".join([chr(v) if isinstance(v := self[ord(c)], int) else "\1" for c in text])
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
+        if "\0" in made:
+            text.translate(self)  # learns what is not known yet
+            made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass").replace("\0", "\1")
+        return made
+
+
+_TABLE = Table(lambda ch: "" if _invisible(ch) else _fold_char(ch))
 "".join(map(chr, range(0x250))).translate(_TABLE)
 
 
 def fold(text: str) -> str:
     """Folded text. Offsets are not computed: see `origins`, needed only where something hit."""
-    return text.translate(_TABLE)
+    return _TABLE.apply(text)
 
 
 def origins(text: str) -> list[int]:
@@ -105,17 +176,22 @@ def techniques(text: str) -> str:
             continue
         name = _invisible(ch)
         if not name:
+            shape = unicodedata.decomposition(ch)
             if ch in _simplified():
                 name = "traditional"
+            elif ch in _ENCLOSED or shape.startswith("<circle>") or "\u3200" <= ch <= "\u32ff" or "\U0001f100" <= ch <= "\U0001f2ff":
+                name = "circled"
+            elif shape.startswith("<font>"):
+                name = "math"
+            elif ch in _RADICALS:
+                name = "compat"
             elif (
-                ch.casefold() != ch and unicodedata.normalize("NFKC", ch) == ch and unicodedata.decomposition(ch) == ""
+                ch.casefold() != ch and unicodedata.normalize("NFKC", ch) == ch and shape == ""
             ):
                 name = "case"
-            elif unicodedata.east_asian_width(ch) in "FH" and unicodedata.decomposition(ch).startswith(
-                ("<wide>", "<narrow>")
-            ):
+            elif unicodedata.east_asian_width(ch) in "FH" and shape.startswith(("<wide>", "<narrow>")):
                 name = "width"
-            elif unicodedata.decomposition(ch).startswith("<") or not unicodedata.decomposition(ch):
+            elif shape.startswith("<") or not shape:
                 name = "compat"
             else:
                 name = "combining"

@@ -20,3 +20,18 @@ def crosses(window: str, start: int, end: int) -> bool:
         if here < start < at < end or start < here < end < at:
             return True
     return False
+
+
+def singles(window: str, start: int, end: int) -> bool:
+    """True if every character of [start, end) is a word by itself in `window`."""
+    at = 0
+    for word in rjieba.cut(window, False):
+        here, at = at, at + len(word)
+        if len(word) > 1 and here < end and at > start:
+            return False
+    return True
+
+
+def is_word(text: str) -> bool:
+    """True if `text` is in the dictionary as one word."""
+    return len(text) > 1 and rjieba.cut(text, False) == [text]

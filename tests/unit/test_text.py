@@ -90,10 +90,10 @@ def test_origins_count_characters_of_the_original(text: str, way_back: list[int]
         ("ＡＢ", "ab", "width"),
         ("ｶ", "カ", "width"),
         ("\u3000", " ", "width"),
-        ("①②", "12", "compat"),
+        ("①②", "12", "circled"),
         ("㍿", "株式会社", "compat"),
-        ("𝐬𝐚𝐦𝐩𝐥𝐞", "sample", "compat"),
-        ("ⓢⓐⓜⓟⓛⓔ", "sample", "compat"),
+        ("𝐬𝐚𝐦𝐩𝐥𝐞", "sample", "math"),
+        ("ⓢⓐⓜⓟⓛⓔ", "sample", "circled"),
         ("ﬁ", "fi", "compat"),
         ("示\u200b例", "示例", "zero_width"),
         ("示\u2060\ufeff\u00ad例", "示例", "zero_width"),
@@ -107,7 +107,7 @@ def test_origins_count_characters_of_the_original(text: str, way_back: list[int]
         ("é", "e", "combining"),
         ("違禁短語", "违禁短语", "traditional"),
         ("臺灣", "台湾", "traditional"),
-        ("ＡB\u200b違①", "ab违1", "case+compat+traditional+width+zero_width"),
+        ("ＡB\u200b違①", "ab违1", "case+circled+traditional+width+zero_width"),
     ],
 )
 def test_a_disguise_is_folded_away_and_named(text: str, folded: str, technique: str) -> None:

@@ -1,0 +1,353 @@
+"""Is it the term? A place that a view nominates is aligned with the term, character by character, in the folded text.
+
+Law: a pure function of the text around the place. It says yes (with the span and the techniques that made the difference),
+no, or that what follows decides. Every gate that keeps ordinary speech from tripping stands here; each has its clean twins
+in tests/evasion/clean.jsonl. Where a rule was measured, docs/adr/0011 has the figures.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from app import views, words
+from app.text import is_han, is_word
+
+GAP = 6
+"""Noise characters between two characters of a term at most."""
+LEFT, RIGHT = 8, 4
+"""Folded characters around a candidate that the segmenter sees: a fixed window, so the verdict is a function of the text."""
+SHORT = 3
+"""Terms of at most this many Han characters are confirmed by word boundaries; longer ones do not collide by chance
+(measured on ordinary text: none in a million characters), and confirming them would let a suffix hide them."""
+
+_MARKS = frozenset("。，、；：！？,.;:!?…\n\r")
+_JOINS = frozenset(" \t\n\r-_·'")
+_NEVER_DOUBLED = frozenset("ahijkquvwxy")
+"""Letters that English words all but never double."""
+_MASKS = frozenset("!|*#?._-x×")
+
+
+class Aligned(NamedTuple):
+    """A term at folded start:end. `techniques`: names, none for a plain one."""
+
+    start: int
+    end: int
+    techniques: frozenset[str]
+
+
+class Open(NamedTuple):
+    """What follows decides; `start` must be held."""
+
+    start: int
+
+
+_Verdict = Aligned | Open | None
+
+
+def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _Verdict:
+    """Does folded `term` stand at text[start:], whatever was put between or in the place of its characters?
+
+    `dropped`: the index of a letter of `term` in whose place a symbol must stand (f*ck), -1 for none.
+    """
+    size = len(text)
+    latin = is_word(term[0]) or term[0] in views.LEET
+    if latin and start and is_word(text[start - 1]):
+        return None
+    names: set[str] = set()
+    gaps: list[tuple[int, str]] = []  # (index of the term's character after it, the noise)
+    doubled: dict[int, int] = {}  # index of the term's character -> how often it was repeated
+    exact = leet = symbols = 0
+    foreign: list[str] = []
+    at, own, last = start, False, ""
+    j = 0
+    while j < len(term):
+        want = term[j]
+        if views.is_noise(want):
+            if want in _JOINS:
+                own = True
+            else:
+                if at == size:
+                    return None if final else Open(start)
+                if text[at] != want:
+                    return None
+                at += 1
+            j += 1
+            continue
+        begin = at
+        while at < size and views.is_noise(text[at]):
+            at += 1
+        if at - begin > GAP:
+            return None
+        if j == dropped:
+            if at == size and not final:
+                return Open(start)
+            if not 0 < at - begin <= 2 or not _MASKS.issuperset(text[begin:at]):
+                return None
+            names.add("leet")
+            symbols += 1
+            j += 1
+            last = ""
+            continue
+        if at == size:
+            return None if final else Open(start)
+        ch = text[at]
+        how = _same(ch, want)
+        if how is None:
+            if last and views.SKELETON[ord(ch)] == last:
+                if not latin and j == _first_run(term):
+                    return None  # a later start is the term
+                doubled[j - 1] = doubled.get(j - 1, 0) + 1
+                at += 1
+                continue
+            return None
+        if at > begin and j and not own and not (dropped == j - 1 >= 0):
+            gaps.append((j, text[begin:at]))
+        own = False
+        if how:
+            names.add(how)
+            if how == "leet":
+                leet += 1
+                symbols += not ch.isalnum()
+            elif how == "homoglyph":
+                foreign.append(ch)
+        else:
+            exact += 1
+        last = views.SKELETON[ord(ch)]
+        at += 1
+        j += 1
+    end = at
+    if is_word(term[-1]):
+        while end < size and views.SKELETON[ord(text[end])] == last and is_word(text[end]):
+            doubled[len(term) - 1] = doubled.get(len(term) - 1, 0) + 1
+            end += 1
+        if end == size:
+            if not final:
+                return Open(start)
+        elif is_word(text[end]):
+            return None
+    letters = sum(is_word(c) for c in term)
+    han = sum(map(is_han, term))
+    if doubled:
+        names.add("repeat")
+        if not _repeats(term, doubled, han > 0):
+            return None
+    if leet + symbols and not (letters >= 4 or (letters >= 3 and symbols)):
+        return None
+    if leet and not symbols and (exact + len(foreign)) * 5 < letters * 2:
+        return None
+    if foreign and _is_foreign(text, start, end):
+        return None
+    if gaps:
+        names.add("noise")
+        if not (_han_gaps(term, gaps) if han else _latin_gaps(term, gaps)):
+            return None
+    if 0 < han <= SHORT and han == len(term):
+        verdict = _stands(text, start, end, term, [j for j, _ in gaps], final)
+        if verdict is not True:
+            return None if verdict is False else Open(start)
+    return Aligned(start, end, frozenset(names))
+
+
+def _same(ch: str, want: str) -> str | None:
+    """'' if `ch` is the term's character, the technique if it stands for it, None if it is another."""
+    if ch == want:
+        return ""
+    if "a" <= want <= "z":
+        if ch in views.HOMOGLYPH:
+            return "homoglyph" if views.HOMOGLYPH[ch] == want else None
+        if ch == "1":
+            return "leet" if want in "il" else None
+        return "leet" if ch in views.LEET and views.SKELETON[ord(ch)] == ord(want) else None
+    style = views.digit(want)
+    if style and views.digit(ch) == style:
+        return "digit"
+    if want in views.HOMOGLYPH or ch in views.HOMOGLYPH:
+        return "homoglyph" if views.SKELETON[ord(ch)] == views.SKELETON[ord(want)] else None
+    return None
+
+
+def _first_run(term: str) -> int:
+    """How many characters `term` begins with that are one."""
+    n = 1
+    while n < len(term) and term[n] == term[0]:
+        n += 1
+    return n
+
+
+def _repeats(term: str, doubled: dict[int, int], han: bool) -> bool:
+    if han:
+        # 看看 and 妈妈 are words of their own.
+        return not all(n == 1 and words.is_word(term[j] * 2) for j, n in doubled.items())
+    if max(doubled.values()) >= 2 or len(doubled) >= 2:
+        return True
+    return all(term[j] in _NEVER_DOUBLED for j in doubled)
+
+
+def _is_foreign(text: str, start: int, end: int) -> bool:
+    """The look-alikes stand in text of their own script: a whole word of it, among letters that look like no Latin one."""
+    if any(c.isascii() and c.isalpha() for c in text[start:end]):
+        return False
+    around = text[max(0, start - 12) : start] + text[end : end + 12]
+    return any(is_word(c) and not c.isascii() and c not in views.HOMOGLYPH for c in around)
+
+
+def _han_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
+    """Noise between Han characters; a single mark of a sentence is the sentence's own."""
+    if len(gaps) > 1 or len(term) > 4:
+        return True
+    return not _MARKS.issuperset(gap) if (gap := gaps[0][1].strip(" \u3000")) else "\n" not in gaps[0][1]
+
+
+def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
+    """Letters one by one, or pieces joined by symbols: words that stand side by side are no term."""
+    inner = [j for j in range(1, len(term)) if not views.is_noise(term[j]) and not views.is_noise(term[j - 1])]
+    if {j for j, _ in gaps} >= set(inner):
+        return True
+    if any(c.isspace() for _, gap in gaps for c in gap):
+        return False
+    return len(gaps) > 1 or not frozenset(".,;:!?/&").issuperset(gaps[0][1])
+
+
+def _stands(text: str, start: int, end: int, term: str, cuts: list[int], final: bool) -> bool | None:
+    """True if `term` at start:end is no part of other words; None if what follows decides."""
+    left = start
+    while left and start - left < LEFT and is_han(text[left - 1]):
+        left -= 1
+    right = end
+    while right < len(text) and right - end < RIGHT and is_han(text[right]):
+        right += 1
+    if right == len(text) and right - end < RIGHT and not final:
+        return None
+    before, after = text[left:start], text[end:right]
+    if words.crosses(before + term + after, len(before), len(before) + len(term)):
+        return False
+    for cut in cuts:
+        # Each half for itself must not begin or end in the middle of a word: 赌，博客.
+        if words.crosses(before + term[:cut], len(before), len(before) + cut):
+            return False
+        if words.crosses(term[cut:] + after, 0, len(term) - cut):
+            return False
+    return True
+
+
+def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> Aligned | None:
+    """A Han term by sound or shape. `surface`: the Han characters at `places` (one per character of `term`; a private
+    one for a syllable in Latin letters). All the text that may decide is there.
+    """
+    names: set[str] = set()
+    exact = latin = 0
+    for ch, want in zip(surface, term, strict=True):
+        if ch == want or _same(ch, want) is not None:
+            exact += 1
+        elif "\ue000" <= ch <= "\uf8ff":
+            latin += 1
+            names.add("pinyin")
+        elif views.looks_like(ch, want):
+            names.add("lookalike")
+        elif views.sounds_like(ch, want):
+            names.add("homophone")
+        else:
+            return None
+    if not exact and len(term) < 4 and latin < len(term):
+        return None
+    start, end = places[0][0], places[-1][1]
+    gaps = []
+    for j in range(1, len(places)):
+        gap = text[places[j - 1][1] : places[j][0]]
+        if len(gap) > GAP:
+            return None
+        if gap:
+            gaps.append((j, gap))
+    if latin:
+        # Whole tokens only; letters of another word between two syllables are no noise.
+        if any(map(str.isalnum, "".join(gap for _, gap in gaps))):
+            return None
+        if len(term) < 4 and ((start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end]))):
+            return None
+    else:
+        inside = [gap for _, gap in gaps if any(map(str.isalnum, gap))]
+        if inside:
+            # Letters or digits between the characters: one or two in every gap, and nothing else changed.
+            if len(inside) < len(places) - 1 or names or any(len(gap) > 2 for gap in inside):
+                return None
+            names.add("interleave")
+        elif gaps:
+            if not _han_gaps(term, gaps):
+                return None
+            names.add("noise")
+        if not names - {"noise"}:
+            return None  # the skeleton's to find
+        if "interleave" not in names and words.is_word(surface):
+            return None
+        if _crossed(text, start, end, surface):
+            return None
+        if len(term) <= SHORT and "interleave" not in names and not _single(text, start, end, surface, term):
+            return None
+    return Aligned(start, end, frozenset(names))
+
+
+def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
+    """A term of two Han characters, one of them replaced: both must be words of their own here, and no word together."""
+    surface = text[start:end]
+    kept = [a == b for a, b in zip(surface, term, strict=True)]
+    if sum(kept) != 1:
+        return None
+    ch, want = surface[kept.index(False)], term[kept.index(False)]
+    name = "lookalike" if views.looks_like(ch, want) else "homophone"
+    if words.is_word(surface) or not _alone(text, start, end, surface):
+        return None
+    return Aligned(start, end, frozenset({name}))
+
+
+def _window(text: str, start: int, end: int) -> tuple[str, str]:
+    left = start
+    while left and start - left < LEFT and is_han(text[left - 1]):
+        left -= 1
+    right = end
+    while right < len(text) and right - end < RIGHT and is_han(text[right]):
+        right += 1
+    return text[left:start], text[end:right]
+
+
+def _crossed(text: str, start: int, end: int, surface: str) -> bool:
+    before, after = _window(text, start, end)
+    return words.crosses(before + surface + after, len(before), len(before) + len(surface))
+
+
+def _alone(text: str, start: int, end: int, surface: str) -> bool:
+    """Every character of `surface` is a word of its own in its window."""
+    before, after = _window(text, start, end)
+    return words.singles(before + surface + after, len(before), len(before) + len(surface))
+
+
+def _single(text: str, start: int, end: int, surface: str, term: str) -> bool:
+    """No two neighbours of `surface` that the term has not are a word: 目睹博物馆 is full of words."""
+    return not any(
+        surface[j : j + 2] != term[j : j + 2] and words.is_word(surface[j : j + 2]) for j in range(len(surface) - 1)
+    )
+
+
+def reversed_term(text: str, start: int, end: int, term: str) -> Aligned | None:
+    """`term` backwards, with nothing between."""
+    if len(term) < 5 and not all(map(is_han, term)):
+        return None
+    if is_word(term[0]) or is_word(term[-1]):
+        if (start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end])):
+            return None
+    elif _crossed(text, start, end, text[start:end]):
+        return None
+    if len(term) <= SHORT and not _alone(text, start, end, text[start:end]):
+        return None
+    return Aligned(start, end, frozenset({"reversed"}))
+
+
+def split_term(text: str, start: int, end: int, pieces: list[tuple[int, int]], term: str) -> Aligned | None:
+    """A term with characters taken apart; `pieces`: where in `text` the parts stand."""
+    before, after = _window(text, start, end)
+    surface = text[start:end]
+    if words.crosses(before + surface + after, len(before), len(before) + len(surface)):
+        return None
+    for a, b in pieces:
+        if words.is_word(text[a:b]) and len(term) < 4:
+            return None
+    return Aligned(start, end, frozenset({"split"}))

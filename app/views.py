@@ -1,0 +1,292 @@
+"""Views: what folded text looks like, sounds like or decodes to. The terms are brought into the same form and found there.
+
+Law: a view loses information, so a match in it is a candidate and no more: `terms.py` aligns it with the folded text and
+says which technique made the difference. Every view works character by character; `places` is its way back.
+
+The skeleton is the one view that acts alone: letters and digits only (what is noise stands in no word), look-alikes and
+digit styles as one, runs as one character. `sound` and `shape` are weaker: a Han character as its syllable, or as what
+is left of it without its radical.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from app.text import Table, fold, is_han
+
+_LIKE = {
+    "a": "аɑαᴀꭺᗅ∂", "b": "ƅьвβʙᏼᏏЬ", "c": "сϲᴄⅽꮯ", "d": "ԁᴅɗꮷᏧ", "e": "еєҽεᴇꭼɛ", "f": "ғꜰƒϝ", "g": "ɡɢցꮐԍ", "h": "һհнʜꮋᏂ",
+    "i": "іιıɪꙇɩӏ", "j": "јϳᴊʝꭻ", "k": "кκᴋꮶҝ", "l": "ʟꮮⳑ", "m": "мᴍꮇϻ", "n": "ոпηɴҋռ", "o": "оοσօᴏဝ๐", "p": "рρᴘꮲþ",
+    "q": "ԛզգ", "r": "гʀꮁᴦꭇ", "s": "ѕꜱꮪƽ", "t": "тτᴛꭲ", "u": "υսцᴜʋ", "v": "νѵᴠꮩ", "w": "ԝωшᴡꮃɯ", "x": "хχ×ҳ", "y": "уүγʏꮍ",
+    "z": "ᴢꮓʐ",
+}  # fmt: skip
+_LEET = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "€": "e", "£": "l", "¥": "y"}
+_STYLES = {
+    "零": "0", "〇": "0", "一": "1", "壹": "1", "弌": "1", "幺": "1", "二": "2", "贰": "2", "弍": "2", "三": "3", "叁": "3", "弎": "3",
+    "四": "4", "肆": "4", "五": "5", "伍": "5", "六": "6", "陆": "6", "七": "7", "柒": "7", "八": "8", "捌": "8", "九": "9", "玖": "9",
+    "拾": "十", "佰": "百", "仟": "千",
+}  # fmt: skip
+HOMOGLYPH = {other: letter for letter, others in _LIKE.items() for c in others for other in fold(c) if other != letter}
+"""A letter of another script, or a small capital, to the Latin letter it looks like."""
+LEET = frozenset(_LEET)
+
+
+def digit(ch: str) -> str:
+    """The digit that `ch` writes in another style, or ''."""
+    if ch in _STYLES:
+        return _STYLES[ch]
+    return str(int(ch)) if len(ch) == 1 and ch.isdecimal() else ""
+
+
+def _skeleton_of(ch: str) -> str:
+    if ch in HOMOGLYPH:
+        return HOMOGLYPH[ch]
+    style = digit(ch)
+    if style:
+        return _LEET.get(style, style)
+    if ch in _LEET:
+        return _LEET[ch]
+    return ch if ch.isalnum() else ""
+
+
+class _Han(NamedTuple):
+    sounds: tuple[str, ...]
+    shape: str
+    splits: tuple[str, ...]
+    looks: str
+
+
+@cache
+def _han() -> dict[str, _Han]:
+    table = {}
+    for line in (files("app") / "data" / "han.tsv").read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        ch, sounds, shape, splits, looks, *_ = [*line.split("\t"), "", "", ""]
+        if fold(ch) == ch:
+            table[ch] = _Han(tuple(sounds.split(",")), shape or ch, tuple(s for s in splits.split(",") if s), looks)
+    return table
+
+
+@cache
+def _syllables() -> dict[str, str]:
+    """Every syllable of the readings, as a private character of its own."""
+    names = sorted({s for row in _han().values() for s in row.sounds if s})
+    return {name: chr(0xE000 + i) for i, name in enumerate(names)}
+
+
+def _sound_of(ch: str) -> str:
+    row = _han().get(ch)
+    if row is not None:
+        return _syllables()[row.sounds[0]]
+    return ch if "\ue000" <= ch <= "\ue7ff" else ""
+
+
+def _shape_of(ch: str) -> str:
+    row = _han().get(ch)
+    return row.shape if row is not None else ch if is_han(ch) else ""
+
+
+SKELETON = Table(_skeleton_of)
+SOUND = Table(_sound_of)
+"""Han characters as syllables; nothing else. A private character (no folded text of ours holds one) stays."""
+SHAPE = Table(_shape_of)
+
+_RUN = re.compile(r"(.)\1+", re.DOTALL)
+
+
+def skeleton(folded: str) -> str:
+    """Letters and digits, look-alikes as one, runs as one character."""
+    dense = SKELETON.apply(folded)
+    return _RUN.sub(r"\1", dense) if _RUN.search(dense) else dense
+
+
+def skeleton_places(folded: str) -> list[int]:
+    """For each character of skeleton(folded), the index in `folded` where its run begins."""
+    places, last = [], "\1"
+    for i, ch in enumerate(SKELETON.each(folded)):
+        if ch not in ("\1", last):
+            places.append(i)
+            last = ch
+    return places
+
+
+def places(table: Table, folded: str) -> list[int]:
+    """For each character of table.apply(folded), its index in `folded`."""
+    return [i for i, ch in enumerate(table.each(folded)) if ch != "\1"]
+
+
+def is_noise(ch: str) -> bool:
+    """True for what stands in no word: spaces, punctuation, symbols, emoji."""
+    return SKELETON[ord(ch)] is None
+
+
+def sounds(ch: str) -> tuple[str, ...]:
+    """Toneless readings of a Han character, the commonest first; none for others."""
+    row = _han().get(ch)
+    return row.sounds if row is not None else ()
+
+
+def syllable(name: str) -> str | None:
+    """The private character of a syllable like 'du'; None if there is none."""
+    return _syllables().get(name)
+
+
+def splits(ch: str) -> tuple[str, ...]:
+    """What a Han character may be taken apart into: 贝者 for 赌."""
+    row = _han().get(ch)
+    return row.splits if row is not None else ()
+
+
+@cache
+def _groups() -> tuple[dict[str, str], dict[str, str]]:
+    """(syllable -> characters, shape -> characters), of the characters in use (those with a known make-up)."""
+    by_sound: dict[str, list[str]] = {}
+    by_shape: dict[str, list[str]] = {}
+    for ch, row in _han().items():
+        if row.splits or row.looks:
+            by_sound.setdefault(row.sounds[0], []).append(ch)
+            by_shape.setdefault(row.shape, []).append(ch)
+    return {k: "".join(v) for k, v in by_sound.items()}, {k: "".join(v) for k, v in by_shape.items()}
+
+
+def same_sound(ch: str) -> str:
+    """Characters in use whose first reading is one of `ch`'s."""
+    by_sound, _ = _groups()
+    return "".join(dict.fromkeys(c for s in sounds(ch) for c in by_sound.get(s, "") if c != ch))
+
+
+def same_look(ch: str) -> str:
+    """Characters in use of the same shape as `ch`, and those kept as its look-alikes."""
+    row = _han().get(ch)
+    if row is None:
+        return ""
+    _, by_shape = _groups()
+    return "".join(dict.fromkeys(c for c in row.looks + by_shape.get(row.shape, "") + by_shape.get(ch, "") if c != ch))
+
+
+def sounds_like(a: str, b: str) -> bool:
+    """True if `a`'s usual reading is one of `b`'s, or the other way round."""
+    one, other = sounds(a), sounds(b)
+    return bool(one and other) and (one[0] in other or other[0] in one)
+
+
+def looks_like(a: str, b: str) -> bool:
+    one, other = _han().get(a), _han().get(b)
+    if one is None or other is None:
+        return False
+    return one.shape == other.shape or b in one.looks or a in other.looks
+
+
+# Escapes that a page or a program would show as the character itself.
+
+_ENTITY = r"&(?:amp;)*(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});"
+_ESCAPE = re.compile(rf"(?P<entity>{_ENTITY})|(?P<percent>(?:%[0-9a-f]{{2}})+)|(?P<escape>\\(?:u[0-9a-f]{{4}}|x[0-9a-f]{{2}}))")
+_OPEN = re.compile(
+    r"(?:&(?:amp;)*(?:a|am|amp|#[0-9]{0,7}|#x[0-9a-f]{0,6}|[a-z][a-z0-9]{0,30})?|(?:%[0-9a-f]{2})*%[0-9a-f]?|(?:%[0-9a-f]{2})+"
+    r"|\\(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?)\Z"
+)
+_MARKS = re.compile(r"[&%\\]")
+LONGEST_OPEN = 40
+"""Characters of an escape that is not complete yet, looked at from the end."""
+
+
+class Decoded(NamedTuple):
+    """`text`: folded text with its escapes decoded; its character i comes from starts[i]:ends[i] of the folded text."""
+
+    text: str
+    starts: list[int]
+    ends: list[int]
+    techniques: list[str]
+
+
+def open_escape(folded: str, since: int) -> int:
+    """Where an escape begins that the end of `folded` leaves incomplete; len(folded) if there is none."""
+    at = max(since, len(folded) - LONGEST_OPEN)
+    if not _MARKS.search(folded, at):
+        return len(folded)
+    found = _OPEN.search(folded, at)
+    if found is None:
+        return len(folded)
+    if found[0].startswith("%"):
+        whole = len(found[0]) // 3 * 3
+        raw = bytes.fromhex(found[0][:whole].replace("%", ""))
+        if whole == len(found[0]):
+            # A run of bytes is open as far as its last character is.
+            for back in range(1, min(4, len(raw)) + 1):
+                lead = raw[-back]
+                if lead >= 0xC0:
+                    need = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+                    return found.start() + 3 * (len(raw) - back) if need > back else len(folded)
+                if lead < 0x80:
+                    break
+            return len(folded)
+        return found.start() + 3 * _whole(raw)
+    return found.start()
+
+
+def _whole(raw: bytes) -> int:
+    """Bytes of `raw` before a last character that is incomplete."""
+    for back in range(1, min(4, len(raw)) + 1):
+        lead = raw[-back]
+        if lead >= 0xC0:
+            return len(raw) - back
+        if lead < 0x80:
+            break
+    return len(raw)
+
+
+def decode(folded: str, since: int, until: int) -> Decoded | None:
+    """Decode the escapes of folded[since:until]; what is before stays as it is. None where there are none."""
+    if not _MARKS.search(folded, since, until):
+        return None
+    out: list[str] = [folded[:since]]
+    starts, ends, names = list(range(since)), list(range(1, since + 1)), [""] * since
+    at, hit = since, False
+
+    def plain(stop: int) -> None:
+        out.append(folded[at:stop])
+        starts.extend(range(at, stop))
+        ends.extend(range(at + 1, stop + 1))
+        names.extend([""] * (stop - at))
+
+    for found in _ESCAPE.finditer(folded, since, until):
+        kind = found.lastgroup or ""
+        made = _decoded(kind, found[0])
+        if made is None:
+            continue
+        hit = True
+        plain(found.start())
+        for text, start, end in made:
+            text = fold(text)
+            out.append(text)
+            starts.extend([found.start() + start] * len(text))
+            ends.extend([found.start() + end] * len(text))
+            names.extend([kind] * len(text))
+        at = found.end()
+    if not hit:
+        return None
+    plain(until)
+    return Decoded("".join(out), starts, ends, names)
+
+
+def _decoded(kind: str, source: str) -> list[tuple[str, int, int]] | None:
+    """(text, its start and end in `source`) per character; None if it stands for nothing."""
+    if kind == "entity":
+        text = html.unescape(html.unescape(source.replace("amp;", "")))
+        return None if text.startswith("&") else [(text, 0, len(source))]
+    if kind == "escape":
+        return [(chr(int(source[2:], 16)), 0, len(source))]
+    raw = bytes.fromhex(source.replace("%", ""))
+    made, at = [], 0
+    while at < len(raw):
+        size = 1 if raw[at] < 0xC0 else 2 if raw[at] < 0xE0 else 3 if raw[at] < 0xF0 else 4
+        text = raw[at : at + size].decode("utf-8", "ignore")
+        if text:
+            made.append((text, 3 * at, 3 * (at + size)))
+        at += size if text else 1
+    return made or None
