@@ -20,10 +20,14 @@ SHORT = 3
 """Terms of at most this many Han characters are confirmed by word boundaries; longer ones do not collide by chance
 (measured on ordinary text: none in a million characters), and confirming them would let a suffix hide them."""
 
-_MARKS = frozenset("。，、；：！？,.;:!?…\n\r")
+_MARKS = frozenset("。、,;:!?…")
 _JOINS = frozenset(" \t\n\r-_·'")
 _NEVER_DOUBLED = frozenset("ahijkquvwxy")
 """Letters that English words all but never double."""
+_PARTICLES = frozenset(
+    "的了着过吗呢吧啊呀嘛是在也都就还很不没有我你您他她它们这那个从往向把被对给和与及或而则且但以于其所之者只已可会要能再又去来说看想让叫比最更"
+)
+"""Characters that stand beside any other: a pair with one of them is too common to be a disguise."""
 _MASKS = frozenset("!|*#?._-x×")
 
 
@@ -129,7 +133,8 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
     han = sum(map(is_han, term))
     if doubled:
         names.add("repeat")
-        if not _repeats(term, doubled, han > 0):
+        around = text[start - 1 : start] + text[end : end + 1]
+        if not _repeats(term, doubled, han > 0) and not (han and set(around) & {term[0], term[-1]}):
             return None
     if leet + symbols and not (letters >= 4 or (letters >= 3 and symbols)):
         return None
@@ -142,7 +147,7 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         if not (_han_gaps(term, gaps) if han else _latin_gaps(term, gaps)):
             return None
     if 0 < han <= SHORT and han == len(term):
-        verdict = _stands(text, start, end, term, [j for j, _ in gaps], final)
+        verdict = _stands(text, start, end, term, [j for j, _ in gaps], bool(doubled), final)
         if verdict is not True:
             return None if verdict is False else Open(start)
     return Aligned(start, end, frozenset(names))
@@ -195,7 +200,8 @@ def _han_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
     """Noise between Han characters; a single mark of a sentence is the sentence's own."""
     if len(gaps) > 1 or len(term) > 4:
         return True
-    return not _MARKS.issuperset(gap) if (gap := gaps[0][1].strip(" \u3000")) else "\n" not in gaps[0][1]
+    gap = gaps[0][1].strip()
+    return not gap or not _MARKS.issuperset(gap)
 
 
 def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
@@ -208,7 +214,9 @@ def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
     return len(gaps) > 1 or not frozenset(".,;:!?/&").issuperset(gaps[0][1])
 
 
-def _stands(text: str, start: int, end: int, term: str, cuts: list[int], final: bool) -> bool | None:
+def _stands(
+    text: str, start: int, end: int, term: str, cuts: list[int], repeated: bool, final: bool
+) -> bool | None:
     """True if `term` at start:end is no part of other words; None if what follows decides."""
     left = start
     while left and start - left < LEFT and is_han(text[left - 1]):
@@ -219,6 +227,8 @@ def _stands(text: str, start: int, end: int, term: str, cuts: list[int], final: 
     if right == len(text) and right - end < RIGHT and not final:
         return None
     before, after = text[left:start], text[end:right]
+    if repeated and before.endswith(term[0]):
+        before = ""  # the run that the term begins with
     if words.crosses(before + term + after, len(before), len(before) + len(term)):
         return False
     for cut in cuts:
@@ -293,6 +303,8 @@ def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
     if sum(kept) != 1:
         return None
     ch, want = surface[kept.index(False)], term[kept.index(False)]
+    if not _PARTICLES.isdisjoint(surface):
+        return None
     name = "lookalike" if views.looks_like(ch, want) else "homophone"
     if words.is_word(surface) or not _alone(text, start, end, surface):
         return None

@@ -52,15 +52,27 @@ class Hit(NamedTuple):
 
 
 class Terms:
-    """`terms`: folded, distinct, not empty. `allow[i]`: folded phrases that hold terms[i] and make it harmless."""
+    """`terms`: folded, distinct, not empty. `allow[i]`: folded phrases that hold terms[i] and make it harmless.
+    `phrases`: folded ones that make harmless whatever they cover."""
 
-    def __init__(self, terms: Sequence[str], allow: Sequence[Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, terms: Sequence[str], allow: Sequence[Sequence[str]] | None = None, phrases: Sequence[str] = ()
+    ) -> None:
         self._terms = terms
-        self._allow: dict[int, list[tuple[int, str]]] = {}
-        for i, phrases in enumerate(allow or ()):
-            if phrases:
-                self._allow[i] = [(at, p) for p in phrases for at in _places(terms[i], p)]
         self._strong = _Patterns(_skeletons(terms))
+        self._allow: dict[int, list[tuple[int, str]]] = {}
+        for i, own in enumerate(allow or ()):
+            for phrase in own:
+                self._spare(i, phrase)
+        for phrase in phrases if self._strong.automaton is not None else ():
+            for index in {
+                owner >> 8
+                for _, _, number in self._strong.automaton.find_overlapping(views.skeleton(phrase))
+                for owner in self._strong.owners(number)
+            }:
+                if phrase != terms[index]:
+                    self._spare(index, phrase)
+        self._phrases = Automaton(sorted(phrases)) if phrases else None
         self._literal = _Patterns((t, i) for i, t in enumerate(terms) if _odd(t))
         self._weak = _Patterns(_weaker(terms), live=False)
         self._syllables = _by_syllables(terms)
@@ -68,6 +80,11 @@ class Terms:
 
     def __len__(self) -> int:
         return len(self._terms)
+
+    def _spare(self, index: int, phrase: str) -> None:
+        places = [(at, phrase) for at in _places(self._terms[index], phrase)]
+        if places:
+            self._allow.setdefault(index, []).extend(places)
 
     def find(self, text: str, since: int, final: bool) -> tuple[list[Hit], int]:
         """Hits that start at or after `since`, and the hold. `text[:since]` is context; `final`: nothing follows."""
@@ -82,7 +99,8 @@ class Terms:
         """By the skeleton, of the text as it is and with its escapes decoded."""
         hold = self._look(text, since, final, hits)
         stop = len(text) if final else views.open_escape(text, since)
-        decoded = views.decode(text, since, stop)
+        shown = stop if final else views.open_tag(text, since, stop)
+        decoded = views.decode(text, since, shown, always=shown < stop)
         if decoded is None:
             return min(hold, stop)
         found: dict[Hit, None] = {}
@@ -90,6 +108,8 @@ class Terms:
         hold = min(hold, stop, decoded.starts[inner] if inner < len(decoded.text) else stop)
         for hit in found:
             names = {n for n in decoded.techniques[hit.start : hit.end] if n}
+            if any(decoded.ends[i] != decoded.starts[i + 1] for i in range(hit.start, hit.end - 1) if not decoded.techniques[i]):
+                names.add("markup")
             if names:
                 span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
                 hits[Hit(*span, hit.index, hit.techniques | names)] = None
@@ -200,6 +220,8 @@ class Terms:
             base = max(0, since - CONTEXT)
             part = text[base:] if base else text
             for hit in self._weaker(part):
+                if self._spared(part, hit):
+                    continue
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
         hold = self._encoded(text, original, since, hold, final, hits)
@@ -260,6 +282,17 @@ class Terms:
                 if hit is not None:
                     yield Hit(hit.start, hit.end, index_, hit.techniques)
 
+    def _spared(self, text: str, hit: Hit) -> bool:
+        """A shipped phrase covers the hit."""
+        if self._phrases is None:
+            return False
+        base = max(0, hit.start - CONTEXT)
+        part = text[base : hit.end + CONTEXT]
+        return any(
+            a + base <= hit.start and hit.end <= b + base
+            for a, b, _ in self._phrases.find_overlapping(part)
+        )
+
     def _composed(self, text: str, parts: list[tuple[int, int, str]]) -> Iterator[Hit]:
         """Terms that show once characters taken apart are put together again."""
         made: list[str] = []
@@ -293,19 +326,25 @@ class Terms:
 
     def _spelt(self, text: str, spelt: str, spans: list[tuple[int, int]]) -> Iterator[Hit]:
         """Terms of two Han characters of which one or both are written in Latin letters."""
+        last = 0
         for i in range(1, len(spelt)):
-            a, b = spelt[i - 1], spelt[i]
+            if views.is_noise(spelt[i]) and not _is_syllable(spelt[i]):
+                continue
+            before, last = last, i
+            a, b = spelt[before], spelt[i]
             latin = [_is_syllable(a), _is_syllable(b)]
-            if not any(latin) or spans[i][0] - spans[i - 1][1] > 1:
+            if not any(latin) or spans[i][0] - spans[before][1] > 1:
                 continue
             for index in self._syllables.get(_sound(a) + _sound(b), ()):
                 term = self._terms[index]
                 if all(latin):
-                    if not _whole_words(text, spans[i - 1][0], spans[i][1]):
+                    if not _whole_words(text, spans[before][0], spans[i][1]):
                         continue
-                elif (b if latin[0] else a) != term[latin[0]] or not _whole_token(text, *spans[i - latin[0]]):
+                elif spans[i][0] > spans[before][1] or text[slice(*spans[before if latin[0] else i])] in _ENGLISH:
                     continue
-                yield Hit(spans[i - 1][0], spans[i][1], index, frozenset({"pinyin"}))
+                elif (b if latin[0] else a) != term[latin[0]] or not _whole_token(text, *spans[before if latin[0] else i]):
+                    continue
+                yield Hit(spans[before][0], spans[i][1], index, frozenset({"pinyin"}))
 
     def _encoded(
         self, text: str, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]
@@ -467,6 +506,10 @@ def _skeletal(kind: int, text: str, start: int, end: int, term: str) -> Aligned 
     return Aligned(start, end, frozenset({"rot13"})) if text[start:end] == codecs.encode(term, "rot13") else None
 
 
+_ENGLISH = frozenset(["a", "ai", "an", "can", "e", "he", "me", "men", "o", "she", "you"])
+"""Syllables that stand in Chinese text as words of their own."""
+_LONE = frozenset(["m", "n", "ng", "hm", "hng", "r"])
+"""Readings of interjections: no syllable of a word."""
 _PARSED: dict[str, tuple[str, ...] | None] = {}
 
 
@@ -486,7 +529,7 @@ def _parse_from(token: str, at: int) -> tuple[str, ...] | None:
     if token[at] == "'" and at:
         return _parse_from(token, at + 1)
     for size in range(min(6, len(token) - at), 0, -1):
-        if views.syllable(token[at : at + size]) is not None:
+        if token[at : at + size] not in _LONE and views.syllable(token[at : at + size]) is not None:
             rest = _parse_from(token, at + size)
             if rest is not None:
                 return token[at : at + size], *rest

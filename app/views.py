@@ -185,14 +185,15 @@ def looks_like(a: str, b: str) -> bool:
 # Escapes that a page or a program would show as the character itself.
 
 _ENTITY = r"&(?:amp;)*(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});"
-_ESCAPE = re.compile(rf"(?P<entity>{_ENTITY})|(?P<percent>(?:%[0-9a-f]{{2}})+)|(?P<escape>\\(?:u[0-9a-f]{{4}}|x[0-9a-f]{{2}}))")
+_ESCAPE = re.compile(rf"(?P<entity>{_ENTITY})|(?P<percent>(?:%[0-9a-f]{{2}})+)|(?P<escape>\\(?:u[0-9a-f]{{4}}|x[0-9a-f]{{2}}))|(?P<markup></?[a-z][^<>\n]{{0,40}}>)")
 _OPEN = re.compile(
     r"(?:&(?:amp;)*(?:a|am|amp|#[0-9]{0,7}|#x[0-9a-f]{0,6}|[a-z][a-z0-9]{0,30})?|(?:%[0-9a-f]{2})*%[0-9a-f]?|(?:%[0-9a-f]{2})+"
     r"|\\(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?)\Z"
 )
-_MARKS = re.compile(r"[&%\\]")
-LONGEST_OPEN = 40
-"""Characters of an escape that is not complete yet, looked at from the end."""
+_OPEN_TAG = re.compile(r"<(?:/?[a-z][^<>\n]{0,40}|/)?\Z")
+_MARKS = re.compile(r"[&%\\<]")
+_LONGEST = 48
+"""Characters of an escape or a tag that is not complete yet, looked at from the end."""
 
 
 class Decoded(NamedTuple):
@@ -206,7 +207,7 @@ class Decoded(NamedTuple):
 
 def open_escape(folded: str, since: int) -> int:
     """Where an escape begins that the end of `folded` leaves incomplete; len(folded) if there is none."""
-    at = max(since, len(folded) - LONGEST_OPEN)
+    at = max(since, len(folded) - _LONGEST)
     if not _MARKS.search(folded, at):
         return len(folded)
     found = _OPEN.search(folded, at)
@@ -229,6 +230,12 @@ def open_escape(folded: str, since: int) -> int:
     return found.start()
 
 
+def open_tag(folded: str, since: int, until: int) -> int:
+    """Where a tag begins that the end of folded[:until] leaves incomplete; `until` if there is none. It can begin no term."""
+    at = folded.rfind("<", max(since, until - _LONGEST), until)
+    return at if at >= 0 and _OPEN_TAG.match(folded[at:until]) else until
+
+
 def _whole(raw: bytes) -> int:
     """Bytes of `raw` before a last character that is incomplete."""
     for back in range(1, min(4, len(raw)) + 1):
@@ -240,13 +247,14 @@ def _whole(raw: bytes) -> int:
     return len(raw)
 
 
-def decode(folded: str, since: int, until: int) -> Decoded | None:
-    """Decode the escapes of folded[since:until]; what is before stays as it is. None where there are none."""
-    if not _MARKS.search(folded, since, until):
+def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded | None:
+    """Decode the escapes of folded[since:until] and take its tags out; what is before stays as it is. None where there
+    are none, unless `always`."""
+    if not always and not _MARKS.search(folded, since, until):
         return None
     out: list[str] = [folded[:since]]
     starts, ends, names = list(range(since)), list(range(1, since + 1)), [""] * since
-    at, hit = since, False
+    at, hit = since, always
 
     def plain(stop: int) -> None:
         out.append(folded[at:stop])
@@ -279,6 +287,8 @@ def _decoded(kind: str, source: str) -> list[tuple[str, int, int]] | None:
     if kind == "entity":
         text = html.unescape(html.unescape(source.replace("amp;", "")))
         return None if text.startswith("&") else [(text, 0, len(source))]
+    if kind == "markup":
+        return []
     if kind == "escape":
         return [(chr(int(source[2:], 16)), 0, len(source))]
     raw = bytes.fromhex(source.replace("%", ""))
