@@ -12,7 +12,7 @@ from typing import NamedTuple
 from app import views, words
 from app.text import is_han, is_word
 
-GAP = 6
+GAP = 8
 """Noise characters between two characters of a term at most."""
 LEFT, RIGHT = 8, 4
 """Folded characters around a candidate that the segmenter sees: a fixed window, so the verdict is a function of the text."""
@@ -258,7 +258,9 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             names.add("homophone")
         else:
             return None
-    if not exact and len(term) < 4 and latin < len(term):
+    if not exact and not latin and len(term) < 4 and not _alone(text, places[0][0], places[-1][1], surface):
+        return None
+    if len(term) == 2 and (names == {"homophone"} or not _PARTICLES.isdisjoint(surface)):
         return None
     start, end = places[0][0], places[-1][1]
     gaps = []
@@ -277,8 +279,8 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     else:
         inside = [gap for _, gap in gaps if any(map(str.isalnum, gap))]
         if inside:
-            # Letters or digits between the characters: one or two in every gap, and nothing else changed.
-            if len(inside) < len(places) - 1 or names or any(len(gap) > 2 for gap in inside):
+            # Letters or digits between the characters: one or two in a gap, and nothing else changed.
+            if names or any(len(gap) > 2 for gap in inside):
                 return None
             names.add("interleave")
         elif gaps:
@@ -300,7 +302,7 @@ def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
     """A term of two Han characters, one of them replaced: both must be words of their own here, and no word together."""
     surface = text[start:end]
     kept = [a == b for a, b in zip(surface, term, strict=True)]
-    if sum(kept) != 1:
+    if all(kept):
         return None
     ch, want = surface[kept.index(False)], term[kept.index(False)]
     if not _PARTICLES.isdisjoint(surface):
@@ -341,8 +343,6 @@ def _single(text: str, start: int, end: int, surface: str, term: str) -> bool:
 
 def reversed_term(text: str, start: int, end: int, term: str) -> Aligned | None:
     """`term` backwards, with nothing between."""
-    if len(term) < 5 and not all(map(is_han, term)):
-        return None
     if is_word(term[0]) or is_word(term[-1]):
         if (start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end])):
             return None

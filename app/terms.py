@@ -38,8 +38,9 @@ _SYLLABLE = r"(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?(?:i?ang?|iao?|i?ong|u?ai|u?ang?
 _LATIN = re.compile(rf"(?<![a-z])(?:{_SYLLABLE}['’]?){{1,8}}(?![a-z])")
 _MIXED = re.compile(r"[a-z]")
 _BETWEEN = re.compile(r"(?=([\u4e00-\u9fff])[a-z0-9@$]{1,2}([\u4e00-\u9fff]))")
-_ENCODED = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{8,1024}={0,2})(?![A-Za-z0-9+/_=-])")
-_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){4,340}")
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{6,1024}={0,2})(?![A-Za-z0-9+/_=-])")
+_HEX = re.compile(r"(?:(?:0[xX])?[0-9A-Fa-f]{2}[ ,:]{0,2}){4,400}")
+_TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
 
 
 class Hit(NamedTuple):
@@ -219,9 +220,14 @@ class Terms:
         if self._weak.automaton is not None and hold > since:
             base = max(0, since - CONTEXT)
             part = text[base:] if base else text
-            for hit in self._weaker(part):
-                if self._spared(part, hit):
-                    continue
+            found = [hit for hit in self._weaker(part) if not self._spared(part, hit)]
+            decoded = views.decode(part, 0, len(part))
+            if decoded is not None:
+                for hit in self._weaker(decoded.text):
+                    names = {n for n in decoded.techniques[hit.start : hit.end] if n}
+                    span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
+                    found.append(Hit(*span, hit.index, hit.techniques | names))
+            for hit in found:
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
         hold = self._encoded(text, original, since, hold, final, hits)
@@ -350,7 +356,7 @@ class Terms:
         self, text: str, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]
     ) -> int:  # fmt: skip
         """Base64 and hexadecimal that decode to text with a term in it."""
-        for name, shape, undo in (("base64", _ENCODED, _base64), ("hex", _HEX, _hex)):
+        for name, shape, undo in (("base64", _ENCODED, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
             for found in shape.finditer(original):
                 raw = undo(found[0])
                 if raw is None:
@@ -451,11 +457,11 @@ def _weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
                 yield sound, i << 3 | _SOUND
             yield views.SHAPE.apply(term), i << 3 | _SHAPE
         dense = views.skeleton(term)
-        if len(dense) >= 2 and (han[i] or len(term) >= 5):
+        if len(dense) >= 2 and (han[i] or len(term) >= 4):
             back = dense[::-1]
             if back != dense:
                 yield back, i << 3 | _REVERSED
-        if len(term) >= 5 and term.isascii() and term.isalpha():
+        if len(dense) >= 4 and term.isascii():
             yield views.skeleton(codecs.encode(term, "rot13")), i << 3 | _ROT13
         if len(term) >= 2:
             composed.update(c for c in term if is_han(c))
@@ -467,12 +473,17 @@ def _weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
     if len(short) <= PAIRS:
         for i in short:
             a, b = terms[i]
+            if len(short) <= PAIRS // 10:
+                yield views.SHAPE.apply(terms[i]), i << 3 | _SHAPE
             for other in dict.fromkeys(views.same_sound(b) + views.same_look(b)):
                 if not words.is_word(a + other):
                     yield views.skeleton(a + other), i << 3 | _PAIR
             for other in dict.fromkeys(views.same_sound(a) + views.same_look(a)):
                 if not words.is_word(other + b):
                     yield views.skeleton(other + b), i << 3 | _PAIR
+            for one in views.near(a):
+                for other in views.near(b):
+                    yield views.skeleton(one + other), i << 3 | _PAIR
 
 
 def _readings(term: str) -> list[str]:
@@ -596,8 +607,13 @@ def _base64(token: str) -> str | None:
 
 
 def _hex(token: str) -> str | None:
-    digits = token.replace(" ", "").replace(":", "")
+    digits = re.sub("0[xX]|[ ,:]", "", token)
     return _readable(bytes.fromhex(digits)) if not digits.isdigit() or len(digits) >= 8 else None
+
+
+def _tags(token: str) -> str:
+    """Tag characters are ASCII that nobody sees (but a model reads)."""
+    return "".join(chr(ord(c) - 0xE0000) for c in token)
 
 
 def _readable(raw: bytes) -> str | None:

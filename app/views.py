@@ -10,7 +10,7 @@ is left of it without its radical.
 
 from __future__ import annotations
 
-import html
+import html.entities
 import re
 from functools import cache
 from importlib.resources import files
@@ -18,19 +18,32 @@ from typing import NamedTuple
 
 from app.text import Table, fold, is_han
 
-_LIKE = {
-    "a": "аɑαᴀꭺᗅ∂", "b": "ƅьвβʙᏼᏏЬ", "c": "сϲᴄⅽꮯ", "d": "ԁᴅɗꮷᏧ", "e": "еєҽεᴇꭼɛ", "f": "ғꜰƒϝ", "g": "ɡɢցꮐԍ", "h": "һհнʜꮋᏂ",
-    "i": "іιıɪꙇɩӏ", "j": "јϳᴊʝꭻ", "k": "кκᴋꮶҝ", "l": "ʟꮮⳑ", "m": "мᴍꮇϻ", "n": "ոпηɴҋռ", "o": "оοσօᴏဝ๐", "p": "рρᴘꮲþ",
-    "q": "ԛզգ", "r": "гʀꮁᴦꭇ", "s": "ѕꜱꮪƽ", "t": "тτᴛꭲ", "u": "υսцᴜʋ", "v": "νѵᴠꮩ", "w": "ԝωшᴡꮃɯ", "x": "хχ×ҳ", "y": "уүγʏꮍ",
-    "z": "ᴢꮓʐ",
-}  # fmt: skip
 _LEET = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "€": "e", "£": "l", "¥": "y"}
 _STYLES = {
     "零": "0", "〇": "0", "一": "1", "壹": "1", "弌": "1", "幺": "1", "二": "2", "贰": "2", "弍": "2", "三": "3", "叁": "3", "弎": "3",
     "四": "4", "肆": "4", "五": "5", "伍": "5", "六": "6", "陆": "6", "七": "7", "柒": "7", "八": "8", "捌": "8", "九": "9", "玖": "9",
     "拾": "十", "佰": "百", "仟": "千",
 }  # fmt: skip
-HOMOGLYPH = {other: letter for letter, others in _LIKE.items() for c in others for other in fold(c) if other != letter}
+# Han characters that a reader takes for one another at a glance.
+_NEAR = (
+    "口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌 木术 今令 牛午 平乎 折拆析 由甲申"
+    " 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失 史吏 官宫 拔拨 治冶 洗冼 准淮 冷泠 侯候 斤斥 氏氐 享亨 毫豪 母毋 刺剌 戳戮"
+    " 徒徙 崇祟 灸炙 盲肓 茶荼 赢羸 辨辩辫 汨汩 稍梢 蓝篮 提堤 陷馅 挣睁 下卞 博搏膊 赌睹 枪抢 弹惮 杀刹 淫滛 麻痳 炸诈 贩败 骗编"
+).split()
+
+
+def _latin() -> dict[str, str]:
+    table = {"ӏ": "l", "ϲ": "c", "Ϲ": "c"}
+    for line in (files("app") / "data" / "latin.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            letter, others = line.split("\t")
+            for other in map(fold, others):
+                if len(other) == 1 and not other.isascii():
+                    table.setdefault(other, letter)  # what looks like i and l is i
+    return table
+
+
+HOMOGLYPH = _latin()
 """A letter of another script, or a small capital, to the Latin letter it looks like."""
 LEET = frozenset(_LEET)
 
@@ -68,7 +81,10 @@ def _han() -> dict[str, _Han]:
             continue
         ch, sounds, shape, splits, looks, *_ = [*line.split("\t"), "", "", ""]
         if fold(ch) == ch:
-            table[ch] = _Han(tuple(sounds.split(",")), shape or ch, tuple(s for s in splits.split(",") if s), looks)
+            table[ch] = _Han(tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), looks)
+    for first, *others in _NEAR:
+        for ch in others:
+            table[ch] = table[ch]._replace(shape=table[first].shape)
     return table
 
 
@@ -169,6 +185,11 @@ def same_look(ch: str) -> str:
     return "".join(dict.fromkeys(c for c in row.looks + by_shape.get(row.shape, "") + by_shape.get(ch, "") if c != ch))
 
 
+def near(ch: str) -> str:
+    """Characters that a reader takes for `ch` at a glance."""
+    return "".join(c for group in _NEAR if ch in group for c in group if c != ch)
+
+
 def sounds_like(a: str, b: str) -> bool:
     """True if `a`'s usual reading is one of `b`'s, or the other way round."""
     one, other = sounds(a), sounds(b)
@@ -184,16 +205,27 @@ def looks_like(a: str, b: str) -> bool:
 
 # Escapes that a page or a program would show as the character itself.
 
-_ENTITY = r"&(?:amp;)*(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});"
-_ESCAPE = re.compile(rf"(?P<entity>{_ENTITY})|(?P<percent>(?:%[0-9a-f]{{2}})+)|(?P<escape>\\(?:u[0-9a-f]{{4}}|x[0-9a-f]{{2}}))|(?P<markup></?[a-z][^<>\n]{{0,40}}>)")
-_OPEN = re.compile(
-    r"(?:&(?:amp;)*(?:a|am|amp|#[0-9]{0,7}|#x[0-9a-f]{0,6}|[a-z][a-z0-9]{0,30})?|(?:%[0-9a-f]{2})*%[0-9a-f]?|(?:%[0-9a-f]{2})+"
-    r"|\\(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?)\Z"
+_ESCAPE = re.compile(
+    r"""(?P<entity>&(?:amp;)*(?:\#[0-9]{1,7};?|\#x[0-9a-f]{1,6};?|[a-z][a-z0-9]{1,30};))
+    |(?P<percent>(?:%(?:25){0,3}[0-9a-f]{2}|%u[0-9a-f]{4})+)
+    |(?P<escape>(?:\\u[0-9a-f]{4}|\\u\{[0-9a-f]{1,6}\}|\\x[0-9a-f]{2})+)
+    |(?P<leet>(?<=[a-z0-9@$])[!+|]+|[!+|]+(?=[a-z0-9@$]))
+    |(?P<markup></?[a-z][^<>\n]{0,40}>|<!--[^<>\n]{0,40}-->|\]\([^()\s]{0,80}\))""",
+    re.VERBOSE,
 )
-_OPEN_TAG = re.compile(r"<(?:/?[a-z][^<>\n]{0,40}|/)?\Z")
-_MARKS = re.compile(r"[&%\\<]")
-_LONGEST = 48
+_UNIT = re.compile(r"[%\\](?:u\{?([0-9a-f]{1,6})\}?|x?(?:25)*([0-9a-f]{2}))")
+_OPEN = re.compile(
+    r"""(?:&(?:amp;)*(?:a|am|amp|\#x?[0-9a-f]{0,7}|[a-z][a-z0-9]{0,30})?
+    |(?:%(?:25){0,3}[0-9a-f]{2}|%u[0-9a-f]{4})*(?:%[0-9a-f]?|%u[0-9a-f]{0,3}|%(?:25){0,3}[0-9a-f]{2})
+    |(?:\\u[0-9a-f]{4}|\\u\{[0-9a-f]{1,6}\}|\\x[0-9a-f]{2})*\\(?:u[0-9a-f]{0,4}|u\{[0-9a-f]{0,6}|x[0-9a-f]{0,2})?
+    |[!+|]+)\Z""",
+    re.VERBOSE,
+)
+_OPEN_TAG = re.compile(r"(?:<(?:/?[a-z][^<>\n]{0,40}|/|!-{0,2}|!--[^<>\n]{0,40}-{0,2})?|\](?:\([^()\s]{0,80})?)\Z")
+_MARKS = re.compile(r"[&%\\<!+|\]]")
+_LONGEST = 96
 """Characters of an escape or a tag that is not complete yet, looked at from the end."""
+_NAMES = {name.lower(): text for name, text in reversed(html.entities.html5.items()) if name.endswith(";")}
 
 
 class Decoded(NamedTuple):
@@ -206,45 +238,19 @@ class Decoded(NamedTuple):
 
 
 def open_escape(folded: str, since: int) -> int:
-    """Where an escape begins that the end of `folded` leaves incomplete; len(folded) if there is none."""
+    """Where an escape begins that what follows may complete or change; len(folded) if there is none."""
     at = max(since, len(folded) - _LONGEST)
     if not _MARKS.search(folded, at):
         return len(folded)
     found = _OPEN.search(folded, at)
-    if found is None:
-        return len(folded)
-    if found[0].startswith("%"):
-        whole = len(found[0]) // 3 * 3
-        raw = bytes.fromhex(found[0][:whole].replace("%", ""))
-        if whole == len(found[0]):
-            # A run of bytes is open as far as its last character is.
-            for back in range(1, min(4, len(raw)) + 1):
-                lead = raw[-back]
-                if lead >= 0xC0:
-                    need = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-                    return found.start() + 3 * (len(raw) - back) if need > back else len(folded)
-                if lead < 0x80:
-                    break
-            return len(folded)
-        return found.start() + 3 * _whole(raw)
-    return found.start()
+    return len(folded) if found is None else found.start()
 
 
 def open_tag(folded: str, since: int, until: int) -> int:
     """Where a tag begins that the end of folded[:until] leaves incomplete; `until` if there is none. It can begin no term."""
-    at = folded.rfind("<", max(since, until - _LONGEST), until)
-    return at if at >= 0 and _OPEN_TAG.match(folded[at:until]) else until
-
-
-def _whole(raw: bytes) -> int:
-    """Bytes of `raw` before a last character that is incomplete."""
-    for back in range(1, min(4, len(raw)) + 1):
-        lead = raw[-back]
-        if lead >= 0xC0:
-            return len(raw) - back
-        if lead < 0x80:
-            break
-    return len(raw)
+    at = max(since, until - _LONGEST)
+    found = _OPEN_TAG.search(folded[at:until])
+    return until if found is None else at + found.start()
 
 
 def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded | None:
@@ -284,19 +290,29 @@ def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded
 
 def _decoded(kind: str, source: str) -> list[tuple[str, int, int]] | None:
     """(text, its start and end in `source`) per character; None if it stands for nothing."""
-    if kind == "entity":
-        text = html.unescape(html.unescape(source.replace("amp;", "")))
-        return None if text.startswith("&") else [(text, 0, len(source))]
     if kind == "markup":
         return []
-    if kind == "escape":
-        return [(chr(int(source[2:], 16)), 0, len(source))]
-    raw = bytes.fromhex(source.replace("%", ""))
-    made, at = [], 0
-    while at < len(raw):
-        size = 1 if raw[at] < 0xC0 else 2 if raw[at] < 0xE0 else 3 if raw[at] < 0xF0 else 4
-        text = raw[at : at + size].decode("utf-8", "ignore")
-        if text:
-            made.append((text, 3 * at, 3 * (at + size)))
-        at += size if text else 1
-    return made or None
+    if kind == "leet":
+        return [({"!": "i", "+": "t", "|": "l"}[c], i, i + 1) for i, c in enumerate(source)]
+    if kind == "entity":
+        name = source.replace("amp;", "")[1:]
+        text = html.unescape("&" + name) if name.startswith("#") else _NAMES.get(name)
+        return None if text is None else [(text, 0, len(source))]
+    made: list[tuple[str, int, int]] = []
+    units = [(int(m[1] or m[2], 16), m[1] is None, m.start(), m.end()) for m in _UNIT.finditer(source)]
+    at = 0
+    while at < len(units):
+        code, byte, start, end = units[at]
+        if not byte:
+            made.append((chr(code) if code < 0x110000 else "", start, end))
+            at += 1
+            continue
+        size = 1 if code < 0xC0 else 2 if code < 0xE0 else 3 if code < 0xF0 else 4
+        part = units[at : at + size]
+        try:
+            text = bytes(u[0] for u in part if u[1]).decode()
+        except UnicodeDecodeError:
+            text, part = chr(code), part[:1]
+        made.append((text, start, part[-1][3]))
+        at += len(part)
+    return made
