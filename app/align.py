@@ -7,6 +7,7 @@ in tests/evasion/clean.jsonl. Where a rule was measured, docs/adr/0011 has the f
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from app import views, words
@@ -16,9 +17,9 @@ GAP = 8
 """Noise characters between two characters of a term at most."""
 LEFT, RIGHT = 8, 4
 """Folded characters around a candidate that the segmenter sees: a fixed window, so the verdict is a function of the text."""
-SHORT = 3
-"""Terms of at most this many Han characters are confirmed by word boundaries; longer ones do not collide by chance
-(measured on ordinary text: none in a million characters), and confirming them would let a suffix hide them."""
+SHORT, LONG = 3, 6
+"""Terms of at most SHORT Han characters must not lie across a word boundary at either edge. Up to LONG they must not at
+both: confirming one edge would let a suffix hide them. Longer ones do not collide with ordinary text by chance."""
 
 _MARKS = frozenset("。、,;:!?…")
 _JOINS = frozenset(" \t\n\r-_·'")
@@ -28,6 +29,11 @@ _PARTICLES = frozenset(
     "的了着过吗呢吧啊呀嘛是在也都就还很不没有我你您他她它们这那个从往向把被对给和与及或而则且但以于其所之者只已可会要能再又去来说看想让叫比最更"
 )
 """Characters that stand beside any other: a pair with one of them is too common to be a disguise."""
+_ODD_ONSET = re.compile(
+    "(?!bl|br|ch|cl|cr|dr|dw|fl|fr|gh|gl|gn|gr|kn|ph|pl|pr|ps|rh|sc|sh|sk|sl|sm|sn|sp|sq|st|sw|th|tr|ts|tw|wh|wr)"
+    "[bcdfghjklmnpqrstvwxyz]{2}|y[^aeiou]"
+)
+"""Two letters that no English word begins with."""
 _MASKS = frozenset("!|*#?._-x×")
 
 
@@ -146,7 +152,9 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         names.add("noise")
         if not (_han_gaps(term, gaps) if han else _latin_gaps(term, gaps)):
             return None
-    if 0 < han <= SHORT and han == len(term):
+        if _listed(text, start, end, gaps, len(term) - han > 0):
+            return None
+    if 0 < han <= LONG and han == len(term):
         verdict = _stands(text, start, end, term, [j for j, _ in gaps], bool(doubled), final)
         if verdict is not True:
             return None if verdict is False else Open(start)
@@ -204,6 +212,15 @@ def _han_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
     return not gap or not _MARKS.issuperset(gap)
 
 
+def _listed(text: str, start: int, end: int, gaps: list[tuple[int, str]], latin: bool) -> bool:
+    """The one mark between the pieces goes on beside them: a list (红/白/粉), an identifier (pen_is_open)."""
+    mark = gaps[0][1]
+    if len(gaps) > 1 or len(mark) > 1 or mark.isspace():
+        return False
+    beside = text[start - 2 : start] if start > 1 else "", text[end : end + 2]
+    return any(len(b) == 2 and mark in b and b.strip(mark).isalnum() for b in beside)
+
+
 def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
     """Letters one by one, or pieces joined by symbols: words that stand side by side are no term."""
     inner = [j for j in range(1, len(term)) if not views.is_noise(term[j]) and not views.is_noise(term[j - 1])]
@@ -229,7 +246,10 @@ def _stands(
     before, after = text[left:start], text[end:right]
     if repeated and before.endswith(term[0]):
         before = ""  # the run that the term begins with
-    if words.crosses(before + term + after, len(before), len(before) + len(term)):
+    at_start, at_end = words.crossed(before + term + after, len(before), len(before) + len(term))
+    if len(term) > SHORT:
+        return not (at_start and at_end)
+    if at_start or at_end:
         return False
     for cut in cuts:
         # Each half for itself must not begin or end in the middle of a word: 赌，博客.
@@ -348,6 +368,8 @@ def reversed_term(text: str, start: int, end: int, term: str) -> Aligned | None:
             return None
     elif _crossed(text, start, end, text[start:end]):
         return None
+        if len(term) == 4 and not _ODD_ONSET.match(text, start):
+            return None
     if len(term) <= SHORT and not _alone(text, start, end, text[start:end]):
         return None
     return Aligned(start, end, frozenset({"reversed"}))

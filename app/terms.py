@@ -584,16 +584,18 @@ def _whole_token(text: str, start: int, end: int) -> bool:
     return not (start and is_word(text[start - 1])) and not (end < len(text) and is_word(text[end]))
 
 
-_BEFORE = re.compile(r"([a-z0-9]+)[ '\-]?\Z")
-_AFTER = re.compile(r"[ '\-]?([a-z0-9]+)")
+_BESIDE = re.compile("[a-z]+")
 
 
 def _whole_words(text: str, start: int, end: int) -> bool:
-    """Two syllables are whole tokens, and the tokens beside them (if any) are no English."""
+    """Two syllables are whole tokens, and the three tokens on either side (up to Han text) are no English."""
     if not _whole_token(text, start, end):
         return False
-    before, after = _BEFORE.search(text[max(0, start - 25) : start]), _AFTER.match(text, end)
-    return all(beside is None or _parse(beside[1]) is not None for beside in (before, after))
+    before, after = text[max(0, start - CONTEXT) : start], text[end : end + CONTEXT]
+    before = before[max((i + 1 for i, c in enumerate(before) if is_han(c)), default=0) :]
+    after = after[: next((i for i, c in enumerate(after) if is_han(c)), len(after))]
+    beside = [*_BESIDE.findall(before)[-3:], *_BESIDE.findall(after)[:3]]
+    return all(_parse(token) is not None for token in beside)
 
 
 def _base64(token: str) -> str | None:

@@ -9,17 +9,23 @@ from __future__ import annotations
 import rjieba
 
 
-def crosses(window: str, start: int, end: int) -> bool:
-    """True if a word of `window` lies across an edge of [start, end): then the characters there are no word of their own.
+def crossed(window: str, start: int, end: int) -> tuple[bool, bool]:
+    """Whether a word of `window` lies across the first, and across the second edge of [start, end).
 
     A word that contains the whole span does not cross it (杀人犯 contains 杀人), nor does one inside it.
     """
+    first = second = False
     at = 0
     for word in rjieba.cut(window, False):
         here, at = at, at + len(word)
-        if here < start < at < end or start < here < end < at:
-            return True
-    return False
+        first = first or here < start < at < end
+        second = second or start < here < end < at
+    return first, second
+
+
+def crosses(window: str, start: int, end: int) -> bool:
+    """True if a word of `window` lies across an edge of [start, end): then the characters there are no word of their own."""
+    return any(crossed(window, start, end))
 
 
 def singles(window: str, start: int, end: int) -> bool:
