@@ -103,7 +103,7 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         ch = text[at]
         how = _same(ch, want)
         if how is None:
-            if last and views.SKELETON[ord(ch)] == last:
+            if last and str(views.SKELETON[ord(ch)]) == last:
                 if not latin and j == _first_run(term):
                     return None  # a later start is the term
                 doubled[j - 1] = doubled.get(j - 1, 0) + 1
@@ -122,12 +122,12 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
                 foreign.append(ch)
         else:
             exact += 1
-        last = views.SKELETON[ord(ch)]
+        last = str(views.SKELETON[ord(ch)])
         at += 1
         j += 1
     end = at
     if is_word(term[-1]):
-        while end < size and views.SKELETON[ord(text[end])] == last and is_word(text[end]):
+        while end < size and str(views.SKELETON[ord(text[end])]) == last and is_word(text[end]):
             doubled[len(term) - 1] = doubled.get(len(term) - 1, 0) + 1
             end += 1
         if end == size:
@@ -152,8 +152,9 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         names.add("noise")
         if not (_han_gaps(term, gaps) if han else _latin_gaps(term, gaps)):
             return None
-        if _listed(text, start, end, gaps, len(term) - han > 0):
-            return None
+        listed = _listed(text, start, end, gaps, final)
+        if listed is not False:
+            return None if listed else Open(start)
     if 0 < han <= LONG and han == len(term):
         verdict = _stands(text, start, end, term, [j for j, _ in gaps], bool(doubled), final)
         if verdict is not True:
@@ -212,13 +213,18 @@ def _han_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
     return not gap or not _MARKS.issuperset(gap)
 
 
-def _listed(text: str, start: int, end: int, gaps: list[tuple[int, str]], latin: bool) -> bool:
-    """The one mark between the pieces goes on beside them: a list (红/白/粉), an identifier (pen_is_open)."""
+def _listed(text: str, start: int, end: int, gaps: list[tuple[int, str]], final: bool) -> bool | None:
+    """The one mark between the pieces goes on beside them: a list (红/白/粉), an identifier (pen_is_open). None if what
+    follows decides."""
     mark = gaps[0][1]
     if len(gaps) > 1 or len(mark) > 1 or mark.isspace():
         return False
-    beside = text[start - 2 : start] if start > 1 else "", text[end : end + 2]
-    return any(len(b) == 2 and mark in b and b.strip(mark).isalnum() for b in beside)
+    if start > 1 and text[start - 1] == mark and text[start - 2].isalnum():
+        return True
+    after = text[end : end + 2]
+    if len(after) == 2 or final or (after and after[0] != mark):
+        return len(after) == 2 and after[0] == mark and after[1].isalnum()
+    return None
 
 
 def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
@@ -231,9 +237,7 @@ def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
     return len(gaps) > 1 or not frozenset(".,;:!?/&").issuperset(gaps[0][1])
 
 
-def _stands(
-    text: str, start: int, end: int, term: str, cuts: list[int], repeated: bool, final: bool
-) -> bool | None:
+def _stands(text: str, start: int, end: int, term: str, cuts: list[int], repeated: bool, final: bool) -> bool | None:
     """True if `term` at start:end is no part of other words; None if what follows decides."""
     left = start
     while left and start - left < LEFT and is_han(text[left - 1]):

@@ -62,17 +62,18 @@ def _every_category_blocks() -> Policies:
 
 def _check_moderator(args: argparse.Namespace) -> Moderator:
     from app import policy, settings
-    from app.detectors import shipped
+    from app.detectors import readers, shipped
     from app.detectors.blocklist import Blocklist
-    from app.detectors.lexicon import Lexicon, load
+    from app.detectors.lexicon import Lexicon, load, phrases
     from app.moderation import Moderator
 
     conf = settings.read(policy=args.policy)
     if args.terms:
-        return Moderator(
-            [Lexicon(_terms_file(args.terms))], policy.load(conf.policy) if args.policy else _every_category_blocks()
-        )
-    return Moderator(shipped(Lexicon(load(conf.lexicons)), Blocklist()), policy.load(conf.policy))
+        lexicon = Lexicon(_terms_file(args.terms), phrases(conf.lexicons))
+        rules = policy.load(conf.policy) if args.policy else _every_category_blocks()
+        return Moderator([lexicon], rules, [lexicon])
+    lexicon, blocklist = Lexicon(load(conf.lexicons), phrases(conf.lexicons)), Blocklist()
+    return Moderator(shipped(lexicon, blocklist), policy.load(conf.policy), readers(lexicon, blocklist))
 
 
 def _check_one(moderator: Moderator, row: Any, scope: Scope, stream: bool) -> dict[str, Any]:

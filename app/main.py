@@ -16,9 +16,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from app import apps, dialects, keys, metrics, policy
-from app.detectors import shipped
+from app.detectors import readers, shipped
 from app.detectors.blocklist import Blocklist
-from app.detectors.lexicon import Lexicon
+from app.detectors.lexicon import Lexicon, phrases
 from app.detectors.lexicon import load as load_lexicon
 from app.errors import PolicyError, SettingsError
 from app.journal import Journal
@@ -48,9 +48,11 @@ class Gateway:
         if reasons := unsafe(settings, app_keys=self.apps.keyed):
             raise SettingsError("refusing to start:\n- " + "\n- ".join(reasons))
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
-        self.lexicon = Lexicon(load_lexicon(settings.lexicons))
+        self.lexicon = Lexicon(load_lexicon(settings.lexicons), phrases(settings.lexicons))
         self.blocklist = Blocklist(self.keys.all("fingerprint"))
-        self.moderator = Moderator(shipped(self.lexicon, self.blocklist), policy.load(settings.policy))
+        self.moderator = Moderator(
+            shipped(self.lexicon, self.blocklist), policy.load(settings.policy), readers(self.lexicon, self.blocklist)
+        )
         self.upstream = Upstream(settings, pass_credentials=not self.apps.keyed)
         url = redis_url or settings.redis_url
         self.store = Store(url, settings.deployment) if url else None

@@ -15,7 +15,7 @@ from time import perf_counter
 from app import metrics
 from app.policy import Policies, Policy, strictest, taxonomy
 from app.streaming import Channel
-from app.types import Action, Detector, Finding, Path, Scope, Slot, Verdict
+from app.types import Action, Detector, Finding, Path, Reader, Scope, Slot, Verdict
 
 SLICE = 8192
 """Characters screened before the event loop gets a turn: about a millisecond of work."""
@@ -36,13 +36,13 @@ class Judged:
 class Moderator:
     """Holds the detectors and the policy in force. `policies` is swapped whole by a reload; a request keeps its own."""
 
-    def __init__(self, detectors: Sequence[Detector], policies: Policies) -> None:
-        self.detectors = list(detectors)
+    def __init__(self, detectors: Sequence[Detector], policies: Policies, readers: Sequence[Reader] = ()) -> None:
+        self.detectors, self.readers = list(detectors), list(readers)
         self.policies = policies
 
     def channel(self, scope: Scope, policy: Policy, path: Path = ()) -> Channel:
         """A fresh machine for one text of an exchange."""
-        return Channel(self.detectors, policy, scope, path)
+        return Channel(self.detectors, policy, scope, path, self.readers)
 
     async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy) -> Judged:
         """Screen every slot, and consecutive messages of one origin joined. Never raises for what a detector does."""
@@ -122,10 +122,12 @@ def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: I
     """One verdict over the channels of an exchange."""
     verdict = Verdict()
     stopped = Action.PASS
+    unread: list[str] = []
     for channel in channels:
         verdict.findings += channel.findings
         stopped = max(stopped, channel.stopped or Action.PASS)
         verdict.degraded += [name for name in channel.degraded if name not in verdict.degraded]
+        unread += [name for name in channel.unread if name not in unread]
     verdict.findings += extra
     verdict.findings.sort(key=lambda f: (f.start, f.end, f.category))
     deciding = strictest(verdict.findings)
@@ -136,4 +138,7 @@ def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: I
     if verdict.degraded:
         action = policy.degraded(scope.direction)
         verdict.action = max(verdict.action, Action.BLOCK if action is None else action)
+    if unread:
+        verdict.degraded += [name for name in unread if name not in verdict.degraded]
+        verdict.action = max(verdict.action, Action.FLAG)
     return verdict

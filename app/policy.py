@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,11 +21,12 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.errors import PolicyError
-from app.types import Action, Candidate, Direction, Finding
+from app.types import TECHNIQUES, Action, Candidate, Direction, Finding
 
 ActionWord = Literal["pass", "flag", "mask", "replace", "block", "off"]
 # YAML 1.1 reads a bare `off` as false.
 _Action = Annotated[ActionWord, BeforeValidator(lambda v: "off" if v is False else v)]
+Technique = Literal[TECHNIQUES]  # type: ignore[valid-type]
 Profile = Literal["draft_2023_04", "interim_2023_08"]
 
 _OF_WORD = {a.word: a for a in Action} | {"off": Action.PASS}
@@ -89,6 +90,7 @@ class CategoryRule(_Strict):
 
     answer: _Action | None = None
     prompt: _Action | None = None
+    techniques_off: list[Technique] = []
 
 
 class DegradedRule(_Strict):
@@ -134,6 +136,7 @@ class Policy:
         self.shadow = frozenset(rules.shadow)
         self._cap = Action.BLOCK
         self._actions: dict[tuple[str, Direction], Action] = {}
+        self._off: dict[str, frozenset[str]] = {}
         for category in taxonomy().values():
             rule = rules.categories.get(category.id, CategoryRule())
             off = profile == "interim_2023_08" and category.origin == "draft_only"
@@ -141,9 +144,17 @@ class Policy:
             prompt = category.prompt if rule.prompt is None else _OF_WORD[rule.prompt]
             self._actions[category.id, "answer"] = Action.PASS if off else answer
             self._actions[category.id, "prompt"] = Action.PASS if off else prompt
+            self._off[category.id] = frozenset(rule.techniques_off)
 
-    def action(self, candidate: Candidate, direction: Direction) -> Action:
-        """A live entry does what its owner chose; a suspect term flags at most; else the category's action."""
+    def action(self, candidate: Candidate, direction: Direction, techniques: Set[str] = frozenset()) -> Action:
+        """A live entry does what its owner chose; a suspect term flags at most; else the category's action. A technique
+        that is switched off for the category or the term makes it pass (never a live entry)."""
+        if (
+            candidate.action is None
+            and techniques
+            and not techniques.isdisjoint(self._off[candidate.category] | candidate.off)
+        ):
+            return Action.PASS
         action = self._actions[candidate.category, direction] if candidate.action is None else candidate.action
         return min(action, self._cap, Action.FLAG if candidate.tier == "suspect" else Action.BLOCK)
 

@@ -3,7 +3,7 @@
 Law: what is released, found and decided is a function of the text alone, never of how it was cut; a plain answer is
 the same machine fed once. Text goes out up to the `hold` of the most cautious detector. A finding is settled once
 every finding that could start before or at it is known, in order of start; at the first that stops, the text before
-it is released and nothing after.
+it is released and nothing after. Readers follow behind, in text already let go: what they find flags.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app import text as folding
 from app.policy import Policy
-from app.terms import CONTEXT
-from app.types import Action, Candidate, Detector, Finding, Path, Scope
+from app.terms import CONTEXT, REACH
+from app.types import Action, Candidate, Detector, Finding, Path, Reader, Scope
 
 log = logging.getLogger("sluice.streaming")
 
@@ -25,6 +25,8 @@ HELD_MAX = 65_536
 letting go of them would be a leak."""
 
 MASK = "*"
+_STEP = 2 * REACH
+"""Settled folded characters that readers wait for: looking seldom keeps a delta cheap."""
 
 
 @dataclass(slots=True)
@@ -34,15 +36,24 @@ class _Piece:
     original: int
     folded: int
     text: str
-    origins: list[int] | None = None  # computed only where something hit
+    origins: Sequence[int] | None = None  # computed only where something hit
 
 
 class Channel:
     """One text as it arrives: a choice's content, its reasoning, an argument of a tool call, a prompt's slot."""
 
-    def __init__(self, detectors: Sequence[Detector], policy: Policy, scope: Scope, path: Path = ()) -> None:
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        policy: Policy,
+        scope: Scope,
+        path: Path = (),
+        readers: Sequence[Reader] = (),
+    ) -> None:
         self._detectors, self._policy, self._scope, self._path = detectors, policy, scope, path
-        self._window = ""  # folded text from self._base on: CONTEXT settled characters, then all that is not settled
+        self._readers = readers
+        self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
+        self._window = ""  # folded text from self._base on: CONTEXT characters before what is not settled or not read
         self._base = 0
         self._since = 0  # folded index up to which everything is settled
         self._pieces: list[_Piece] = []
@@ -54,12 +65,15 @@ class Channel:
         self._known: dict[str, int] = {}  # detector -> its hold: it need not look before it again
         self._half = ""  # the first half of a surrogate pair that a model cut in two
         self._closed = False
+        self._stopped_at = 0  # folded index of the finding that stops
         self._pool: dict[Candidate, None] = {}
         self._masks: list[tuple[int, int]] = []
         self._settled: list[tuple[Candidate, Finding]] = []
         self.findings: list[Finding] = []
         self.stopped: Action | None = None
         self.degraded: list[str] = []
+        self.unread: list[str] = []
+        """Readers that failed: they could have flagged, so the text is flagged."""
         self.held_max = 0
 
     @property
@@ -143,14 +157,16 @@ class Channel:
             if scan.wake:
                 self._asleep[detector.name] = scan.hold + self._base, scan.wake + self._base
             for c in scan.candidates:
-                moved = c if not self._base else _moved(c, self._base)
+                moved = _moved(c, self._base)
                 if moved.start >= self._since:
                     self._pool[moved] = None
         stop = self._decide(hold, final) if self._pool else None
         if stop is not None:
+            self._follow(self._stopped_at, final=True)
             return self._release(stop)
-        released = self._release(self._size if hold >= self._folded_size else self._original(hold))
         self._since = hold
+        self._follow(hold, final)
+        released = self._release(self._size if hold >= self._folded_size else self._original(hold))
         self._trim()
         if len(self._held) > HELD_MAX and not final:
             self.degraded.append("held_overflow")
@@ -178,7 +194,8 @@ class Channel:
             del self._pool[c]
             if stop is not None and c.start > stop_folded:
                 continue
-            finding = self._finding(c)
+            start, end = self._original(c.start), self._original(c.end - 1) + 1
+            finding = self._finding(c, start, end, self._held[max(0, start - self._out) : end - self._out])
             self._settled = [(o, f) for o, f in self._settled if o.end > c.start]
             if any(
                 o.start <= c.start and c.end <= o.end and o.category == c.category
@@ -193,6 +210,7 @@ class Channel:
             if finding.action.stops:
                 if stop is None:
                     stop, stop_folded = finding.start, c.start
+                    self._stopped_at = c.start
                     self.stopped = finding.action
                 else:
                     self.stopped = max(self.stopped or finding.action, finding.action)
@@ -200,13 +218,37 @@ class Channel:
                 self._masks.append((finding.start, finding.end))
         return stop
 
-    def _finding(self, c: Candidate) -> Finding:
-        start, end = self._original(c.start), self._original(c.end - 1) + 1
-        span = self._held[max(0, start - self._out) : end - self._out]
+    def _finding(self, c: Candidate, start: int, end: int, span: str) -> Finding:
+        names = c.techniques | folding.techniques(span)
         return Finding(
-            c.category, c.detector, start, end, c.score, self._policy.action(c, self._scope.direction),
-            self._policy.shadowed(c), c.rule, folding.techniques(span), self._path,
+            c.category, c.detector, start, end, c.score, self._policy.action(c, self._scope.direction, names),
+            self._policy.shadowed(c), c.rule, "+".join(sorted(names)) or "plain", self._path,
         )  # fmt: skip
+
+    def _follow(self, until: int, final: bool) -> None:
+        """Let the readers look at settled folded text before `until`; `final`: they will see no more."""
+        for reader in self._readers:
+            read = self._read[reader.name]
+            if until <= read or (until - read < _STEP and not final):
+                continue
+            first = self._original(self._base) if self._base else 0
+            last = self._size if until == self._folded_size else self._original(until)
+            begin = self._pieces[0].original
+            original = "".join([p.text for p in self._pieces])[first - begin : last - begin]
+            try:
+                scan = reader.read(self._window[: until - self._base], original, read - self._base, final, self._scope)
+            except Exception as e:
+                log.error("reader failed", extra={"detector": reader.name, "error": type(e).__name__})
+                if reader.name not in self.unread:
+                    self.unread.append(reader.name)
+                self._read[reader.name] = until
+                continue
+            self._read[reader.name] = scan.hold + self._base
+            for c in sorted(scan.candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
+                moved = _moved(c, self._base)
+                start, end = self._original(moved.start), self._original(moved.end - 1) + 1
+                if not any(f.category == c.category and f.start < end and start < f.end for f in self.findings):
+                    self.findings.append(self._finding(moved, start, end, original[start - first : end - first]))
 
     def _original(self, index: int) -> int:
         """The original index of the character that folded character `index` comes from."""
@@ -235,15 +277,15 @@ class Channel:
 
     def _trim(self) -> None:
         """Forget what no detector may look back at."""
-        cut = self._since - self._base - CONTEXT
+        keep = min(self._since, *self._read.values()) if self._read else self._since
+        cut = keep - self._base - CONTEXT
         if cut > CONTEXT:
             self._window = self._window[cut:]
             self._base += cut
-        keep = self._since
-        past = bisect_right(self._pieces, keep, key=lambda p: p.folded) - 1
+        past = bisect_right(self._pieces, self._base if self._read else keep, key=lambda p: p.folded) - 1
         if past > 0:
             del self._pieces[:past]
 
 
 def _moved(c: Candidate, by: int) -> Candidate:
-    return Candidate(c.start + by, c.end + by, c.category, c.detector, c.rule, c.tier, c.score, c.action)
+    return replace(c, start=c.start + by, end=c.end + by) if by else c

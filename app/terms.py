@@ -44,11 +44,11 @@ _TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
 
 
 class Hit(NamedTuple):
-    """Term number `index` at folded `start:end`; the techniques by which it was disguised, folding apart."""
+    """Term `number` at folded `start:end`; the techniques by which it was disguised, folding apart."""
 
     start: int
     end: int
-    index: int
+    number: int
     techniques: frozenset[str] = _PLAIN
 
 
@@ -65,10 +65,10 @@ class Terms:
         for i, own in enumerate(allow or ()):
             for phrase in own:
                 self._spare(i, phrase)
-        for phrase in phrases if self._strong.automaton is not None else ():
+        for phrase in phrases if self._strong else ():
             for index in {
                 owner >> 8
-                for _, _, number in self._strong.automaton.find_overlapping(views.skeleton(phrase))
+                for _, _, number in self._strong.find(views.skeleton(phrase))
                 for owner in self._strong.owners(number)
             }:
                 if phrase != terms[index]:
@@ -91,8 +91,8 @@ class Terms:
         """Hits that start at or after `since`, and the hold. `text[:since]` is context; `final`: nothing follows."""
         size = len(text)
         hits: dict[Hit, None] = {}
-        hold = self._find(text, since, final, hits) if self._strong.automaton is not None else size
-        if self._literal.automaton is not None:
+        hold = self._find(text, since, final, hits) if self._strong else size
+        if self._literal:
             hold = min(hold, self._exact(text, since, final, hits))
         return list(hits), hold
 
@@ -109,18 +109,22 @@ class Terms:
         hold = min(hold, stop, decoded.starts[inner] if inner < len(decoded.text) else stop)
         for hit in found:
             names = {n for n in decoded.techniques[hit.start : hit.end] if n}
-            if any(decoded.ends[i] != decoded.starts[i + 1] for i in range(hit.start, hit.end - 1) if not decoded.techniques[i]):
+            if any(
+                decoded.ends[i] != decoded.starts[i + 1]
+                for i in range(hit.start, hit.end - 1)
+                if not decoded.techniques[i]
+            ):
                 names.add("markup")
             if names:
                 span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
-                hits[Hit(*span, hit.index, hit.techniques | names)] = None
+                hits[Hit(*span, hit.number, hit.techniques | names)] = None
         return hold
 
     def _look(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         size = len(text)
         rest = text[since:] if since else text
         dense = views.skeleton(rest)
-        found = self._strong.automaton.find_overlapping(dense)
+        found = self._strong.find(dense)
         places: list[int] | None = None
         hold = size
         if not final:
@@ -185,7 +189,7 @@ class Terms:
         if not final:
             live = [s + since for s in self._literal.live(text[since:])]
             hold = min((s for s in live if not (s and is_word(text[s]) and is_word(text[s - 1]))), default=size)
-        for start, end, number in self._literal.automaton.find_overlapping(text[since:]):
+        for start, end, number in self._literal.find(text[since:]):
             start, end = start + since, end + since
             if start and is_word(text[start]) and is_word(text[start - 1]):
                 continue
@@ -217,7 +221,7 @@ class Terms:
         """What the weaker views find from `since` on, and up to where they have. `original` folds to `text`."""
         hold = len(text) if final else max(since, len(text) - REACH - RIGHT)
         hits: dict[Hit, None] = {}
-        if self._weak.automaton is not None and hold > since:
+        if self._weak and hold > since:
             base = max(0, since - CONTEXT)
             part = text[base:] if base else text
             found = [hit for hit in self._weaker(part) if not self._spared(part, hit)]
@@ -226,7 +230,7 @@ class Terms:
                 for hit in self._weaker(decoded.text):
                     names = {n for n in decoded.techniques[hit.start : hit.end] if n}
                     span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
-                    found.append(Hit(*span, hit.index, hit.techniques | names))
+                    found.append(Hit(*span, hit.number, hit.techniques | names))
             for hit in found:
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
@@ -244,7 +248,7 @@ class Terms:
                 spelt, spans = _spell(text)
             sound, shape = views.SOUND.apply(spelt), views.SHAPE.apply(text)
             haystack = f"{skeleton}\0{sound}\0{shape}"
-        elif self._syllables or self._weak.automaton is not None:
+        elif self._syllables or self._weak:
             spelt, spans = _spell(text)
             if spans is not None:
                 sound = views.SOUND.apply(spelt)
@@ -253,7 +257,7 @@ class Terms:
         at_shape = at_sound + len(sound) + 1
         ways: dict[int, list[int]] = {}
         parts: list[tuple[int, int, str]] = []
-        for first, last, number in self._weak.automaton.find_overlapping(haystack):
+        for first, last, number in self._weak.find(haystack):
             for owner in self._weak.owners(number):
                 kind, index = owner & 7, owner >> 3
                 hit: Aligned | None = None
@@ -265,7 +269,9 @@ class Terms:
                 elif kind == _SHAPE and first >= at_shape:
                     way = ways.get(_SHAPE) or ways.setdefault(_SHAPE, views.places(views.SHAPE, text))
                     picked = way[first - at_shape : last - at_shape]
-                    hit = weak(text, [(i, i + 1) for i in picked], self._terms[index], "".join([text[i] for i in picked]))
+                    hit = weak(
+                        text, [(i, i + 1) for i in picked], self._terms[index], "".join([text[i] for i in picked])
+                    )
                 elif kind >= _PAIR and last < at_sound:
                     way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
                     start, end = way[first], way[last - 1] + 1
@@ -294,10 +300,7 @@ class Terms:
             return False
         base = max(0, hit.start - CONTEXT)
         part = text[base : hit.end + CONTEXT]
-        return any(
-            a + base <= hit.start and hit.end <= b + base
-            for a, b, _ in self._phrases.find_overlapping(part)
-        )
+        return any(a + base <= hit.start and hit.end <= b + base for a, b, _ in self._phrases.find_overlapping(part))
 
     def _composed(self, text: str, parts: list[tuple[int, int, str]]) -> Iterator[Hit]:
         """Terms that show once characters taken apart are put together again."""
@@ -326,9 +329,9 @@ class Terms:
         for h in hits:
             pieces = [(starts[i], ends[i]) for i in range(h.start, h.end) if ends[i] - starts[i] > 1]
             if pieces:
-                hit = split_term(text, starts[h.start], ends[h.end - 1], pieces, self._terms[h.index])
+                hit = split_term(text, starts[h.start], ends[h.end - 1], pieces, self._terms[h.number])
                 if hit is not None:
-                    yield Hit(hit.start, hit.end, h.index, hit.techniques | h.techniques)
+                    yield Hit(hit.start, hit.end, h.number, hit.techniques | h.techniques)
 
     def _spelt(self, text: str, spelt: str, spans: list[tuple[int, int]]) -> Iterator[Hit]:
         """Terms of two Han characters of which one or both are written in Latin letters."""
@@ -348,7 +351,9 @@ class Terms:
                         continue
                 elif spans[i][0] > spans[before][1] or text[slice(*spans[before if latin[0] else i])] in _ENGLISH:
                     continue
-                elif (b if latin[0] else a) != term[latin[0]] or not _whole_token(text, *spans[before if latin[0] else i]):
+                elif (b if latin[0] else a) != term[latin[0]] or not _whole_token(
+                    text, *spans[before if latin[0] else i]
+                ):
                     continue
                 yield Hit(spans[before][0], spans[i][1], index, frozenset({"pinyin"}))
 
@@ -371,7 +376,7 @@ class Terms:
                 within, _ = self.find(inner, 0, True)
                 end = start + len(fold(found[0]))
                 for h in within:
-                    hits[Hit(start, end, h.index, h.techniques | {name})] = None
+                    hits[Hit(start, end, h.number, h.techniques | {name})] = None
         return hold
 
 
@@ -397,10 +402,17 @@ class _Patterns:
             elif known != owner:
                 owners[pattern] = [known, owner]
         self._owners = list(owners.values())
-        self.automaton = Automaton(list(owners)) if owners else None
+        self._automaton = Automaton(list(owners)) if owners else None
         self._longest = max(map(len, owners), default=0)
         prefixes = {p[:n] for p in owners for n in range(1, len(p))} if live else ()
         self._prefixes = Automaton([p + SENTINEL for p in prefixes]) if prefixes else None
+
+    def __bool__(self) -> bool:
+        return self._automaton is not None
+
+    def find(self, text: str) -> list[tuple[int, int, int]]:
+        """(start, end, pattern) of every occurrence."""
+        return self._automaton.find_overlapping(text) if self._automaton is not None else []
 
     def owners(self, number: int) -> Sequence[int]:
         owner = self._owners[number]
@@ -472,7 +484,7 @@ def _weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
                 yield dense, ord(ch) << 3 | _SPLIT
     if len(short) <= PAIRS:
         for i in short:
-            a, b = terms[i]
+            a, b = tuple(terms[i])
             if len(short) <= PAIRS // 10:
                 yield views.SHAPE.apply(terms[i]), i << 3 | _SHAPE
             for other in dict.fromkeys(views.same_sound(b) + views.same_look(b)):
@@ -602,7 +614,9 @@ def _base64(token: str) -> str | None:
     if token.islower() or token.isdigit() or (token.isalpha() and token.istitle()):
         return None
     try:
-        raw = base64.b64decode(token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4), altchars=b"-_" if {"-", "_"} & set(token) else None)
+        raw = base64.b64decode(
+            token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4), altchars=b"-_" if {"-", "_"} & set(token) else None
+        )
     except (binascii.Error, ValueError):
         return None
     return _readable(raw)

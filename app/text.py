@@ -12,7 +12,7 @@ A character may fold to none, one or several.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -57,15 +57,17 @@ def _simplified() -> dict[str, str]:
 def _enclosed() -> dict[str, str]:
     """Circled, squared and flag letters that Unicode gives no compatibility form."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    table = {}
+    table: dict[str, str] = {}
     for first in (0x1F150, 0x1F170, 0x1F1E6):
         table |= {chr(first + i): letter for i, letter in enumerate(letters)}
     for first, digit in ((0x2776, 1), (0x2780, 1), (0x278A, 1)):
         table |= {chr(first + i): str(digit + i) for i in range(10)}
     table |= {chr(0x24F5 + i): str(1 + i) for i in range(10)}
     table |= {chr(0x24EB + i): str(11 + i) for i in range(10)}
-    return table | {"\u24ff": "0", "\u24ea": "0", "\U0001f10b": "0", "\U0001f10c": "0"} | dict(
-        zip("ⅠⅡⅢⅣⅥⅦⅧⅨⅰⅱⅲⅳⅵⅶⅷⅸ", "1234678912346789", strict=True)
+    return (
+        table
+        | {"\u24ff": "0", "\u24ea": "0", "\U0001f10b": "0", "\U0001f10c": "0"}
+        | dict(zip("ⅠⅡⅢⅣⅥⅦⅧⅨⅰⅱⅲⅳⅵⅶⅷⅸ", "1234678912346789", strict=True))
     )
 
 
@@ -141,6 +143,13 @@ class Table(dict[int, int | str | None]):
             return text.translate(self)
         return made.replace("\1", "") if "\1" in made else made
 
+    def one_to_one(self, text: str) -> bool:
+        """True only if every character of `text` becomes one."""
+        if len(text) < _SHORT:
+            return False
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        return bool(self._array.take(codes, mode="clip").min() > _GONE)
+
     def each(self, text: str) -> str:
         """The same length as `text`: U+0001 where a character becomes nothing. For tables that never give several."""
         if len(text) < _SHORT:
@@ -149,7 +158,9 @@ class Table(dict[int, int | str | None]):
         made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
         if "\0" in made:
             text.translate(self)  # learns what is not known yet
-            made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass").replace("\0", "\1")
+            made = (
+                self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass").replace("\0", "\1")
+            )
         return made
 
 
@@ -162,8 +173,10 @@ def fold(text: str) -> str:
     return _TABLE.apply(text)
 
 
-def origins(text: str) -> list[int]:
+def origins(text: str) -> Sequence[int]:
     """For each character of fold(text), the index in `text` of the character it comes from."""
+    if _TABLE.one_to_one(text):
+        return range(len(text))
     result: list[int] = []
     for i, ch in enumerate(text):
         folded = _TABLE[ord(ch)]
@@ -174,8 +187,8 @@ def origins(text: str) -> list[int]:
     return result
 
 
-def techniques(text: str) -> str:
-    """Names of the folds that `text` needed, joined by '+'; 'plain' if none. For a finding's evidence."""
+def techniques(text: str) -> set[str]:
+    """Names of the folds that `text` needed. For a finding's evidence."""
     names: set[str] = set()
     for ch in text:
         if _TABLE[ord(ch)] == ord(ch):
@@ -185,15 +198,18 @@ def techniques(text: str) -> str:
             shape = unicodedata.decomposition(ch)
             if ch in _simplified():
                 name = "traditional"
-            elif ch in _ENCLOSED or shape.startswith("<circle>") or "\u3200" <= ch <= "\u32ff" or "\U0001f100" <= ch <= "\U0001f2ff":
+            elif (
+                ch in _ENCLOSED
+                or shape.startswith("<circle>")
+                or "\u3200" <= ch <= "\u32ff"
+                or "\U0001f100" <= ch <= "\U0001f2ff"
+            ):
                 name = "circled"
             elif shape.startswith("<font>"):
                 name = "math"
             elif ch in _RADICALS:
                 name = "compat"
-            elif (
-                ch.casefold() != ch and unicodedata.normalize("NFKC", ch) == ch and shape == ""
-            ):
+            elif ch.casefold() != ch and unicodedata.normalize("NFKC", ch) == ch and shape == "":
                 name = "case"
             elif unicodedata.east_asian_width(ch) in "FH" and shape.startswith(("<wide>", "<narrow>")):
                 name = "width"
@@ -202,7 +218,7 @@ def techniques(text: str) -> str:
             else:
                 name = "combining"
         names.add(name)
-    return "+".join(sorted(names)) or "plain"
+    return names
 
 
 def is_han(ch: str) -> bool:

@@ -12,6 +12,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 Direction = Literal["prompt", "answer"]
 Origin = Literal["system", "user", "assistant", "tool"]
 Tier = Literal["certain", "suspect", "entry"]
+TECHNIQUES = (
+    "case", "width", "compat", "circled", "math", "combining", "zero_width", "bidi", "tag", "variation", "traditional",
+    "homoglyph", "digit", "leet", "repeat", "noise", "markup", "entity", "percent", "escape",
+    "pinyin", "homophone", "lookalike", "split", "interleave", "reversed", "rot13", "base64", "hex", "join",
+)  # fmt: skip
+"""Ways to disguise a term, by the names that stand in a finding's evidence; from `pinyin` on they are weaker and only flag."""
 Path = tuple[str | int, ...]
 """Where a text sits in a JSON body: keys and indices from the top."""
 
@@ -68,7 +74,8 @@ class Candidate:
     """What a detector claims about *folded* text: `start`, `end` are indices of the folded text it was given.
 
     `rule` is an id that an operator can look up and that never contains text of a user. `action` is set only by
-    a live entry, whose owner chose it. `tier` says how much the claim may do by itself.
+    a live entry, whose owner chose it. `tier` says how much the claim may do by itself. `techniques`: by which the text
+    was disguised (folding apart); `off`: those that must not have been, for this term.
     """
 
     start: int
@@ -79,6 +86,8 @@ class Candidate:
     tier: Tier = "certain"
     score: float = 1.0
     action: Action | None = None
+    techniques: frozenset[str] = frozenset()
+    off: frozenset[str] = frozenset()
 
 
 class Scan(NamedTuple):
@@ -105,6 +114,16 @@ class Detector(Protocol):
         A candidate is returned once what follows it (if anything must) is known: its decision depends on the
         text alone, never on how the text was cut. `final` says that no text will follow.
         """
+        ...
+
+
+class Reader(Protocol):
+    """Finds in text that is already let go, so what it finds flags at most; holds nothing back."""
+
+    name: str
+
+    def read(self, text: str, original: str, since: int, final: bool, scope: Scope) -> Scan:
+        """Like Detector.scan; `original` is what folds to `text`. The hold is where to go on next time."""
         ...
 
 

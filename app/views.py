@@ -18,18 +18,33 @@ from typing import NamedTuple
 
 from app.text import Table, fold, is_han
 
-_LEET = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "€": "e", "£": "l", "¥": "y"}
+_LEET = {
+    "0": "o",
+    "3": "e",
+    "4": "a",
+    "5": "s",
+    "7": "t",
+    "8": "b",
+    "9": "g",
+    "@": "a",
+    "$": "s",
+    "€": "e",
+    "£": "l",
+    "¥": "y",
+}
 _STYLES = {
     "零": "0", "〇": "0", "一": "1", "壹": "1", "弌": "1", "幺": "1", "二": "2", "贰": "2", "弍": "2", "三": "3", "叁": "3", "弎": "3",
     "四": "4", "肆": "4", "五": "5", "伍": "5", "六": "6", "陆": "6", "七": "7", "柒": "7", "八": "8", "捌": "8", "九": "9", "玖": "9",
     "拾": "十", "佰": "百", "仟": "千",
 }  # fmt: skip
 # Han characters that a reader takes for one another at a glance.
-_NEAR = (
-    "口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌 木术 今令 牛午 平乎 折拆析 由甲申"
-    " 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失 史吏 官宫 拔拨 治冶 洗冼 准淮 冷泠 侯候 斤斥 氏氐 享亨 毫豪 母毋 刺剌 戳戮"
-    " 徒徙 崇祟 灸炙 盲肓 茶荼 赢羸 辨辩辫 汨汩 稍梢 蓝篮 提堤 陷馅 挣睁 下卞 博搏膊 赌睹 枪抢 弹惮 杀刹 淫滛 麻痳 炸诈 贩败 骗编"
-).split()
+_NEAR = """
+    口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌
+    木术 今令 牛午 平乎 折拆析 由甲申 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失
+    史吏 官宫 拔拨 治冶 洗冼 准淮 冷泠 侯候 斤斥 氏氐 享亨 毫豪 母毋 刺剌 戳戮 徒徙 崇祟 灸炙 盲肓
+    茶荼 赢羸 辨辩辫 汨汩 稍梢 蓝篮 提堤 陷馅 挣睁 下卞 博搏膊 赌睹 枪抢 弹惮 杀刹 淫滛 麻痳 炸诈
+    贩败 骗编
+""".split()
 
 
 def _latin() -> dict[str, str]:
@@ -81,10 +96,12 @@ def _han() -> dict[str, _Han]:
             continue
         ch, sounds, shape, splits, looks, *_ = [*line.split("\t"), "", "", ""]
         if fold(ch) == ch:
-            table[ch] = _Han(tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), looks)
-    for first, *others in _NEAR:
-        for ch in others:
-            table[ch] = table[ch]._replace(shape=table[first].shape)
+            table[ch] = _Han(
+                tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), looks
+            )
+    for group in _NEAR:
+        for ch in group[1:]:
+            table[ch] = table[ch]._replace(shape=table[group[0]].shape)
     return table
 
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 from app.detectors.blocklist import Blocklist
 from app.detectors.lexicon import Lexicon
 from app.detectors.patterns import Patterns
-from app.types import Detector
+from app.types import Detector, Reader
+
+
+def readers(lexicon: Lexicon, blocklist: Blocklist) -> list[Reader]:
+    """Those that follow behind with weaker evidence."""
+    return [blocklist, lexicon]
 
 
 def shipped(lexicon: Lexicon, blocklist: Blocklist) -> list[Detector]:

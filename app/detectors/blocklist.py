@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.passages import Fingerprint, Passages
-from app.terms import Terms
+from app.terms import Hit, Terms
 from app.text import fold
 from app.types import Action, Candidate, Scan, Scope
 
@@ -66,8 +67,22 @@ class Blocklist:
         if not now.term_rows:
             return Scan([], len(text))
         hits, hold = now.terms.find(text, since, final)
-        found = [_candidate(h.start, h.end, row) for h in hits for row in now.term_rows[h.index] if _covers(row, scope)]
-        return Scan(found, hold)
+        return Scan(self._candidates(now, hits, scope), hold)
+
+    def read(self, text: str, original: str, since: int, final: bool, scope: Scope) -> Scan:
+        now = self.now
+        if not now.term_rows:
+            return Scan([], len(text))
+        hits, hold = now.terms.read(text, original, since, final)
+        return Scan([replace(c, tier="suspect") for c in self._candidates(now, hits, scope)], hold)
+
+    def _candidates(self, now: _Compiled, hits: Iterable[Hit], scope: Scope) -> list[Candidate]:
+        return [
+            _candidate(h.start, h.end, row, h.techniques)
+            for h in hits
+            for row in now.term_rows[h.number]
+            if _covers(row, scope)
+        ]
 
 
 class _Passages:
@@ -87,13 +102,13 @@ class _Passages:
         return Scan([_candidate(start, end, rows[i]) for start, end, i in found if _covers(rows[i], scope)], hold, wake)
 
 
-def _candidate(start: int, end: int, row: Mapping[str, Any]) -> Candidate:
+def _candidate(start: int, end: int, row: Mapping[str, Any], techniques: frozenset[str] = frozenset()) -> Candidate:
     # A suspect entry flags at most, as a suspect term does: its owner said so.
     action = _ACTION[row["action"]]
     tier = row.get("tier", "certain")
     if tier == "suspect":
         action = min(action, Action.FLAG)
-    return Candidate(start, end, row["category"], Blocklist.name, row["id"], "entry", 1.0, action)
+    return Candidate(start, end, row["category"], Blocklist.name, row["id"], "entry", 1.0, action, techniques)
 
 
 def _covers(row: Mapping[str, Any], scope: Scope) -> bool:

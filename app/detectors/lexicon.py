@@ -7,8 +7,8 @@ Format of `lexicons/<category>/terms.tsv`: docs/lexicons.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import cast
@@ -16,9 +16,9 @@ from typing import cast
 from app import clock
 from app.errors import LexiconError
 from app.policy import taxonomy
-from app.terms import CONTEXT, Terms
+from app.terms import CONTEXT, Hit, Terms
 from app.text import fold
-from app.types import Candidate, Scan, Scope, Tier
+from app.types import TECHNIQUES, Candidate, Scan, Scope, Tier
 
 COLUMNS = ("term", "tier", "off", "allow", "owner", "reason", "added", "expires", "hit", "clean")
 
@@ -30,6 +30,7 @@ class Term:
     term: str
     category: str
     tier: Tier = "certain"
+    off: frozenset[str] = frozenset()
     allow: tuple[str, ...] = ()
     expires: date | None = None
     hit: str = ""
@@ -46,7 +47,8 @@ class Lexicon:
 
     name = "lexicon"
 
-    def __init__(self, terms: Iterable[Term]) -> None:
+    def __init__(self, terms: Iterable[Term], phrases: Iterable[str] = ()) -> None:
+        """`phrases`: as written; whatever one of them covers whole is none of our terms."""
         today = datetime.fromtimestamp(clock.now()).date()
         by_text: dict[str, list[Term]] = {}
         for term in terms:
@@ -54,7 +56,7 @@ class Lexicon:
                 by_text.setdefault(fold(term.term), []).append(term)
         self._rows = list(by_text.values())
         allow = [sorted({fold(a) for t in rows for a in t.allow}) for rows in self._rows]
-        self._terms = Terms(list(by_text), allow)
+        self._terms = Terms(list(by_text), allow, sorted({fold(p) for p in phrases}))
         self.version = hashlib.sha256(
             "\n".join(sorted(f"{f}\t{t.category}\t{t.tier}" for f, r in by_text.items() for t in r)).encode()
         ).hexdigest()[:12]
@@ -64,16 +66,17 @@ class Lexicon:
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         hits, hold = self._terms.find(text, since, final)
-        if not hits:
-            return Scan([], hold)
-        return Scan(
-            [
-                Candidate(h.start, h.end, t.category, self.name, t.rule, t.tier)
-                for h in hits
-                for t in self._rows[h.index]
-            ],
-            hold,
-        )
+        return Scan([c for h in hits for c in self._candidates(h)], hold)
+
+    def read(self, text: str, original: str, since: int, final: bool, scope: Scope) -> Scan:
+        hits, hold = self._terms.read(text, original, since, final)
+        return Scan([replace(c, tier="suspect") for h in hits for c in self._candidates(h)], hold)
+
+    def _candidates(self, hit: Hit) -> Iterator[Candidate]:
+        for t in self._rows[hit.number]:
+            yield Candidate(
+                hit.start, hit.end, t.category, self.name, t.rule, t.tier, techniques=hit.techniques, off=t.off
+            )
 
 
 def check(term: Term, where: str) -> Term:
@@ -95,8 +98,8 @@ def check(term: Term, where: str) -> Term:
     return term
 
 
-def read(path: Path, category: str) -> list[Term]:
-    """The terms of one file. Raises LexiconError with file, line and column."""
+def rows(path: Path, columns: Sequence[str], required: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where, cells by column) of each line of a tab-separated file. Raises LexiconError with file and line."""
     try:
         raw = path.read_bytes()
     except OSError as e:
@@ -106,44 +109,58 @@ def read(path: Path, category: str) -> list[Term]:
     except UnicodeDecodeError as e:
         raise LexiconError(f"{path}:{raw[: e.start].count(10) + 1}: not UTF-8 (byte {e.start})") from None
     header = lines[0].rstrip("\r").split("\t")
-    if unknown := [c for c in header if c not in COLUMNS]:
-        raise LexiconError(f"{path}:1: column {unknown[0]!r} is unknown; the columns are {', '.join(COLUMNS)}")
+    if unknown := [c for c in header if c not in columns]:
+        raise LexiconError(f"{path}:1: column {unknown[0]!r} is unknown; the columns are {', '.join(columns)}")
     if twice := next((c for c in header if header.count(c) > 1), None):
         raise LexiconError(f"{path}:1: column {twice!r} stands twice")
-    if "term" not in header:
-        raise LexiconError(f"{path}:1: the first line must name the columns, 'term' among them")
-    terms = []
+    if required not in header:
+        raise LexiconError(f"{path}:1: the first line must name the columns, {required!r} among them")
     for number, line in enumerate(lines[1:], 2):
         line = line.rstrip("\r")
         if not line.strip() or line.startswith("#"):
             continue
         cells = line.split("\t")
-        where = f"{path}:{number}"
         if len(cells) > len(header):
-            raise LexiconError(f"{where}: {len(cells)} cells, but the first line names {len(header)} columns")
-        row = dict(zip(header, cells, strict=False))
-        try:
-            expires = date.fromisoformat(row["expires"]) if row.get("expires") else None
-        except ValueError:
-            raise LexiconError(f"{where}: column expires: must be a date like 2027-06-30") from None
-        if row.get("off"):
-            raise LexiconError(f"{where}: column off: no technique can be switched off yet; leave it empty")
-        allow = tuple(a for a in row.get("allow", "").split("|") if a)
-        terms.append(
-            check(
-                Term(
-                    row["term"].strip(),
-                    category,
-                    cast(Tier, row.get("tier") or "certain"),
-                    allow,
-                    expires,
-                    row.get("hit", ""),
-                    row.get("clean", ""),
-                ),
-                where,
-            )
-        )
-    return terms
+            raise LexiconError(f"{path}:{number}: {len(cells)} cells, but the first line names {len(header)} columns")
+        yield f"{path}:{number}", dict(zip(header, cells, strict=False))
+
+
+def read(path: Path, category: str) -> list[Term]:
+    """The terms of one file. Raises LexiconError with file, line and column."""
+    return [term_of(row, category, where) for where, row in rows(path, COLUMNS, "term")]
+
+
+def term_of(row: Mapping[str, str], category: str, where: str) -> Term:
+    """A checked term from its cells. Raises LexiconError that names the column."""
+    try:
+        expires = date.fromisoformat(row["expires"]) if row.get("expires") else None
+    except ValueError:
+        raise LexiconError(f"{where}: column expires: must be a date like 2027-06-30") from None
+    off = frozenset(row.get("off", "").replace(",", " ").split())
+    if unknown := sorted(off.difference(TECHNIQUES)):
+        raise LexiconError(f"{where}: column off: {unknown[0]!r} is no technique; they are {', '.join(TECHNIQUES)}")
+    term = Term(
+        row["term"].strip(),
+        category,
+        cast(Tier, row.get("tier") or "certain"),
+        off,
+        tuple(a for a in row.get("allow", "").split("|") if a),
+        expires,
+        row.get("hit", ""),
+        row.get("clean", ""),
+    )
+    return check(term, where)
+
+
+def phrases(folder: Path) -> list[str]:
+    """The allow phrases of `folder`/allow.tsv (phrase, reason), if there is one. Raises LexiconError."""
+    path = folder / "allow.tsv"
+    made = []
+    for where, row in rows(path, ("phrase", "reason"), "phrase") if path.exists() else ():
+        if not 2 <= len(fold(row["phrase"])) <= CONTEXT:
+            raise LexiconError(f"{where}: column phrase: must have 2 to {CONTEXT} characters after folding")
+        made.append(row["phrase"])
+    return made
 
 
 def load(folder: Path) -> list[Term]:

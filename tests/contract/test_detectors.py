@@ -66,6 +66,10 @@ FRAGMENTS = [
     *(t.term for t in TERMS), *(t.term[: len(t.term) // 2] for t in TERMS), *(a for t in TERMS for a in t.allow),
     *BLOCKED, PASSAGE, PASSAGE[:9], PASSAGE[:30], PASSAGE[9:], PASSAGE.upper(), " ".join(PASSAGE),
     "甲\u200b乙丙\u200d丁", "甲乙\ufe0f丙丁\u0301", "ＲＥＤ　ＦＡＬＣＯＮ", "Red FALCON", "ﬀ", "㈱式", "㈱",
+    "丙.丁", "丙 丁", "甲、乙、丙", "丙**丁", "丙a丁1戊", "r.e.d f@lc0n", "f a l c o n", "fаlcоn", "rrreed fffalcon", "水<b>坝</b>", "水坝(",
+    "&#33;", "&#27700;坝", "%E6%B0%B4%E5%9D%9D", "%E6%B0", "\\u6c34坝", "\\u", "[", "](http://a.example/)", "<", "</", "!", "+", "|", "&", "%",
+    "水巴", "水爸", "shui坝", "shui ba", "shuiba", "氺坝", "金十旦号", "红se信号", "号信色蓝", "6JOd6Imy5L+h5Y+3", "e8939de889b2e4bfa1e58fb7",
+    "snypba", "蓝瑟信号", "雨 伞", "a" * 200, "天天" * 80, "the red sea ",
     "藍色信號", "\u200b\u200b\u200b", "\u0301", "\uf8ff",
     "13912345678", "+86 139-1234-5678", "1391234", "5678", "１３９１２３４５６７８", "139 1234 5678", "0086", "+86",
     "ann.lee@example.com", "ann.lee@", "@example.com", "git@example.com", "a" * 64 + "@", "b" * 63 + ".", "com",
@@ -123,9 +127,11 @@ def fed(
     pieces: list[str], policy_name: str, direction: Direction, used: tuple[Detector, ...]
 ) -> tuple[list[Finding], str, Action | None, int, list[str]]:
     """Everything that a client or the journal may notice of a text that arrived in these pieces."""
-    channel = Channel(used, policy(policy_name), Scope("default", direction))
+    readers = [d for d in used if isinstance(d, Blocklist | Lexicon)]
+    channel = Channel(used, policy(policy_name), Scope("default", direction), readers=readers)
     released = "".join([channel.push(piece) for piece in pieces]) + channel.finish()
-    return channel.findings, released, channel.stopped, channel.released, channel.degraded
+    findings = sorted(channel.findings, key=lambda f: (f.start, f.end, f.category, f.rule))
+    return findings, released, channel.stopped, channel.released, channel.degraded + channel.unread
 
 
 @given(cuttings(), st.sampled_from(sorted(POLICIES)), st.sampled_from(["answer", "prompt"]))

@@ -112,13 +112,13 @@ def test_origins_count_characters_of_the_original(text: str, way_back: list[int]
 )
 def test_a_disguise_is_folded_away_and_named(text: str, folded: str, technique: str) -> None:
     assert fold(text) == folded
-    assert techniques(text) == technique
+    assert "+".join(sorted(techniques(text))) == technique.removeprefix("plain")
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS)
 def test_plain_means_that_nothing_was_folded(text: str) -> None:
-    assert (techniques(text) == "plain") == (fold(text) == text)
+    assert (techniques(text) == set()) == (fold(text) == text)
 
 
 def test_the_sentinel_never_occurs_in_folded_text(table: dict[str, str]) -> None:
@@ -154,7 +154,7 @@ def test_traditional_and_simplified_spellings_fold_to_one(pairs: list[tuple[str,
     traditional, simplified = ("".join(column) for column in zip(*pairs, strict=True))
     assert fold(traditional) == fold(simplified)
     assert len(fold(traditional)) == len(traditional)
-    assert techniques(traditional) == "traditional"
+    assert techniques(traditional) == {"traditional"}
 
 
 @pytest.mark.parametrize("ch", ["示", "㐀", "\u9fff", "\U00020000", "\U0002a6df", "\U000323af", "〇", "々"])
