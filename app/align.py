@@ -8,6 +8,7 @@ in tests/evasion/clean.jsonl. Where a rule was measured, docs/adr/0011 has the f
 from __future__ import annotations
 
 import re
+from operator import eq
 from typing import NamedTuple
 
 from app import views, words
@@ -269,20 +270,28 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     one for a syllable in Latin letters). All the text that may decide is there.
     """
     names: set[str] = set()
-    exact = latin = 0
-    for ch, want in zip(surface, term, strict=True):
-        if ch == want or _same(ch, want) is not None:
-            exact += 1
-        elif "\ue000" <= ch <= "\uf8ff":
+    exact = sum(map(eq, surface, term))
+    if exact == len(term) and places[-1][1] - places[0][0] == exact:
+        return None  # as it is: the skeleton's to find
+    short = len(term) <= SHORT
+    latin = 0
+    for ch, want in zip(surface, term, strict=True) if exact < len(term) else ():
+        if ch == want:
+            continue
+        if short and ch in _PARTICLES:
+            return None
+        if "\ue000" <= ch <= "\uf8ff":
             latin += 1
             names.add("pinyin")
+        elif _same(ch, want) is not None:
+            exact += 1
         elif views.looks_like(ch, want):
             names.add("lookalike")
         elif views.sounds_like(ch, want):
             names.add("homophone")
         else:
             return None
-    if not exact and not latin and len(term) < 4 and not _alone(text, places[0][0], places[-1][1], surface):
+    if not exact and not latin and short and not _alone(text, places[0][0], places[-1][1], surface):
         return None
     if len(term) == 2 and (names == {"homophone"} or not _PARTICLES.isdisjoint(surface)):
         return None

@@ -12,6 +12,7 @@ import base64
 import binascii
 import codecs
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,18 +28,19 @@ REACH = 160
 """Folded characters that a match of a weaker view spans at most."""
 _TOKEN = 1024
 """Characters of base64 or hexadecimal digits at most; longer runs are data."""
-PAIRS = 20_000
+PAIRS = 2_000
 """Terms of two Han characters up to which each is also looked for with one of them replaced: a list with more of them
 would have every second pair of ordinary text for a candidate."""
 
 _PLAIN: frozenset[str] = frozenset()
 _SOUND, _SHAPE, _PAIR, _REVERSED, _ROT13, _SPLIT = range(6)
 
-_SYLLABLE = r"(?:[zcs]h|[bpmfdtnlgkhjqxrzcsyw])?(?:i?ang?|iao?|i?ong|u?ai|u?ang?|u[eio]|uo|u?n|ui|iu|ie|i?ng?|ing?|eng?|er|ei|ou|ao|ai|[aeiouv]e?)"
-_LATIN = re.compile(rf"(?<![a-z])(?:{_SYLLABLE}['’]?){{1,8}}(?![a-z])")
+_LATIN = re.compile("[a-z][a-z'’]+")
 _MIXED = re.compile(r"[a-z]")
-_BETWEEN = re.compile(r"(?=([\u4e00-\u9fff])[a-z0-9@$]{1,2}([\u4e00-\u9fff]))")
-_ENCODED = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{6,1024}={0,2})(?![A-Za-z0-9+/_=-])")
+_BETWEEN = re.compile(r"[a-z0-9@$]{1,2}(?=[\u4e00-\u9fff])")
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{6,}={0,2}")
+_CODED = re.compile("[a-z0-9+/_-][A-Z]|[A-Z][0-9+/]|[0-9A-Fa-f]{2}[ ,:0-9A-Fa-f]{6}|[\U000e0020-\U000e007e]")
+"""Without one of these a text holds nothing encoded."""
 _HEX = re.compile(r"(?:(?:0[xX])?[0-9A-Fa-f]{2}[ ,:]{0,2}){4,400}")
 _TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
 
@@ -73,6 +75,7 @@ class Terms:
             }:
                 if phrase != terms[index]:
                     self._spare(index, phrase)
+        self._last = "", ""
         self._phrases = Automaton(sorted(phrases)) if phrases else None
         self._literal = _Patterns((t, i) for i, t in enumerate(terms) if _odd(t))
         self._weak = _Patterns(_weaker(terms), live=False)
@@ -123,7 +126,7 @@ class Terms:
     def _look(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         size = len(text)
         rest = text[since:] if since else text
-        dense = views.skeleton(rest)
+        dense = self._dense(rest)
         found = self._strong.find(dense)
         places: list[int] | None = None
         hold = size
@@ -146,6 +149,14 @@ class Terms:
                     elif verdict is not None:
                         hits[Hit(verdict.start, verdict.end, index, verdict.techniques)] = None
         return hold
+
+    def _dense(self, text: str) -> str:
+        """The skeleton, computed once for a text that is looked at and then read."""
+        known, dense = self._last
+        if known is not text:
+            dense = views.skeleton(text)
+            self._last = text, dense
+        return dense
 
     def _live(self, text: str, since: int, places: list[int], starts: list[int]) -> int:
         """Start of the longest suffix that may still become a term: no gap in it is wider than GAP."""
@@ -238,40 +249,34 @@ class Terms:
         return [h for h in hits if h.start < hold], hold
 
     def _weaker(self, text: str) -> Iterator[Hit]:
-        skeleton = views.skeleton(text)
-        haystack = skeleton
-        spans: list[tuple[int, int]] | None = None
-        spelt = text
+        skeleton = self._dense(text)
+        spelt: _Spelt | None = None
         sound = shape = ""
-        if not text.isascii():
-            if _MIXED.search(text):
-                spelt, spans = _spell(text)
-            sound, shape = views.SOUND.apply(spelt), views.SHAPE.apply(text)
-            haystack = f"{skeleton}\0{sound}\0{shape}"
-        elif self._syllables or self._weak:
-            spelt, spans = _spell(text)
-            if spans is not None:
-                sound = views.SOUND.apply(spelt)
-                haystack = f"{skeleton}\0{sound}"
+        if _MIXED.search(text):
+            spelt = _Spelt(text)
+            if not spelt.syllables:
+                spelt = None
+        if spelt is not None or not text.isascii():
+            sound, shape = views.SOUND.apply(spelt.text if spelt else text), views.SHAPE.apply(text)
         at_sound = len(skeleton) + 1
         at_shape = at_sound + len(sound) + 1
         ways: dict[int, list[int]] = {}
         parts: list[tuple[int, int, str]] = []
-        for first, last, number in self._weak.find(haystack):
+        for first, last, number in self._weak.find(f"{skeleton}\0{sound}\0{shape}" if sound else skeleton):
             for owner in self._weak.owners(number):
                 kind, index = owner & 7, owner >> 3
                 hit: Aligned | None = None
                 if kind == _SOUND and at_sound <= first < at_shape:
-                    way = ways.get(_SOUND) or ways.setdefault(_SOUND, views.places(views.SOUND, spelt))
+                    shown = spelt.text if spelt else text
+                    way = ways.get(_SOUND) or ways.setdefault(_SOUND, views.places(views.SOUND, shown))
                     picked = way[first - at_sound : last - at_sound]
-                    places = [(i, i + 1) for i in picked] if spans is None else [spans[i] for i in picked]
-                    hit = weak(text, places, self._terms[index], "".join([spelt[i] for i in picked]))
+                    spans = [(i, i + 1) for i in picked] if spelt is None else list(map(spelt.span, picked))
+                    hit = weak(text, spans, self._terms[index], "".join([shown[i] for i in picked]))
                 elif kind == _SHAPE and first >= at_shape:
                     way = ways.get(_SHAPE) or ways.setdefault(_SHAPE, views.places(views.SHAPE, text))
                     picked = way[first - at_shape : last - at_shape]
-                    hit = weak(
-                        text, [(i, i + 1) for i in picked], self._terms[index], "".join([text[i] for i in picked])
-                    )
+                    spans = [(i, i + 1) for i in picked]
+                    hit = weak(text, spans, self._terms[index], "".join([text[i] for i in picked]))
                 elif kind >= _PAIR and last < at_sound:
                     way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
                     start, end = way[first], way[last - 1] + 1
@@ -284,15 +289,16 @@ class Terms:
                     yield Hit(hit.start, hit.end, index, hit.techniques)
         if parts:
             yield from self._composed(text, parts)
-        if spans is not None:
-            yield from self._spelt(text, spelt, spans)
-        for found in _BETWEEN.finditer(text):
-            index_ = self._pairs.get(found[1] + found[2])
-            if index_ is not None:
-                start, end = found.start(1), found.end(2)
-                hit = weak(text, [(start, start + 1), (end - 1, end)], self._terms[index_], found[1] + found[2])
+        if spelt is not None and self._syllables:
+            yield from self._spelt(text, spelt)
+        for gap in _BETWEEN.finditer(text) if self._pairs else ():
+            start, end = gap.start() - 1, gap.end() + 1
+            surface = text[start : start + 1] + text[end - 1]
+            between = self._pairs.get(surface)
+            if between is not None:
+                hit = weak(text, [(start, start + 1), (end - 1, end)], self._terms[between], surface)
                 if hit is not None:
-                    yield Hit(hit.start, hit.end, index_, hit.techniques)
+                    yield Hit(hit.start, hit.end, between, hit.techniques)
 
     def _spared(self, text: str, hit: Hit) -> bool:
         """A shipped phrase covers the hit."""
@@ -304,66 +310,71 @@ class Terms:
 
     def _composed(self, text: str, parts: list[tuple[int, int, str]]) -> Iterator[Hit]:
         """Terms that show once characters taken apart are put together again."""
-        made: list[str] = []
-        starts: list[int] = []
-        ends: list[int] = []
-        at = 0
-        for start, end, ch in sorted(parts, key=lambda p: (p[0], -p[1])):
-            if start < at:
+        group: list[tuple[int, int, str]] = []
+        for part in sorted(parts, key=lambda p: (p[0], -p[1])):
+            if group and part[0] < group[-1][1]:
                 continue
-            for i in range(at, start):
-                made.append(text[i])
-                starts.append(i)
-                ends.append(i + 1)
+            if group and part[0] - group[-1][1] > CONTEXT:
+                yield from self._compose(text, group)
+                group = []
+            group.append(part)
+        yield from self._compose(text, group)
+
+    def _compose(self, text: str, group: list[tuple[int, int, str]]) -> Iterator[Hit]:
+        made: list[str] = []
+        spans: list[tuple[int, int]] = []
+        at = max(0, group[0][0] - CONTEXT)
+        stop = min(len(text), group[-1][1] + CONTEXT)
+        for start, end, ch in [*group, (stop, stop, "")]:
+            made.append(text[at:start])
+            spans.extend((i, i + 1) for i in range(at, start))
             made.append(ch)
-            starts.append(start)
-            ends.append(end)
+            spans.append((start, end))
             at = end
-        for i in range(at, len(text)):
-            made.append(text[i])
-            starts.append(i)
-            ends.append(i + 1)
-        composed = "".join(made)
         hits: dict[Hit, None] = {}
-        self._look(composed, 0, True, hits)
+        self._look("".join(made), 0, True, hits)
         for h in hits:
-            pieces = [(starts[i], ends[i]) for i in range(h.start, h.end) if ends[i] - starts[i] > 1]
+            pieces = [(a, b) for a, b in spans[h.start : h.end] if b - a > 1]
             if pieces:
-                hit = split_term(text, starts[h.start], ends[h.end - 1], pieces, self._terms[h.number])
+                hit = split_term(text, spans[h.start][0], spans[h.end - 1][1], pieces, self._terms[h.number])
                 if hit is not None:
                     yield Hit(hit.start, hit.end, h.number, hit.techniques | h.techniques)
 
-    def _spelt(self, text: str, spelt: str, spans: list[tuple[int, int]]) -> Iterator[Hit]:
+    def _spelt(self, text: str, spelt: _Spelt) -> Iterator[Hit]:
         """Terms of two Han characters of which one or both are written in Latin letters."""
-        last = 0
-        for i in range(1, len(spelt)):
-            if views.is_noise(spelt[i]) and not _is_syllable(spelt[i]):
-                continue
-            before, last = last, i
-            a, b = spelt[before], spelt[i]
-            latin = [_is_syllable(a), _is_syllable(b)]
-            if not any(latin) or spans[i][0] - spans[before][1] > 1:
-                continue
-            for index in self._syllables.get(_sound(a) + _sound(b), ()):
-                term = self._terms[index]
-                if all(latin):
-                    if not _whole_words(text, spans[before][0], spans[i][1]):
-                        continue
-                elif spans[i][0] > spans[before][1] or text[slice(*spans[before if latin[0] else i])] in _ENGLISH:
+        shown = spelt.text
+        for i in spelt.syllables:
+            before, after = _beside(shown, i, -1), _beside(shown, i, 1)
+            if before is not None and not _is_syllable(shown[before]):
+                yield from self._pair_spelt(text, spelt, before, i)
+            if after is not None:
+                yield from self._pair_spelt(text, spelt, i, after)
+
+    def _pair_spelt(self, text: str, spelt: _Spelt, one: int, other: int) -> Iterator[Hit]:
+        a, b = spelt.text[one], spelt.text[other]
+        (start, stop), (begin, end) = spelt.span(one), spelt.span(other)
+        for index in self._syllables.get(_sound(a) + _sound(b), ()):
+            term = self._terms[index]
+            if _is_syllable(a) and _is_syllable(b):
+                if begin - stop > 1 or not _whole_words(text, start, end):
                     continue
-                elif (b if latin[0] else a) != term[latin[0]] or not _whole_token(
-                    text, *spans[before if latin[0] else i]
-                ):
+            else:
+                latin = (start, stop) if _is_syllable(a) else (begin, end)
+                if begin > stop or text[slice(*latin)] in _ENGLISH or not _whole_token(text, *latin):
                     continue
-                yield Hit(spans[before][0], spans[i][1], index, frozenset({"pinyin"}))
+                if (b if _is_syllable(a) else a) != term[_is_syllable(a)]:
+                    continue
+            yield Hit(start, end, index, frozenset({"pinyin"}))
 
     def _encoded(
         self, text: str, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]
     ) -> int:  # fmt: skip
         """Base64 and hexadecimal that decode to text with a term in it."""
+        if not _CODED.search(original):
+            return hold
         for name, shape, undo in (("base64", _ENCODED, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
             for found in shape.finditer(original):
-                raw = undo(found[0])
+                raw = undo(found[0]) if len(found[0]) <= _TOKEN else None
                 if raw is None:
                     continue
                 start = len(fold(original[: found.start()]))
@@ -480,13 +491,12 @@ def _weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
     for ch in composed:
         for made in views.splits(ch):
             dense = views.skeleton(fold(made))
-            if len(dense) == len(made):
+            if len(dense) == len(made) and not words.is_word(made):
                 yield dense, ord(ch) << 3 | _SPLIT
     if len(short) <= PAIRS:
         for i in short:
             a, b = tuple(terms[i])
-            if len(short) <= PAIRS // 10:
-                yield views.SHAPE.apply(terms[i]), i << 3 | _SHAPE
+            yield views.SHAPE.apply(terms[i]), i << 3 | _SHAPE
             for other in dict.fromkeys(views.same_sound(b) + views.same_look(b)):
                 if not words.is_word(a + other):
                     yield views.skeleton(a + other), i << 3 | _PAIR
@@ -507,7 +517,7 @@ def _readings(term: str) -> list[str]:
     for at, ch in enumerate(term):
         for other in views.sounds(ch)[1:2]:
             made.append(usual[:at] + (views.syllable(other) or "") + usual[at + 1 :])
-    return made[:6]
+    return made[:3]
 
 
 def _by_syllables(terms: Sequence[str]) -> dict[str, list[int]]:
@@ -538,9 +548,7 @@ _PARSED: dict[str, tuple[str, ...] | None] = {}
 
 def _parse(token: str) -> tuple[str, ...] | None:
     """A Latin token as pinyin syllables, the longest first; None if it is none."""
-    if token in _PARSED:
-        return _PARSED[token]
-    made = _parse_from(token.replace("’", "'"), 0)
+    made = _parse_from(token.replace("’", "'").rstrip("'"), 0) if len(token) <= 24 else None
     if len(_PARSED) < 1 << 14:
         _PARSED[token] = made
     return made
@@ -559,28 +567,53 @@ def _parse_from(token: str, at: int) -> tuple[str, ...] | None:
     return None
 
 
-def _spell(text: str) -> tuple[str, list[tuple[int, int]] | None]:
-    """`text` with its Latin tokens that are pinyin as private characters, and where each character comes from."""
-    made: list[str] = []
-    spans: list[tuple[int, int]] = []
-    at = 0
-    for found in _LATIN.finditer(text):
-        if found.end() - found.start() > 24 or not (syllables := _parse(found[0])):
-            continue
-        made.append(text[at : found.start()])
-        spans.extend((i, i + 1) for i in range(at, found.start()))
-        begin = found.start()
-        for name in syllables:
-            begin = text.index(name, begin)
-            made.append(views.syllable(name) or "")
-            spans.append((begin, begin + len(name)))
-            begin += len(name)
-        at = found.end()
-    if not at:
-        return text, None
-    made.append(text[at:])
-    spans.extend((i, i + 1) for i in range(at, len(text)))
-    return "".join(made), spans
+class _Spelt:
+    """A text with its Latin tokens that are pinyin as private characters, one for each syllable."""
+
+    def __init__(self, text: str) -> None:
+        made: list[str] = []
+        self.syllables: list[int] = []  # where they are in self.text
+        self._spans: list[tuple[int, int]] = []
+        at = size = 0
+        for found in _LATIN.finditer(text):
+            token = found[0]
+            names = _PARSED[token] if token in _PARSED else _parse(token)
+            if not names:
+                continue
+            begin = found.start()
+            made.append(text[at:begin])
+            size += begin - at
+            for name in names:
+                begin = text.index(name, begin)
+                made.append(views.syllable(name) or "")
+                self.syllables.append(size)
+                self._spans.append((begin, begin + len(name)))
+                size += 1
+                begin += len(name)
+            at = found.end()
+        made.append(text[at:])
+        self.text = "".join(made) if at else text
+
+    def span(self, i: int) -> tuple[int, int]:
+        """Where character i of self.text stands in the text."""
+        k = bisect_right(self.syllables, i) - 1
+        if k < 0:
+            return i, i + 1
+        start, end = self._spans[k]
+        past = i - self.syllables[k]
+        return (start, end) if not past else (end + past - 1, end + past)
+
+
+def _beside(shown: str, i: int, step: int) -> int | None:
+    """The next character that sounds, at most one of noise away."""
+    for at in (i + step, i + 2 * step):
+        if not 0 <= at < len(shown):
+            return None
+        if _sound(shown[at]):
+            return at
+        if not views.is_noise(shown[at]):
+            return None
+    return None
 
 
 def _is_syllable(ch: str) -> bool:

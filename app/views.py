@@ -16,6 +16,8 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+import numpy as np
+
 from app.text import Table, fold, is_han
 
 _LEET = {
@@ -38,13 +40,13 @@ _STYLES = {
     "拾": "十", "佰": "百", "仟": "千",
 }  # fmt: skip
 # Han characters that a reader takes for one another at a glance.
-_NEAR = """
-    口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌
-    木术 今令 牛午 平乎 折拆析 由甲申 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失
-    史吏 官宫 拔拨 治冶 洗冼 准淮 冷泠 侯候 斤斥 氏氐 享亨 毫豪 母毋 刺剌 戳戮 徒徙 崇祟 灸炙 盲肓
-    茶荼 赢羸 辨辩辫 汨汩 稍梢 蓝篮 提堤 陷馅 挣睁 下卞 博搏膊 赌睹 枪抢 弹惮 杀刹 淫滛 麻痳 炸诈
-    贩败 骗编
-""".split()
+_NEAR = (
+    "口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌 "
+    "木术 今令 牛午 平乎 折拆析 由甲申 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失 "
+    "史吏 官宫 拔拨 治冶 洗冼 准淮 冷泠 侯候 斤斥 氏氐 享亨 毫豪 母毋 刺剌 戳戮 徒徙 崇祟 灸炙 盲肓 "
+    "茶荼 赢羸 辨辩辫 汨汩 稍梢 蓝篮 提堤 陷馅 挣睁 下卞 博搏膊 赌睹 枪抢 弹惮 杀刹 淫滛 麻痳 炸诈 "
+    "贩败 骗编 "
+).split()
 
 
 def _latin() -> dict[str, str]:
@@ -129,28 +131,41 @@ SOUND = Table(_sound_of)
 """Han characters as syllables; nothing else. A private character (no folded text of ours holds one) stays."""
 SHAPE = Table(_shape_of)
 
+_LONG = 100
+"""Characters from which an array is faster than an expression."""
 _RUN = re.compile(r"(.)\1+", re.DOTALL)
 
 
 def skeleton(folded: str) -> str:
     """Letters and digits, look-alikes as one, runs as one character."""
     dense = SKELETON.apply(folded)
-    return _RUN.sub(r"\1", dense) if _RUN.search(dense) else dense
+    if len(dense) < _LONG:
+        return _RUN.sub(r"\1", dense) if _RUN.search(dense) else dense
+    codes = _codes(dense)
+    first = np.ones(len(codes), bool)
+    np.not_equal(codes[1:], codes[:-1], out=first[1:])
+    return codes[first].tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def skeleton_places(folded: str) -> list[int]:
     """For each character of skeleton(folded), the index in `folded` where its run begins."""
-    places, last = [], "\1"
-    for i, ch in enumerate(SKELETON.each(folded)):
-        if ch not in ("\1", last):
-            places.append(i)
-            last = ch
-    return places
+    codes = _codes(SKELETON.each(folded))
+    kept = np.flatnonzero(codes != 1)
+    codes = codes[kept]
+    first = np.ones(len(codes), bool)
+    np.not_equal(codes[1:], codes[:-1], out=first[1:])
+    found: list[int] = kept[first].tolist()
+    return found
 
 
 def places(table: Table, folded: str) -> list[int]:
     """For each character of table.apply(folded), its index in `folded`."""
-    return [i for i, ch in enumerate(table.each(folded)) if ch != "\1"]
+    found: list[int] = np.flatnonzero(_codes(table.each(folded)) != 1).tolist()
+    return found
+
+
+def _codes(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def is_noise(ch: str) -> bool:
@@ -226,7 +241,7 @@ _ESCAPE = re.compile(
     r"""(?P<entity>&(?:amp;)*(?:\#[0-9]{1,7};?|\#x[0-9a-f]{1,6};?|[a-z][a-z0-9]{1,30};))
     |(?P<percent>(?:%(?:25){0,3}[0-9a-f]{2}|%u[0-9a-f]{4})+)
     |(?P<escape>(?:\\u[0-9a-f]{4}|\\u\{[0-9a-f]{1,6}\}|\\x[0-9a-f]{2})+)
-    |(?P<leet>(?<=[a-z0-9@$])[!+|]+|[!+|]+(?=[a-z0-9@$]))
+    |(?P<leet>[!+|]+)
     |(?P<markup></?[a-z][^<>\n]{0,40}>|<!--[^<>\n]{0,40}-->|\]\([^()\s]{0,80}\))""",
     re.VERBOSE,
 )
@@ -287,6 +302,8 @@ def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded
 
     for found in _ESCAPE.finditer(folded, since, until):
         kind = found.lastgroup or ""
+        if kind == "leet" and not _beside(folded, *found.span(), until):
+            continue
         made = _decoded(kind, found[0])
         if made is None:
             continue
@@ -303,6 +320,14 @@ def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded
         return None
     plain(until)
     return Decoded("".join(out), starts, ends, names)
+
+
+def _beside(folded: str, start: int, end: int, until: int) -> bool:
+    """A letter, a digit or a sign for one stands beside."""
+    return bool((start and _SIGN.match(folded, start - 1)) or (end < until and _SIGN.match(folded, end)))
+
+
+_SIGN = re.compile(r"[a-z0-9@$]")
 
 
 def _decoded(kind: str, source: str) -> list[tuple[str, int, int]] | None:
