@@ -62,7 +62,7 @@ class Terms:
         self, terms: Sequence[str], allow: Sequence[Sequence[str]] | None = None, phrases: Sequence[str] = ()
     ) -> None:
         self._terms = terms
-        self._strong = _Patterns(_skeletons(terms))
+        self._strong = Lookup(_skeletons(terms))
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in enumerate(allow or ()):
             for phrase in own:
@@ -77,8 +77,8 @@ class Terms:
                     self._spare(index, phrase)
         self._last = "", ""
         self._phrases = Automaton(sorted(phrases)) if phrases else None
-        self._literal = _Patterns((t, i) for i, t in enumerate(terms) if _odd(t))
-        self._weak = _Patterns(_weaker(terms), live=False)
+        self._literal = Lookup((t, i) for i, t in enumerate(terms) if _odd(t))
+        self._weak = Lookup(_weaker(terms), live=False)
         self._syllables = _by_syllables(terms)
         self._pairs: dict[str, int] = {t: i for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))}
 
@@ -399,7 +399,7 @@ def _starts(text: str, begin: int, stop: int) -> list[int]:
     return [i for i in range(begin, stop) if not views.is_noise(text[i])][-8:]
 
 
-class _Patterns:
+class Lookup:
     """Patterns with the numbers of those that own them, and the automaton over them."""
 
     def __init__(self, owned: Iterable[tuple[str, int]], live: bool = True) -> None:
