@@ -379,10 +379,10 @@ def reversed_term(text: str, start: int, end: int, term: str) -> Aligned | None:
     if is_word(term[0]) or is_word(term[-1]):
         if (start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end])):
             return None
-    elif _crossed(text, start, end, text[start:end]):
-        return None
         if len(term) == 4 and not _ODD_ONSET.match(text, start):
             return None
+    elif _crossed(text, start, end, text[start:end]):
+        return None
     if len(term) <= SHORT and not _alone(text, start, end, text[start:end]):
         return None
     return Aligned(start, end, frozenset({"reversed"}))

@@ -64,7 +64,9 @@ def _check_moderator(args: argparse.Namespace) -> Moderator:
     from app import policy, settings
     from app.detectors import readers, shipped
     from app.detectors.blocklist import Blocklist
-    from app.detectors.lexicon import Lexicon, load, phrases
+    from app.detectors.lexicon import Lexicon, cues, load, phrases
+    from app.detectors.rules import Rules
+    from app.detectors.rules import load as load_rules
     from app.moderation import Moderator
 
     conf = settings.read(policy=args.policy)
@@ -72,8 +74,10 @@ def _check_moderator(args: argparse.Namespace) -> Moderator:
         lexicon = Lexicon(_terms_file(args.terms), phrases(conf.lexicons))
         rules = policy.load(conf.policy) if args.policy else _every_category_blocks()
         return Moderator([lexicon], rules, [lexicon])
-    lexicon, blocklist = Lexicon(load(conf.lexicons), phrases(conf.lexicons)), Blocklist()
-    return Moderator(shipped(lexicon, blocklist), policy.load(conf.policy), readers(lexicon, blocklist))
+    lexicon = Lexicon(load(conf.lexicons), phrases(conf.lexicons), cues(conf.lexicons))
+    blocklist = Blocklist()
+    detectors = shipped(lexicon, blocklist, Rules(load_rules(conf.lexicons)))
+    return Moderator(detectors, policy.load(conf.policy), readers(lexicon, blocklist))
 
 
 def _check_one(moderator: Moderator, row: Any, scope: Scope, stream: bool) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from app import apps, dialects, keys, metrics, policy
-from app.detectors import readers, shipped
+from app.detectors import lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
-from app.detectors.lexicon import Lexicon, phrases
-from app.detectors.lexicon import load as load_lexicon
-from app.errors import PolicyError, SettingsError
+from app.errors import LexiconError, PolicyError, SettingsError
 from app.journal import Journal
 from app.moderation import Moderator
 from app.settings import Settings, unsafe
@@ -48,10 +47,13 @@ class Gateway:
         if reasons := unsafe(settings, app_keys=self.apps.keyed):
             raise SettingsError("refusing to start:\n- " + "\n- ".join(reasons))
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
-        self.lexicon = Lexicon(load_lexicon(settings.lexicons), phrases(settings.lexicons))
-        self.blocklist = Blocklist(self.keys.all("fingerprint"))
+        self._compiled = settings.data_dir / "compiled"
+        self.lexicon = lexicon.compiled(settings.lexicons, self._compiled)
+        self.blocklist = Blocklist(self.keys.all("fingerprint"), self._compiled)
         self.moderator = Moderator(
-            shipped(self.lexicon, self.blocklist), policy.load(settings.policy), readers(self.lexicon, self.blocklist)
+            shipped(self.lexicon, self.blocklist, rules.Rules(rules.load(settings.lexicons))),
+            policy.load(settings.policy),
+            readers(self.lexicon, self.blocklist),
         )
         self.upstream = Upstream(settings, pass_credentials=not self.apps.keyed)
         url = redis_url or settings.redis_url
@@ -68,9 +70,9 @@ class Gateway:
         self._passing = Passing(self.moderator, self.apps, self.upstream)
         self.api = _client_api(self)
 
-    def _entries_changed(self, rows: list[dict[str, Any]], version: int) -> None:
-        self.blocklist.load(rows)
-        metrics.ENTRIES.set(len(rows))
+    def _entries_changed(self, rows: dict[str, dict[str, Any] | None], version: int, whole: bool) -> None:
+        self.blocklist.change(rows, whole)
+        metrics.ENTRIES.set(len(self.blocklist))
         metrics.ENTRIES_VERSION.set(version)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -94,7 +96,10 @@ class Gateway:
         if self.refusals is not None:
             self.keys.refusal.tell = self.refusals.tell
             await self.refusals.start()
-        self._tasks = [asyncio.create_task(self._watch_policy())]
+        self._tasks = [
+            asyncio.create_task(self._watch("policy", [self.settings.policy], self._load_policy)),
+            asyncio.create_task(self._watch("lexicon", [self.settings.lexicons], self._load_lexicon)),
+        ]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -107,23 +112,30 @@ class Gateway:
         if self.store is not None:
             await self.store.close()
 
-    async def _watch_policy(self) -> None:
-        """Reload policy.yaml when it changes: whole or not at all."""
-        path = self.settings.policy
-        seen = _stamp(path)
+    async def _watch(self, what: str, paths: list[Path], load: Callable[[], str]) -> None:
+        """Reload what changes on disk: whole or not at all. `load` runs in a thread and gives the version now in force."""
+        seen = await asyncio.to_thread(_stamps, paths)
         while True:
             await asyncio.sleep(1)
-            now = _stamp(path)
-            if now == seen or now is None:
+            now = await asyncio.to_thread(_stamps, paths)
+            if now == seen or not now:
                 continue
             seen = now
             try:
-                self.moderator.policies = await asyncio.to_thread(policy.load, path)
-                metrics.RELOADS.labels("policy", "ok").inc()
-                log.info("policy reloaded", extra={"version": self.moderator.policies.common.version})
-            except PolicyError as e:
-                metrics.RELOADS.labels("policy", "failed").inc()
-                log.error("policy not reloaded, the old one stays", extra={"reason": str(e)})
+                version = await asyncio.to_thread(load)
+                metrics.RELOADS.labels(what, "ok").inc()
+                log.info(f"{what} reloaded", extra={"version": version})
+            except (PolicyError, LexiconError, OSError) as e:
+                metrics.RELOADS.labels(what, "failed").inc()
+                log.error(f"{what} not reloaded, the old one stays", extra={"reason": str(e)})
+
+    def _load_policy(self) -> str:
+        self.moderator.policies = policy.load(self.settings.policy)
+        return self.moderator.policies.common.version
+
+    def _load_lexicon(self) -> str:
+        self.lexicon.take(lexicon.compiled(self.settings.lexicons, self._compiled))
+        return self.lexicon.version
 
     def status(self) -> dict[str, Any]:
         """What this process enforces now."""
@@ -140,12 +152,15 @@ class Gateway:
         }
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        s = path.stat()
-    except OSError:
-        return None
-    return s.st_mtime_ns, s.st_size, s.st_ino
+def _stamps(paths: list[Path]) -> list[tuple[str, int, int, int]]:
+    """What tells a changed file, of files and of the files of lexicon folders."""
+    stamps = []
+    for path in paths:
+        for file in lexicon.sources(path) if path.is_dir() else [path]:
+            with contextlib.suppress(OSError):
+                s = file.stat()
+                stamps.append((str(file), s.st_mtime_ns, s.st_size, s.st_ino))
+    return stamps
 
 
 def _client_api(gateway: Gateway) -> FastAPI:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -100,6 +100,14 @@ class DegradedRule(_Strict):
     prompt: Literal["pass", "flag", "block", "unavailable"] = "flag"
 
 
+class SuspectRule(_Strict):
+    """What makes a suspect term of the lexicon act like a certain one: another of its category within `near` characters,
+    or the `count`th of its category in one text. 0 switches a signal off."""
+
+    near: int = Field(default=0, ge=0, le=1000)
+    count: int = Field(default=0, ge=0, le=1000)
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
 
@@ -112,6 +120,7 @@ class Rules(_Strict):
 
     categories: dict[str, CategoryRule] = {}
     degraded: DegradedRule = DegradedRule()
+    suspects: SuspectRule = SuspectRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -155,8 +164,23 @@ class Policy:
             and not techniques.isdisjoint(self._off[candidate.category] | candidate.off)
         ):
             return Action.PASS
+        if candidate.tier == "cleared":
+            return Action.PASS
         action = self._actions[candidate.category, direction] if candidate.action is None else candidate.action
         return min(action, self._cap, Action.FLAG if candidate.tier == "suspect" else Action.BLOCK)
+
+    def raised(self, candidate: Candidate, start: int, earlier: Iterable[Finding]) -> Candidate:
+        """The candidate (which begins at `start` of the text), as certain where a second signal stands beside it. What
+        was let go before the second signal stays so."""
+        rule = self.rules.suspects
+        if candidate.tier != "suspect" or not (rule.near or rule.count):
+            return candidate
+        others = {f.start: f for f in earlier if f.category == candidate.category and f.action > Action.PASS}.values()
+        if (rule.near and any(f.rule != candidate.rule and start - f.end <= rule.near for f in others)) or (
+            rule.count and len(others) + 1 >= rule.count
+        ):
+            return replace(candidate, tier="certain")
+        return candidate
 
     def capped(self, action: Action) -> Policy:
         """The same policy doing at most `action`."""

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
-from app.detectors.lexicon import load as load_lexicon
+from app.detectors import lexicon
 from app.errors import SettingsError
 from app.main import Gateway, create_app
 from app.settings import Settings
@@ -88,12 +88,6 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
     return sock
 
 
-def _count(rows: list[dict[str, Any]], version: int) -> None:
-    # The parent enforces nothing, but its sample must not be the lowest.
-    metrics.ENTRIES.set(len(rows))
-    metrics.ENTRIES_VERSION.set(version)
-
-
 class _Child:
     """One worker process and its last report."""
 
@@ -115,7 +109,7 @@ class Parent:
             raise SettingsError("refusing to start (拒绝启动):\n- " + "\n- ".join(reasons))
         # Read here so that a fault is told once, before any child.
         policy.load(settings.policy)
-        load_lexicon(settings.lexicons)
+        lexicon.compiled(settings.lexicons, settings.data_dir / "compiled")
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
         self.children: dict[int, _Child] = {}
         self.restarts = 0
@@ -141,7 +135,7 @@ class Parent:
             url = await self.embedded.start()
             tasks.append(self._supervise(self.embedded.watch()))
         self.store = Store(url, s.deployment)
-        self.entries = Entries(self.store, s.data_dir, _count, keep_snapshot=True)
+        self.entries = Entries(self.store, s.data_dir, self._count, keep_snapshot=True)
         await self.entries.start()
         try:
             admin_app = admin_api(s.admin_token or "", self.keys, self.entries, self._replica)
@@ -187,6 +181,11 @@ class Parent:
 
         task.add_done_callback(ended)
         return task
+
+    def _count(self, rows: dict[str, dict[str, Any] | None], version: int, whole: bool) -> None:
+        # The parent enforces nothing, but its sample must not be the lowest.
+        metrics.ENTRIES.set(len(self.entries) if not whole else len(rows))
+        metrics.ENTRIES_VERSION.set(version)
 
     async def _announce(self, *listeners: socket.socket) -> None:
         ports = [sock.getsockname()[1] for sock in listeners]

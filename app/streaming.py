@@ -195,6 +195,7 @@ class Channel:
             if stop is not None and c.start > stop_folded:
                 continue
             start, end = self._original(c.start), self._original(c.end - 1) + 1
+            c = self._policy.raised(c, start, self.findings)
             finding = self._finding(c, start, end, self._held[max(0, start - self._out) : end - self._out])
             self._settled = [(o, f) for o, f in self._settled if o.end > c.start]
             if any(

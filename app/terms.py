@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
 
 from app import views, words
@@ -32,6 +34,8 @@ PAIRS = 2_000
 """Terms of two Han characters up to which each is also looked for with one of them replaced: a list with more of them
 would have every second pair of ordinary text for a candidate."""
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 _PLAIN: frozenset[str] = frozenset()
 _SOUND, _SHAPE, _PAIR, _REVERSED, _ROT13, _SPLIT = range(6)
 
@@ -39,7 +43,9 @@ _LATIN = re.compile("[a-z][a-z'’]+")
 _MIXED = re.compile(r"[a-z]")
 _BETWEEN = re.compile(r"[a-z0-9@$]{1,2}(?=[\u4e00-\u9fff])")
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{6,}={0,2}")
-_CODED = re.compile("[a-z0-9+/_-][A-Z]|[A-Z][0-9+/]|[0-9A-Fa-f]{2}[ ,:0-9A-Fa-f]{6}|[\U000e0020-\U000e007e]")
+_CODED = re.compile(
+    "[a-z0-9+/_-][A-Z]|[A-Z][0-9+/]|[0-9A-Fa-f]{2}[ ,:0-9A-Fa-f]{6}|0[xX][0-9A-Fa-f]{2}|[\U000e0020-\U000e007e]"
+)
 """Without one of these a text holds nothing encoded."""
 _HEX = re.compile(r"(?:(?:0[xX])?[0-9A-Fa-f]{2}[ ,:]{0,2}){4,400}")
 _TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
@@ -56,31 +62,63 @@ class Hit(NamedTuple):
 
 class Terms:
     """`terms`: folded, distinct, not empty. `allow[i]`: folded phrases that hold terms[i] and make it harmless.
-    `phrases`: folded ones that make harmless whatever they cover."""
+    `phrases`: folded ones that make harmless whatever they cover.
+
+    Building costs about 30 µs a term and holds the interpreter; `arrays` and `of` carry what was built to another process.
+    """
 
     def __init__(
-        self, terms: Sequence[str], allow: Sequence[Sequence[str]] | None = None, phrases: Sequence[str] = ()
+        self, terms: Sequence[str], allow: Mapping[int, Sequence[str]] | None = None, phrases: Sequence[str] = ()
     ) -> None:
-        self._terms = terms
+        self._terms: Sequence[str] = terms
         self._strong = Lookup(_skeletons(terms))
-        self._allow: dict[int, list[tuple[int, str]]] = {}
-        for i, own in enumerate(allow or ()):
-            for phrase in own:
-                self._spare(i, phrase)
-        for phrase in phrases if self._strong else ():
-            for index in {
-                owner >> 8
-                for _, _, number in self._strong.find(views.skeleton(phrase))
-                for owner in self._strong.owners(number)
-            }:
-                if phrase != terms[index]:
-                    self._spare(index, phrase)
-        self._last = "", ""
-        self._phrases = Automaton(sorted(phrases)) if phrases else None
         self._literal = Lookup((t, i) for i, t in enumerate(terms) if _odd(t))
         self._weak = Lookup(_weaker(terms), live=False)
-        self._syllables = _by_syllables(terms)
-        self._pairs: dict[str, int] = {t: i for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))}
+        short = [(i, t) for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))]
+        self._pairs = _Index((t, i) for i, t in short)
+        self._syllables = _Index((sound, i) for i, t in short for sound in _readings(t))
+        self._phrases = Lookup(((p, 0) for p in phrases), live=False)
+        self._allow: dict[int, list[tuple[int, str]]] = {}
+        for i, own in (allow or {}).items():
+            for phrase in own:
+                self._spare(i, phrase)
+        for phrase in phrases:
+            for index in self._held_by(phrase):
+                self._spare(index, phrase)
+        self._last = "", ""
+
+    def works(self) -> bool:
+        """True if some of the terms, spread over the list, are found as they are."""
+        step = max(1, len(self._terms) // 20)
+        tried = range(0, len(self._terms), step)
+        found = sum(any(hit.number == i for hit in self.find(self._terms[i], 0, True)[0]) for i in tried)
+        # The segmenter may stand against a bare term, but not against most.
+        return found * 2 >= len(tried)
+
+    def _held_by(self, phrase: str) -> set[int]:
+        found = [n for _, _, n in self._strong.find(views.skeleton(phrase))]
+        return {owner >> 8 for n in found for owner in self._strong.owners(n) if self._terms[owner >> 8] != phrase}
+
+    def arrays(self) -> dict[str, Array]:
+        """What was built, for `of`."""
+        made = {"terms": _bytes("\n".join(self._terms)), "allow": _bytes(json.dumps(sorted(self._allow.items())))}
+        for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables"):
+            part: Lookup | _Index = getattr(self, f"_{name}")
+            made |= {f"{name}.{key}": value for key, value in part.arrays().items()}
+        return made
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Terms:
+        """The inverse of `arrays`. Trusts them: whoever stores them checks that they are whole."""
+        made = cls.__new__(cls)
+        made._terms = _Texts(arrays["terms"].tobytes().decode())
+        made._allow = {i: [(at, p) for at, p in own] for i, own in json.loads(arrays["allow"].tobytes())}
+        for name in ("strong", "literal", "weak", "phrases"):
+            setattr(made, f"_{name}", Lookup.of(_part(arrays, name)))
+        for name in ("pairs", "syllables"):
+            setattr(made, f"_{name}", _Index.of(_part(arrays, name)))
+        made._last = "", ""
+        return made
 
     def __len__(self) -> int:
         return len(self._terms)
@@ -294,19 +332,16 @@ class Terms:
         for gap in _BETWEEN.finditer(text) if self._pairs else ():
             start, end = gap.start() - 1, gap.end() + 1
             surface = text[start : start + 1] + text[end - 1]
-            between = self._pairs.get(surface)
-            if between is not None:
+            for between in self._pairs.get(surface):
                 hit = weak(text, [(start, start + 1), (end - 1, end)], self._terms[between], surface)
                 if hit is not None:
                     yield Hit(hit.start, hit.end, between, hit.techniques)
 
     def _spared(self, text: str, hit: Hit) -> bool:
         """A shipped phrase covers the hit."""
-        if self._phrases is None:
-            return False
         base = max(0, hit.start - CONTEXT)
         part = text[base : hit.end + CONTEXT]
-        return any(a + base <= hit.start and hit.end <= b + base for a, b, _ in self._phrases.find_overlapping(part))
+        return any(a + base <= hit.start and hit.end <= b + base for a, b, _ in self._phrases.find(part))
 
     def _composed(self, text: str, parts: list[tuple[int, int, str]]) -> Iterator[Hit]:
         """Terms that show once characters taken apart are put together again."""
@@ -353,7 +388,7 @@ class Terms:
     def _pair_spelt(self, text: str, spelt: _Spelt, one: int, other: int) -> Iterator[Hit]:
         a, b = spelt.text[one], spelt.text[other]
         (start, stop), (begin, end) = spelt.span(one), spelt.span(other)
-        for index in self._syllables.get(_sound(a) + _sound(b), ()):
+        for index in self._syllables.get(_sound(a) + _sound(b)):
             term = self._terms[index]
             if _is_syllable(a) and _is_syllable(b):
                 if begin - stop > 1 or not _whole_words(text, start, end):
@@ -399,24 +434,96 @@ def _starts(text: str, begin: int, stop: int) -> list[int]:
     return [i for i in range(begin, stop) if not views.is_noise(text[i])][-8:]
 
 
+class _Texts(Sequence[str]):
+    """Many short strings in the memory of one."""
+
+    def __init__(self, joined: str) -> None:
+        self._joined = joined
+        breaks = np.flatnonzero(np.frombuffer(joined.encode("utf-32-le"), np.uint32) == 10)
+        self._ends = np.append(breaks, len(joined)).astype(np.uint32) if joined else breaks.astype(np.uint32)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[str]: ...
+    def __getitem__(self, i: int | slice) -> str | Sequence[str]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return self._joined[int(self._ends[i - 1]) + 1 if i else 0 : int(self._ends[i])]
+
+
+class _Index:
+    """Numbers by a key of two characters."""
+
+    def __init__(self, owned: Iterable[tuple[str, int]]) -> None:
+        pairs = sorted({(ord(key[0]) << 32 | ord(key[1]), number) for key, number in owned})
+        self._keys = np.array([k for k, _ in pairs], np.uint64)
+        self._numbers = np.array([n for _, n in pairs], np.int64)
+
+    def __bool__(self) -> bool:
+        return len(self._keys) > 0
+
+    def get(self, key: str) -> list[int]:
+        if len(key) != 2 or not len(self._keys):
+            return []
+        wanted = np.uint64(ord(key[0]) << 32 | ord(key[1]))
+        first = int(self._keys.searchsorted(wanted))
+        if first == len(self._keys) or self._keys[first] != wanted:
+            return []
+        found: list[int] = self._numbers[first : self._keys.searchsorted(wanted, "right")].tolist()
+        return found
+
+    def arrays(self) -> dict[str, Array]:
+        return {"keys": self._keys, "numbers": self._numbers}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> _Index:
+        made = cls(())
+        made._keys, made._numbers = arrays["keys"], arrays["numbers"]
+        return made
+
+
 class Lookup:
-    """Patterns with the numbers of those that own them, and the automaton over them."""
+    """Patterns with the numbers (0 or more, 63 bits) of those that own them, and the automata over them."""
 
     def __init__(self, owned: Iterable[tuple[str, int]], live: bool = True) -> None:
-        owners: dict[str, int | list[int]] = {}
+        owners: dict[str, int] = {}
+        shared: dict[str, list[int]] = {}
         for pattern, owner in owned:
-            known = owners.get(pattern)
-            if known is None:
-                owners[pattern] = owner
-            elif isinstance(known, list):
-                known.append(owner)
-            elif known != owner:
-                owners[pattern] = [known, owner]
-        self._owners = list(owners.values())
+            known = owners.setdefault(pattern, owner)
+            if known != owner:
+                shared.setdefault(pattern, [known]).append(owner)
+        # A pattern of several owners has -1 - the place of its row in _shared.
+        self._shared = list(shared.values())
+        for row, pattern in enumerate(shared):
+            owners[pattern] = -1 - row
+        self._owners = np.fromiter(owners.values(), np.int64, len(owners))
         self._automaton = Automaton(list(owners)) if owners else None
         self._longest = max(map(len, owners), default=0)
         prefixes = {p[:n] for p in owners for n in range(1, len(p))} if live else ()
         self._prefixes = Automaton([p + SENTINEL for p in prefixes]) if prefixes else None
+
+    def arrays(self) -> dict[str, Array]:
+        """What was built, for `of`."""
+        return {
+            "owners": self._owners,
+            "shared": _bytes(json.dumps(self._shared)),
+            "longest": np.array([self._longest]),
+            "automaton": np.frombuffer(self._automaton.serialize() if self._automaton else b"", np.uint8),
+            "prefixes": np.frombuffer(self._prefixes.serialize() if self._prefixes else b"", np.uint8),
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Lookup:
+        made = cls(())
+        made._owners, made._shared = arrays["owners"], json.loads(arrays["shared"].tobytes())
+        made._longest = int(arrays["longest"][0])
+        made._automaton = _restored(arrays["automaton"])
+        made._prefixes = _restored(arrays["prefixes"])
+        return made
 
     def __bool__(self) -> bool:
         return self._automaton is not None
@@ -426,8 +533,8 @@ class Lookup:
         return self._automaton.find_overlapping(text) if self._automaton is not None else []
 
     def owners(self, number: int) -> Sequence[int]:
-        owner = self._owners[number]
-        return owner if isinstance(owner, list) else (owner,)
+        owner = int(self._owners[number])
+        return (owner,) if owner >= 0 else self._shared[-1 - owner]
 
     def live(self, text: str) -> list[int]:
         """Starts of the suffixes of `text` that may still become a pattern."""
@@ -436,6 +543,19 @@ class Lookup:
         base = max(0, len(text) - self._longest + 1)
         tail = text[base:] if base else text
         return [start + base for start, _, _ in self._prefixes.find_overlapping(tail + SENTINEL)]
+
+
+def _bytes(text: str) -> Array:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _part(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
+    """The arrays of one part, by their names within it."""
+    return {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
+
+
+def _restored(array: Array) -> Automaton | None:
+    return Automaton.deserialize(array.tobytes()) if array.size else None
 
 
 def _odd(term: str) -> bool:
@@ -518,15 +638,6 @@ def _readings(term: str) -> list[str]:
         for other in views.sounds(ch)[1:2]:
             made.append(usual[:at] + (views.syllable(other) or "") + usual[at + 1 :])
     return made[:3]
-
-
-def _by_syllables(terms: Sequence[str]) -> dict[str, list[int]]:
-    made: dict[str, list[int]] = {}
-    for i, term in enumerate(terms):
-        if len(term) == 2 and all(map(is_han, term)):
-            for sound in _readings(term):
-                made.setdefault(sound, []).append(i)
-    return made
 
 
 def _skeletal(kind: int, text: str, start: int, end: int, term: str) -> Aligned | None:

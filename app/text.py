@@ -109,7 +109,7 @@ _LATER, _GONE = 0, 1
 """Marks in the array: not known (or several characters), and nothing. No folded text holds U+0000 or U+0001."""
 
 
-class Table(dict[int, int | str | None]):
+class CharTable(dict[int, int | str | None]):
     """What every character becomes, given by `one`: applied by a dictionary to short texts, by an array to long ones.
 
     Both are filled as characters are met; a character may become none (''), one or several.
@@ -164,7 +164,7 @@ class Table(dict[int, int | str | None]):
         return made
 
 
-_TABLE = Table(lambda ch: "" if _invisible(ch) else _fold_char(ch))
+_TABLE = CharTable(lambda ch: "" if _invisible(ch) else _fold_char(ch))
 "".join(map(chr, range(0x250))).translate(_TABLE)
 
 

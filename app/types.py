@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 Direction = Literal["prompt", "answer"]
 Origin = Literal["system", "user", "assistant", "tool"]
-Tier = Literal["certain", "suspect", "entry"]
+Tier = Literal["certain", "suspect", "entry", "cleared"]
+"""How much a finding may do by itself: the category's action; flag; what the owner of a live entry chose; nothing."""
 TECHNIQUES = (
     "case", "width", "compat", "circled", "math", "combining", "zero_width", "bidi", "tag", "variation", "traditional",
     "homoglyph", "digit", "leet", "repeat", "noise", "markup", "entity", "percent", "escape",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.text import Table, fold, is_han
+from app.text import CharTable, fold, is_han
 
 _LEET = {
     "0": "o",
@@ -126,10 +126,10 @@ def _shape_of(ch: str) -> str:
     return row.shape if row is not None else ch if is_han(ch) else ""
 
 
-SKELETON = Table(_skeleton_of)
-SOUND = Table(_sound_of)
+SKELETON = CharTable(_skeleton_of)
+SOUND = CharTable(_sound_of)
 """Han characters as syllables; nothing else. A private character (no folded text of ours holds one) stays."""
-SHAPE = Table(_shape_of)
+SHAPE = CharTable(_shape_of)
 
 _LONG = 100
 """Characters from which an array is faster than an expression."""
@@ -158,7 +158,7 @@ def skeleton_places(folded: str) -> list[int]:
     return found
 
 
-def places(table: Table, folded: str) -> list[int]:
+def places(table: CharTable, folded: str) -> list[int]:
     """For each character of table.apply(folded), its index in `folded`."""
     found: list[int] = np.flatnonzero(_codes(table.each(folded)) != 1).tolist()
     return found

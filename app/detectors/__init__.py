@@ -8,6 +8,7 @@ from __future__ import annotations
 from app.detectors.blocklist import Blocklist
 from app.detectors.lexicon import Lexicon
 from app.detectors.patterns import Patterns
+from app.detectors.rules import Rules
 from app.types import Detector, Reader
 
 
@@ -16,6 +17,6 @@ def readers(lexicon: Lexicon, blocklist: Blocklist) -> list[Reader]:
     return [blocklist, lexicon]
 
 
-def shipped(lexicon: Lexicon, blocklist: Blocklist) -> list[Detector]:
-    """All detectors, cheapest first."""
-    return [blocklist, blocklist.passages, lexicon, Patterns()]
+def shipped(lexicon: Lexicon, blocklist: Blocklist, rules: Rules | None = None) -> list[Detector]:
+    """All detectors, cheapest first. Without rules there is none of them."""
+    return [blocklist, blocklist.passages, lexicon, Patterns(), *([rules] if rules else [])]

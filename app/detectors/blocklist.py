@@ -1,88 +1,127 @@
 """The blocklist: live entries of operators, and later of confirmed reports, as the store's table gives them.
 
 Law: an entry acts as its owner chose, in its scope, until it expires; no stance cue and no shipped allow phrase lowers it.
-`load` replaces everything at once; requests in flight keep what they began with.
+What is in force is one immutable generation, swapped whole: the bulk, and beside it what changed since it was compiled, so
+that one new entry acts at once however long the list is.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from app.compiling import compiled
 from app.passages import Fingerprint, Passages
 from app.terms import Hit, Terms
 from app.text import fold
 from app.types import Action, Candidate, Scan, Scope
 
 _ACTION = {a.word: a for a in Action}
+_NONE: frozenset[str] = frozenset()
+_FRESH = 256
+"""Changed rows that are compiled apart from the bulk: 8 ms at most."""
+
+Row = Mapping[str, Any]
 
 
-class _Compiled:
-    """One immutable generation of the list."""
+class _Part:
+    """Some rows, compiled. Immutable."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]], keys: dict[str, bytes]) -> None:
-        by_term: dict[str, list[Mapping[str, Any]]] = {}
-        self.passage_rows: list[Mapping[str, Any]] = []
+    def __init__(self, rows: Iterable[Row], keys: dict[str, bytes], folder: Path | None = None) -> None:
+        self.rows = {row["id"]: row for row in rows}
+        by_term: dict[str, list[Row]] = {}
+        self.passage_rows: list[Row] = []
         prints = []
-        for row in rows:
+        for row in self.rows.values():
             if "term" in row:
                 by_term.setdefault(fold(row["term"].strip()), []).append(row)
             else:
                 self.passage_rows.append(row)
                 prints.append(unpack(row["fingerprint"]))
         self.term_rows = list(by_term.values())
-        self.terms = Terms(list(by_term))
+        self.terms = compiled(list(by_term), folder=folder)
         self.passages = Passages(prints, keys) if prints else None
-        self.size = len(self.passage_rows) + sum(map(len, self.term_rows))
-        self.foreign = sum(p.kid not in keys for p in prints)
+
+
+class _Generation(NamedTuple):
+    """What is in force: the bulk of the list, what came after it was compiled, and which of its rows no longer hold."""
+
+    base: _Part
+    fresh: _Part
+    gone: frozenset[str]
+
+    def parts(self) -> Iterator[tuple[_Part, frozenset[str]]]:
+        yield self.base, self.gone
+        yield self.fresh, _NONE
 
 
 class Blocklist:
     """The detector of entries that are terms; `passages` is the one of those that are passages. `keys`: fingerprint
-    keys by kid."""
+    keys by kid. `folder`: where long lists are kept compiled."""
 
     name = "blocklist"
 
-    def __init__(self, keys: dict[str, bytes] | None = None) -> None:
-        self._keys = keys or {}
-        self.now = _Compiled([], self._keys)
+    def __init__(self, keys: dict[str, bytes] | None = None, folder: Path | None = None) -> None:
+        self._keys, self._folder = keys or {}, folder
+        self._empty = _Part((), self._keys)
+        self.now = _Generation(self._empty, self._empty, _NONE)
         self.passages = _Passages(self)
 
     def __len__(self) -> int:
-        return self.now.size
+        return len(self.now.base.rows) - len(self.now.gone) + len(self.now.fresh.rows)
 
     @property
     def foreign(self) -> int:
         """Passages whose key this replica does not have, and so cannot find."""
-        return self.now.foreign
+        return sum(
+            row["fingerprint"]["kid"] not in self._keys
+            for part, gone in self.now.parts()
+            for row in part.passage_rows
+            if row["id"] not in gone
+        )
 
-    def load(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def load(self, rows: Iterable[Row]) -> None:
         """Replace the whole list by the unexpired `rows` of the entries table."""
-        self.now = _Compiled(rows, self._keys)
+        self.now = _Generation(_Part(rows, self._keys, self._folder), self._empty, _NONE)
+
+    def change(self, rows: Mapping[str, Row | None], whole: bool) -> None:
+        """Put changed rows into force (None: no longer), or the `whole` list. A few are compiled by themselves, at once;
+        many, with all the others. What it raises leaves the old list in force."""
+        if whole:
+            self.load(row for row in rows.values() if row is not None)
+            return
+        base, fresh, gone = self.now
+        later = {id: row for id, row in {**fresh.rows, **rows}.items() if row is not None}
+        gone |= {id for id in rows if id in base.rows}
+        if len(later) + len(gone) > _FRESH:
+            self.load([row for id, row in base.rows.items() if id not in gone] + list(later.values()))
+        else:
+            self.now = _Generation(base, _Part(later.values(), self._keys), gone)
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
-        now = self.now
-        if not now.term_rows:
-            return Scan([], len(text))
-        hits, hold = now.terms.find(text, since, final)
-        return Scan(self._candidates(now, hits, scope), hold)
+        return self._both(lambda terms: terms.find(text, since, final), len(text), scope)
 
     def read(self, text: str, original: str, since: int, final: bool, scope: Scope) -> Scan:
-        now = self.now
-        if not now.term_rows:
-            return Scan([], len(text))
-        hits, hold = now.terms.read(text, original, since, final)
-        return Scan([replace(c, tier="suspect") for c in self._candidates(now, hits, scope)], hold)
+        found = self._both(lambda terms: terms.read(text, original, since, final), len(text), scope)
+        return Scan([replace(c, tier="suspect") for c in found.candidates], found.hold)
 
-    def _candidates(self, now: _Compiled, hits: Iterable[Hit], scope: Scope) -> list[Candidate]:
-        return [
-            _candidate(h.start, h.end, row, h.techniques)
-            for h in hits
-            for row in now.term_rows[h.number]
-            if _covers(row, scope)
-        ]
+    def _both(self, look: Callable[[Terms], tuple[list[Hit], int]], size: int, scope: Scope) -> Scan:
+        candidates, hold = [], size
+        for part, gone in self.now.parts():
+            if not part.term_rows:
+                continue
+            hits, until = look(part.terms)
+            hold = min(hold, until)
+            candidates += [
+                _candidate(h.start, h.end, row, h.techniques)
+                for h in hits
+                for row in part.term_rows[h.number]
+                if row["id"] not in gone and _covers(row, scope)
+            ]
+        return Scan(candidates, hold)
 
 
 class _Passages:
@@ -94,12 +133,22 @@ class _Passages:
         self._blocklist = blocklist
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
-        now = self._blocklist.now
-        if now.passages is None:
-            return Scan([], len(text))
-        found, hold, wake = now.passages.find(text, since, final)
-        rows = now.passage_rows
-        return Scan([_candidate(start, end, rows[i]) for start, end, i in found if _covers(rows[i], scope)], hold, wake)
+        candidates, hold, wake = [], len(text), 0
+        for part, gone in self._blocklist.now.parts():
+            if part.passages is None:
+                continue
+            found, until, later = part.passages.find(text, since, final)
+            if until < hold:
+                hold, wake = until, later
+            elif until == hold and later:
+                wake = min(wake or later, later)
+            rows = part.passage_rows
+            candidates += [
+                _candidate(start, end, rows[i])
+                for start, end, i in found
+                if rows[i]["id"] not in gone and _covers(rows[i], scope)
+            ]
+        return Scan(candidates, hold, wake)
 
 
 def _candidate(start: int, end: int, row: Mapping[str, Any], techniques: frozenset[str] = frozenset()) -> Candidate:

@@ -7,16 +7,24 @@ Format of `lexicons/<category>/terms.tsv`: docs/lexicons.md.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
-from app import clock
+import numpy as np
+
+from app import clock, compiling
 from app.errors import LexiconError
 from app.policy import taxonomy
-from app.terms import CONTEXT, Hit, Terms
+from app.stance import STANCES, Cues
+from app.terms import CONTEXT, Array, Hit, Terms
 from app.text import fold
 from app.types import TECHNIQUES, Candidate, Scan, Scope, Tier
 
@@ -32,6 +40,8 @@ class Term:
     tier: Tier = "certain"
     off: frozenset[str] = frozenset()
     allow: tuple[str, ...] = ()
+    stances: frozenset[str] = frozenset()
+    """Kinds of sentence that lower the term: one cue of theirs in it lowers a suspect one, two a certain one."""
     expires: date | None = None
     hit: str = ""
     clean: str = ""
@@ -43,40 +53,173 @@ class Term:
 
 
 class Lexicon:
-    """The detector."""
+    """The detector. Immutable but for `take`, which puts another list into force whole."""
 
     name = "lexicon"
 
-    def __init__(self, terms: Iterable[Term], phrases: Iterable[str] = ()) -> None:
-        """`phrases`: as written; whatever one of them covers whole is none of our terms."""
-        today = datetime.fromtimestamp(clock.now()).date()
+    def __init__(
+        self, terms: Iterable[Term], phrases: Iterable[str] = (), cues: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """`phrases`: as written; whatever one of them covers whole is none of our terms. `cues`: (stance, words)."""
         by_text: dict[str, list[Term]] = {}
         for term in terms:
-            if term.expires is None or term.expires >= today:
-                by_text.setdefault(fold(term.term), []).append(term)
-        self._rows = list(by_text.values())
-        allow = [sorted({fold(a) for t in rows for a in t.allow}) for rows in self._rows]
-        self._terms = Terms(list(by_text), allow, sorted({fold(p) for p in phrases}))
+            by_text.setdefault(fold(term.term), []).append(term)
+        allow = {i: sorted({fold(a) for t in rows for a in t.allow}) for i, rows in enumerate(by_text.values())}
+        rows = [t for same in by_text.values() for t in same]
+        ids = list(taxonomy())
+        self._now = _List(
+            Terms(list(by_text), {i: own for i, own in allow.items() if own}, sorted({fold(p) for p in phrases})),
+            np.cumsum([0, *map(len, by_text.values())]),
+            np.array([ids.index(t.category) for t in rows], np.uint8),
+            np.array([t.tier == "suspect" for t in rows], np.bool_),
+            np.array([t.rule.rpartition(".")[2].encode() for t in rows], "S8"),
+            np.array([t.expires.toordinal() if t.expires else _NEVER for t in rows], np.int32),
+            np.array([sum(1 << STANCES.index(name) for name in t.stances) for t in rows], np.uint8),
+            {i: t.off for i, t in enumerate(rows) if t.off},
+            Cues(cues),
+        )
         self.version = hashlib.sha256(
             "\n".join(sorted(f"{f}\t{t.category}\t{t.tier}" for f, r in by_text.items() for t in r)).encode()
         ).hexdigest()[:12]
 
     def __len__(self) -> int:
-        return len(self._terms)
+        return len(self._now.terms)
+
+    def take(self, other: Lexicon) -> None:
+        """Enforce `other`'s list from now on. Raises LexiconError, and keeps the old one, if it does not find its terms."""
+        if not other._now.terms.works():
+            raise LexiconError("the new list does not find its own terms; the old one stays")
+        self._now, self.version = other._now, other.version
+
+    def arrays(self) -> dict[str, Array]:
+        """The compiled list, for `of`."""
+        now = self._now
+        texts = {
+            "off": json.dumps([(i, sorted(names)) for i, names in now.off.items()]),
+            "cues": json.dumps(now.cues.rows),
+            "version": self.version,
+        }
+        return (
+            {f"terms.{name}": value for name, value in now.terms.arrays().items()}
+            | {name: getattr(now, name) for name in _COLUMNS}
+            | {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}
+        )
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Lexicon:
+        """The inverse of `arrays`."""
+        made = cls(())
+        off, cues, version = (arrays[name].tobytes().decode() for name in ("off", "cues", "version"))
+        made._now = _List(
+            Terms.of({name.removeprefix("terms."): value for name, value in arrays.items() if "terms." in name}),
+            **{name: arrays[name] for name in _COLUMNS},
+            off={i: frozenset(names) for i, names in json.loads(off)},
+            cues=Cues((stance, cue) for stance, cue in json.loads(cues)),
+        )
+        made.version = version
+        return made
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
-        hits, hold = self._terms.find(text, since, final)
-        return Scan([c for h in hits for c in self._candidates(h)], hold)
+        now = self._now
+        hits, hold = now.terms.find(text, since, final)
+        candidates = []
+        for hit in hits:
+            found = self._candidates(now, hit, text, final)
+            if found is None:
+                hold = min(hold, hit.start)
+            else:
+                candidates += found
+        return Scan(candidates, hold)
 
     def read(self, text: str, original: str, since: int, final: bool, scope: Scope) -> Scan:
-        hits, hold = self._terms.read(text, original, since, final)
-        return Scan([replace(c, tier="suspect") for h in hits for c in self._candidates(h)], hold)
+        now = self._now
+        hits, hold = now.terms.read(text, original, since, final)
+        found = [c for h in hits for c in self._candidates(now, h, text, True, weak=True) or ()]
+        return Scan(found, hold)
 
-    def _candidates(self, hit: Hit) -> Iterator[Candidate]:
-        for t in self._rows[hit.number]:
-            yield Candidate(
-                hit.start, hit.end, t.category, self.name, t.rule, t.tier, techniques=hit.techniques, off=t.off
+    def _candidates(self, now: _List, hit: Hit, text: str, final: bool, weak: bool = False) -> list[Candidate] | None:
+        """A candidate per row of the term; None if the rest of its sentence decides."""
+        today = datetime.fromtimestamp(clock.now()).toordinal()
+        made = []
+        for row in range(now.first[hit.number], now.first[hit.number + 1]):
+            if now.expires[row] < today:
+                continue
+            tier: Tier = "suspect" if weak or now.suspect[row] else "certain"
+            if now.stances[row]:
+                cues = now.cues.around(text, hit.start, hit.end, final)
+                if cues is None:
+                    return None
+                tier = _lowered(tier, sum(bool(mask & int(now.stances[row])) for mask in cues))
+            category = _categories()[now.category[row]]
+            rule = f"lex.{category}.{now.rule[row].decode()}"
+            off = now.off.get(row, _NOTHING)
+            made.append(
+                Candidate(hit.start, hit.end, category, self.name, rule, tier, techniques=hit.techniques, off=off)
             )
+        return made
+
+
+def _lowered(tier: Tier, cues: int) -> Tier:
+    """What so many cues in the sentence leave of a tier."""
+    if tier == "certain":
+        return "suspect" if cues >= 2 else tier
+    return "cleared" if cues else tier
+
+
+class _List(NamedTuple):
+    """A compiled list: the terms, and by column their rows (those of term i are first[i]:first[i + 1])."""
+
+    terms: Terms
+    first: Array
+    category: Array
+    suspect: Array
+    rule: Array
+    expires: Array
+    stances: Array
+    off: dict[int, frozenset[str]]
+    cues: Cues
+
+
+_COLUMNS = ("first", "category", "suspect", "rule", "expires", "stances")
+_NOTHING: frozenset[str] = frozenset()
+
+_SMALL = 1 << 18
+"""Bytes of files that are compiled where they are needed."""
+_NEVER = np.iinfo(np.int32).max
+
+
+@cache
+def _categories() -> list[str]:
+    return list(taxonomy())
+
+
+def compiled(folder: Path, kept: Path) -> Lexicon:
+    """The lexicon of `folder`, from `kept` if it lies there compiled; else built in another process. Blocks. Raises LexiconError."""
+    if sum(file.stat().st_size for file in sources(folder)) <= _SMALL:
+        return Lexicon(load(folder), phrases(folder), cues(folder))
+    path = compiling.place(kept, (raw for file in sources(folder) for raw in (str(file).encode(), file.read_bytes())))
+    with compiling.alone(kept):
+        arrays = compiling.fetch(path)
+        if arrays is None:
+            arrays = compiling.elsewhere("app.detectors.lexicon", path, str(folder))
+    return Lexicon.of(arrays)
+
+
+def sources(folder: Path) -> list[Path]:
+    """The files that make the lexicon of `folder`."""
+    return sorted([*folder.glob("*/terms.tsv"), *folder.glob("*/category.toml"), *folder.glob("*.tsv")])
+
+
+def main() -> int:
+    """Build the lexicon of a folder into the file named."""
+    os.nice(10)
+    path, folder = map(Path, sys.argv[1:])
+    try:
+        compiling.keep(path, Lexicon(load(folder), phrases(folder), cues(folder)).arrays())
+    except LexiconError as e:
+        print(e, file=sys.stderr)
+        return 2
+    return 0
 
 
 def check(term: Term, where: str) -> Term:
@@ -127,10 +270,22 @@ def rows(path: Path, columns: Sequence[str], required: str) -> Iterator[tuple[st
 
 def read(path: Path, category: str) -> list[Term]:
     """The terms of one file. Raises LexiconError with file, line and column."""
-    return [term_of(row, category, where) for where, row in rows(path, COLUMNS, "term")]
+    stances = _stances(path.parent / "category.toml")
+    return [term_of(row, category, where, stances) for where, row in rows(path, COLUMNS, "term")]
 
 
-def term_of(row: Mapping[str, str], category: str, where: str) -> Term:
+def _stances(path: Path) -> frozenset[str]:
+    """The stances that lower every term of a category."""
+    try:
+        named = tomllib.loads(path.read_text("utf-8")).get("stances", []) if path.exists() else []
+    except (OSError, ValueError):
+        raise LexiconError(f"{path}: cannot be read as TOML") from None
+    if not isinstance(named, list) or not set(STANCES).issuperset(named):
+        raise LexiconError(f"{path}: stances: must be a list out of {', '.join(STANCES)}")
+    return frozenset(named)
+
+
+def term_of(row: Mapping[str, str], category: str, where: str, stances: frozenset[str] = frozenset()) -> Term:
     """A checked term from its cells. Raises LexiconError that names the column."""
     try:
         expires = date.fromisoformat(row["expires"]) if row.get("expires") else None
@@ -139,12 +294,17 @@ def term_of(row: Mapping[str, str], category: str, where: str) -> Term:
     off = frozenset(row.get("off", "").replace(",", " ").split())
     if unknown := sorted(off.difference(TECHNIQUES)):
         raise LexiconError(f"{where}: column off: {unknown[0]!r} is no technique; they are {', '.join(TECHNIQUES)}")
+    allow = [a for a in row.get("allow", "").split("|") if a]
+    named = {a[1:] for a in allow if a.startswith("@")}
+    if wrong := sorted(named.difference(STANCES)):
+        raise LexiconError(f"{where}: column allow: @{wrong[0]} is no stance; they are @{', @'.join(STANCES)}")
     term = Term(
         row["term"].strip(),
         category,
         cast(Tier, row.get("tier") or "certain"),
         off,
-        tuple(a for a in row.get("allow", "").split("|") if a),
+        tuple(a for a in allow if not a.startswith("@")),
+        stances | named,
         expires,
         row.get("hit", ""),
         row.get("clean", ""),
@@ -160,6 +320,19 @@ def phrases(folder: Path) -> list[str]:
         if not 2 <= len(fold(row["phrase"])) <= CONTEXT:
             raise LexiconError(f"{where}: column phrase: must have 2 to {CONTEXT} characters after folding")
         made.append(row["phrase"])
+    return made
+
+
+def cues(folder: Path) -> list[tuple[str, str]]:
+    """The cues of `folder`/cues.tsv (stance, cue), if there is one. Raises LexiconError."""
+    path = folder / "cues.tsv"
+    made = []
+    for where, row in rows(path, ("stance", "cue"), "cue") if path.exists() else ():
+        if row.get("stance") not in STANCES:
+            raise LexiconError(f"{where}: column stance: must be one of {', '.join(STANCES)}")
+        if not 2 <= len(fold(row["cue"])) <= CONTEXT:
+            raise LexiconError(f"{where}: column cue: must have 2 to {CONTEXT} characters after folding")
+        made.append((row["stance"], row["cue"]))
     return made
 
 
@@ -181,3 +354,7 @@ def load(folder: Path) -> list[Term]:
                 f"{folder}: a term of {term.category} stands in {other.category} too ({term.rule}); keep one"
             )
     return terms
+
+
+if __name__ == "__main__":
+    sys.exit(main())

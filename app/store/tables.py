@@ -13,11 +13,11 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import datetime
+from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from app import clock
 from app.errors import Conflict, StoreError
@@ -38,8 +38,14 @@ def _part(id: str, raw: str) -> int:
     return int(hashlib.sha1(f"{id} {raw}".encode()).hexdigest()[:12], 16)
 
 
+class Changed(Protocol):
+    """Puts rows into force: all live ones (`whole`), or by id those that changed, None for one that no longer lives."""
+
+    def __call__(self, rows: dict[str, Row | None], version: int, whole: bool) -> None: ...
+
+
 class Table:
-    """Rows by id, each with its version. `changed(live rows, version)` runs in a thread after every change."""
+    """Rows by id, each with its version. `changed` runs in a thread after every change."""
 
     name = ""
 
@@ -47,7 +53,7 @@ class Table:
         self,
         store: Store | None,
         folder: Path,
-        changed: Callable[[list[Row], int], None],
+        changed: Changed,
         *,
         keep_snapshot: bool = False,
     ) -> None:
@@ -55,7 +61,9 @@ class Table:
         self._path = folder / f"{self.name}.snapshot.json"
         self._rows: dict[str, str] = {}  # id -> "<version> <json>", as the store has it
         self._sum = 0
-        self._next_expiry = float("inf")
+        self._due: list[tuple[float, str]] = []  # a heap of (expiry, id)
+        self._live: set[str] = set()
+        self._announced = False
         self._task: asyncio.Task[None] | None = None
         self._agrees = True
         self._turn = asyncio.Lock()
@@ -78,6 +86,10 @@ class Table:
         if self._task is not None:
             await ended(self._task)
 
+    def __len__(self) -> int:
+        """How many rows are in force."""
+        return len(self._live)
+
     def rows(self) -> list[Row]:
         """Every live row, oldest version first."""
         return _live(self._rows)
@@ -86,15 +98,29 @@ class Table:
         raw = self._rows.get(id)
         return None if raw is None else _parse(id, raw)
 
-    async def _announce(self, raw: dict[str, str], version: int) -> None:
-        """Put rows into force. What it raises leaves the old ones in force, and the next look tries again."""
-        rows = await asyncio.to_thread(_live, raw)
-        await asyncio.to_thread(self._changed, rows, version)
-        self._next_expiry = min(map(_expiry, rows), default=float("inf"))
+    async def _announce(self, raw: dict[str, str], version: int, fresh: dict[str, str] | None = None) -> None:
+        """Put rows into force: only the `fresh` ones where all others are. What it raises leaves the old ones in force,
+        and the next look tries again."""
+        if fresh is None or not self._announced:
+            rows: dict[str, Row | None] = {r["id"]: r for r in await asyncio.to_thread(_live, raw)}
+            await asyncio.to_thread(self._changed, rows, version, True)
+            self._due, self._live = [], set()
+        else:
+            rows = dict.fromkeys(fresh) | {r["id"]: r for r in await asyncio.to_thread(_live, fresh)}
+            await asyncio.to_thread(self._changed, rows, version, False)
+        self._announced = True
+        for id, row in rows.items():
+            (self._live.discard if row is None else self._live.add)(id)
+            if row is not None and (expiry := _expiry(row)) < float("inf"):
+                heappush(self._due, (expiry, id))
 
     async def _expire(self) -> None:
-        if clock.now() >= self._next_expiry:
-            await self._announce(self._rows, self.version)
+        now = clock.now()
+        due = [id for expiry, id in self._due if expiry <= now] if self._due and self._due[0][0] <= now else []
+        if due:
+            await self._announce(self._rows, self.version, {id: self._rows[id] for id in due if id in self._rows})
+            while self._due and self._due[0][0] <= now:
+                heappop(self._due)
 
     async def _follow(self, store: Store) -> None:
         delay = 0.05
@@ -187,7 +213,7 @@ class Table:
             return False
         if lost := [id for id in self._rows if id not in rows]:
             log.error("the store has lost rows that it had confirmed", extra={"table": self.name, "ids": lost[:20]})
-        await self._announce(rows, int(version))
+        await self._announce(rows, int(version), fresh if since else None)
         self._rows, self._sum, self.version = rows, total_now % _MOD, int(version)
         if self._keep:
             await asyncio.to_thread(self._save_snapshot)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.detectors import shipped
 from app.detectors.blocklist import Blocklist, pack
 from app.detectors.lexicon import Lexicon, Term, check
+from app.detectors.rules import Rules, rule_of
 from app.errors import LexiconError
 from app.passages import fingerprint
 from app.policy import Policy, parse
@@ -52,6 +53,15 @@ TERMS = [
     Term("ff", "privacy_violation"),
     Term("(株)式", "violence"),
     Term("长" * 40, "violence"),
+]
+RULES = [
+    {"name": "near", "anchor": "甲乙", "rest": ".{0,6}(?:丁|庚)", "within": "12"},
+    {"name": "far", "anchor": "甲乙丙", "rest": r"(?s:.)*[\d!]", "tier": "suspect"},
+    {"name": "word", "anchor": "red", "rest": r"\W+f\w*\b", "within": "20"},
+    {"name": "end", "anchor": "the", "rest": "[^.]{0,30}$", "within": "40"},
+    {"name": "run", "anchor": "天天", "rest": "天*", "within": "200", "tier": "suspect"},
+    {"name": "bare", "anchor": "😀甲", "rest": "", "within": "2"},
+    {"name": "wide", "anchor": "信号", "rest": r"\p{Han}{2,8}?|。", "within": "9"},
 ]
 BLOCKED = {
     "丙丁戊": "block",
@@ -107,7 +117,8 @@ def detectors() -> tuple[Detector, ...]:
     blocklist.load(
         [*rows, {"id": "ent_p", "fingerprint": print_, "category": "violence", "action": "block", "scope": scope}]
     )
-    return tuple(shipped(Lexicon(check(t, "here") for t in TERMS), blocklist))
+    rules = Rules(rule_of(row, "violence", "here") for row in RULES)
+    return tuple(shipped(Lexicon(check(t, "here") for t in TERMS), blocklist, rules))
 
 
 NAMES = [d.name for d in detectors()]

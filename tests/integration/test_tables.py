@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from app import clock
 from app.errors import Conflict, StoreError
 from app.store.client import Store
-from app.store.tables import Entries, Row
+from app.store.tables import Changed, Entries, Row
 from tests.conftest import RedisServer, redis_binaries
 
 
@@ -34,7 +34,7 @@ async def table(
     server: RedisServer,
     folder: Path,
     deployment: str,
-    changed: Callable[[list[Row], int], None] = lambda rows, version: None,
+    changed: Changed = lambda rows, version, whole: None,
     **options: Any,
 ) -> AsyncIterator[Entries]:
     store = Store(server.url, deployment)
@@ -133,13 +133,13 @@ def test_a_damaged_snapshot_is_not_used_and_a_good_one_is(server: RedisServer, t
             await put(a, "e1", term="一个短语")
             path = tmp_path / "entries.snapshot.json"
             await until(path.exists)
-        offline = Entries(None, tmp_path, lambda rows, version: None)
+        offline = Entries(None, tmp_path, lambda rows, version, whole: None)
         await offline.start()
         assert [r["term"] for r in offline.rows()] == ["一个短语"]
         raw = path.read_bytes()
         for damaged in (raw[:-3], raw.replace(b'"version": 1', b'"version": 9'), b"", b"\xff\n{}"):
             path.write_bytes(damaged)
-            offline = Entries(None, tmp_path, lambda rows, version: None)
+            offline = Entries(None, tmp_path, lambda rows, version, whole: None)
             await offline.start()
             assert offline.rows() == []
 
@@ -188,7 +188,7 @@ def test_a_list_that_could_not_be_put_into_force_is_not_reported_and_is_tried_ag
         tried: list[tuple[int, int, int]] = []
         held: list[Entries] = []
 
-        def changed(rows: list[Row], version: int) -> None:
+        def changed(rows: dict[str, Row | None], version: int, whole: bool) -> None:
             tried.append((version, len(rows), held[0].version))
             if len(tried) in (1, 4):
                 raise MemoryError
@@ -202,15 +202,20 @@ def test_a_list_that_could_not_be_put_into_force_is_not_reported_and_is_tried_ag
             await until(lambda: a.version == 2)
             await put(a, "e3")
             await until(lambda: a.version == 3)
-            assert tried[2:] == [(2, 2, 1), (3, 3, 2), (3, 3, 2)]
+            assert tried[2:] == [(2, 1, 1), (3, 1, 2), (3, 1, 2)]
 
     asyncio.run(run())
 
 
 def test_an_entry_expires_while_the_store_is_another_one_or_gone(redis_server: RedisServer, tmp_path: Path) -> None:
     async def run() -> None:
-        enforced: list[list[str]] = []
-        in_force = lambda rows, version: enforced.append([r["id"] for r in rows])  # noqa: E731
+        enforced: list[list[str]] = [[]]
+
+        def in_force(rows: dict[str, Row | None], version: int, whole: bool) -> None:
+            assert whole == (len(enforced) == 1)
+            kept = [id for id in enforced[-1] if id not in rows]
+            enforced.append(sorted(kept + [id for id, row in rows.items() if row is not None]))
+
         async with table(redis_server, tmp_path, "expiry", in_force) as a:
             soon, later = ((datetime.now(UTC) + timedelta(hours=h)).isoformat() for h in (1, 3))
             await put(a, "e1", expires_at=soon)
@@ -252,7 +257,7 @@ def test_a_store_that_may_evict_takes_no_writes(server: RedisServer, tmp_path: P
         store = Store(server.url, "evict")
         await store.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         try:
-            entries = Entries(store, tmp_path, lambda rows, version: None)
+            entries = Entries(store, tmp_path, lambda rows, version, whole: None)
             await entries.start()
             await until(lambda: store.problem is not None)
             with pytest.raises(StoreError, match="noeviction"):
