@@ -16,6 +16,8 @@ from app.text import is_han, is_word
 
 GAP = 8
 """Noise characters between two characters of a term at most."""
+REPEATS = 8
+"""How often a character is repeated at most."""
 LEFT, RIGHT = 8, 4
 """Folded characters around a candidate that the segmenter sees: a fixed window, so the verdict is a function of the text."""
 SHORT, LONG = 3, 6
@@ -108,6 +110,8 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
                 if not latin and j == _first_run(term):
                     return None  # a later start is the term
                 doubled[j - 1] = doubled.get(j - 1, 0) + 1
+                if doubled[j - 1] > REPEATS:
+                    return None
                 at += 1
                 continue
             return None
@@ -130,6 +134,8 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
     if is_word(term[-1]):
         while end < size and str(views.SKELETON[ord(text[end])]) == last and is_word(text[end]):
             doubled[len(term) - 1] = doubled.get(len(term) - 1, 0) + 1
+            if doubled[len(term) - 1] > REPEATS:
+                return None
             end += 1
         if end == size:
             if not final:
@@ -140,9 +146,12 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
     han = sum(map(is_han, term))
     if doubled:
         names.add("repeat")
-        around = text[start - 1 : start] + text[end : end + 1]
-        if not _repeats(term, doubled, han > 0) and not (han and set(around) & {term[0], term[-1]}):
-            return None
+        if not _repeats(term, doubled, han > 0):
+            # 六六合合彩彩: what stands before and after goes on in the same way.
+            if not han or (text[start - 1 : start] != term[0] and text[end : end + 1] not in ("", term[-1])):
+                return None
+            if text[start - 1 : start] != term[0] and end == size:
+                return None if final else Open(start)
     if leet + symbols and not (letters >= 4 or (letters >= 3 and symbols)):
         return None
     if leet and not symbols and (exact + len(foreign)) * 5 < letters * 2:
@@ -192,7 +201,7 @@ def _first_run(term: str) -> int:
 def _repeats(term: str, doubled: dict[int, int], han: bool) -> bool:
     if han:
         # 看看 and 妈妈 are words of their own.
-        return not all(n == 1 and words.is_word(term[j] * 2) for j, n in doubled.items())
+        return not all(n == 1 and is_han(term[j]) and words.is_word(term[j] * 2) for j, n in doubled.items())
     if max(doubled.values()) >= 2 or len(doubled) >= 2:
         return True
     return all(term[j] in _NEVER_DOUBLED for j in doubled)

@@ -184,7 +184,7 @@ class Parent:
 
     def _count(self, rows: dict[str, dict[str, Any] | None], version: int, whole: bool) -> None:
         # The parent enforces nothing, but its sample must not be the lowest.
-        metrics.ENTRIES.set(len(self.entries) if not whole else len(rows))
+        metrics.ENTRIES.set(len(self.entries))
         metrics.ENTRIES_VERSION.set(version)
 
     async def _announce(self, *listeners: socket.socket) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
 
 from app import views, words
-from app.align import GAP, RIGHT, Aligned, Open, align, pair, reversed_term, split_term, weak
+from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, pair, reversed_term, split_term, weak
 from app.text import SENTINEL, fold, is_han, is_word
 
 CONTEXT = 32
@@ -197,13 +197,13 @@ class Terms:
         return dense
 
     def _live(self, text: str, since: int, places: list[int], starts: list[int]) -> int:
-        """Start of the longest suffix that may still become a term: no gap in it is wider than GAP."""
+        """Start of the longest suffix that may still become a term: no gap in it is wider than GAP, no run longer than REPEATS."""
         size = len(text)
         # From the end back to the first gap that no match can span.
         reach, after = len(places), size - since
         while reach:
             gap = text[places[reach - 1] + since + 1 : after + since]
-            if sum(map(views.is_noise, gap)) > GAP:
+            if len(gap) > GAP and _spans(gap):
                 break
             reach -= 1
             after = places[reach]
@@ -408,11 +408,13 @@ class Terms:
         if not _CODED.search(original):
             return hold
         for name, shape, undo in (("base64", _ENCODED, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
+            at = folded = 0
             for found in shape.finditer(original):
                 raw = undo(found[0]) if len(found[0]) <= _TOKEN else None
                 if raw is None:
                     continue
-                start = len(fold(original[: found.start()]))
+                folded += len(fold(original[at : found.start()]))
+                at, start = found.start(), folded
                 if start < since or (start >= hold and not final):
                     continue
                 if found.end() == len(original) and not final:
@@ -432,6 +434,19 @@ def _starts(text: str, begin: int, stop: int) -> list[int]:
     if stop - begin <= 1:
         return [begin]
     return [i for i in range(begin, stop) if not views.is_noise(text[i])][-8:]
+
+
+def _spans(gap: str) -> bool:
+    """No match reaches over `gap`: noise, and repeats of the character before it."""
+    noise = repeats = 0
+    for ch in gap:
+        if views.is_noise(ch):
+            noise += 1
+        else:
+            noise, repeats = 0, repeats + 1
+        if noise > GAP or repeats > REPEATS:
+            return True
+    return False
 
 
 class _Texts(Sequence[str]):

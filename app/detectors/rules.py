@@ -185,7 +185,9 @@ def _compiled(rest: str, where: str) -> Any:
     except re2.error as e:
         reason = e.args[0].decode("utf-8", "replace") if e.args and isinstance(e.args[0], bytes) else str(e)
         if "too large" in reason:
-            raise LexiconError(f"{where}: takes more than {_MEMORY >> 10} KiB compiled; repeat less, or write . for \\p{Han}") from None
+            raise LexiconError(
+                f"{where}: takes more than {_MEMORY >> 10} KiB compiled; repeat less, or narrower classes"
+            ) from None
         raise LexiconError(f"{where}: RE2 does not take it ({reason}); what it takes stands in docs/rules.md") from None
 
 

@@ -101,18 +101,23 @@ class Table:
     async def _announce(self, raw: dict[str, str], version: int, fresh: dict[str, str] | None = None) -> None:
         """Put rows into force: only the `fresh` ones where all others are. What it raises leaves the old ones in force,
         and the next look tries again."""
-        if fresh is None or not self._announced:
-            rows: dict[str, Row | None] = {r["id"]: r for r in await asyncio.to_thread(_live, raw)}
-            await asyncio.to_thread(self._changed, rows, version, True)
-            self._due, self._live = [], set()
-        else:
-            rows = dict.fromkeys(fresh) | {r["id"]: r for r in await asyncio.to_thread(_live, fresh)}
-            await asyncio.to_thread(self._changed, rows, version, False)
+        whole = fresh is None or not self._announced
+        live = await asyncio.to_thread(_live, raw if fresh is None or whole else fresh)
+        rows: dict[str, Row | None] = dict.fromkeys(() if fresh is None or whole else fresh)
+        rows |= {row["id"]: row for row in live}
+        before = self._live
+        self._live = {id for id in (() if whole else before) if id not in rows} | {row["id"] for row in live}
+        try:
+            await asyncio.to_thread(self._changed, rows, version, whole)
+        except BaseException:
+            self._live = before
+            raise
         self._announced = True
-        for id, row in rows.items():
-            (self._live.discard if row is None else self._live.add)(id)
-            if row is not None and (expiry := _expiry(row)) < float("inf"):
-                heappush(self._due, (expiry, id))
+        if whole:
+            self._due = []
+        for row in live:
+            if (expiry := _expiry(row)) < float("inf"):
+                heappush(self._due, (expiry, row["id"]))
 
     async def _expire(self) -> None:
         now = clock.now()

@@ -219,7 +219,7 @@ def test_an_error_beside_choices_is_an_error(gateway: Running, model: Model, sub
 
 
 def test_usage_in_every_event_delays_no_text(gateway: Running, model: Model) -> None:
-    texts = ["今天。", "明天。", "后天。"]
+    texts = ["前一段。", "中一段。", "后一段。"]
     model.script.stream = [chunk(0, {"content": t}, usage=USAGE) for t in texts]
     model.script.stream += [30.0, chunk(0, {}, "stop", usage=USAGE), DONE]
     got, ask = b"", {"model": "m", "stream": True, "messages": [{"role": "user", "content": "你好"}]}
