@@ -152,16 +152,12 @@ class CharTable(dict[int, int | str | None]):
 
     def each(self, text: str) -> str:
         """The same length as `text`: U+0001 where a character becomes nothing. For tables that never give several."""
-        if len(text) < _SHORT:
-            return "".join([chr(v) if isinstance(v := self[ord(c)], int) else "\1" for c in text])
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
-        if "\0" in made:
-            text.translate(self)  # learns what is not known yet
-            made = (
-                self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass").replace("\0", "\1")
-            )
-        return made
+        if len(text) >= _SHORT:
+            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+            made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
+            if "\0" not in made:
+                return made
+        return "".join([chr(v) if isinstance(v := self[ord(c)], int) else "\1" for c in text])
 
 
 _TABLE = CharTable(lambda ch: "" if _invisible(ch) else _fold_char(ch))
