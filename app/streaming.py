@@ -232,9 +232,9 @@ class Channel:
             read = self._read[reader.name]
             if until <= read or (until - read < _STEP and not final):
                 continue
-            first = self._original(self._base) if self._base else 0
-            last = self._size if until == self._folded_size else self._original(until)
             begin = self._pieces[0].original
+            first = self._original(self._base) if self._base else begin
+            last = self._size if until == self._folded_size else self._original(until)
             original = "".join([p.text for p in self._pieces])[first - begin : last - begin]
             try:
                 scan = reader.read(self._window[: until - self._base], original, read - self._base, final, self._scope)
