@@ -49,9 +49,10 @@ class Gateway:
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
         self._compiled = settings.data_dir / "compiled"
         self.lexicon = lexicon.compiled(settings.lexicons, self._compiled)
+        self.rules = rules.Rules(rules.load(settings.lexicons))
         self.blocklist = Blocklist(self.keys.all("fingerprint"), self._compiled)
         self.moderator = Moderator(
-            shipped(self.lexicon, self.blocklist, rules.Rules(rules.load(settings.lexicons))),
+            shipped(self.lexicon, self.blocklist, self.rules),
             policy.load(settings.policy),
             readers(self.lexicon, self.blocklist),
         )
@@ -134,7 +135,9 @@ class Gateway:
         return self.moderator.policies.common.version
 
     def _load_lexicon(self) -> str:
+        fresh = rules.Rules(rules.load(self.settings.lexicons))
         self.lexicon.take(lexicon.compiled(self.settings.lexicons, self._compiled))
+        self.rules.take(fresh)
         return self.lexicon.version
 
     def status(self) -> dict[str, Any]:
@@ -145,6 +148,7 @@ class Gateway:
             "profile": self.moderator.policies.common.profile,
             "lexicon": self.lexicon.version,
             "terms": len(self.lexicon),
+            "rules": len(self.rules),
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,

@@ -422,7 +422,7 @@ class Terms:
                     continue
                 inner = fold(raw)
                 within, _ = self.find(inner, 0, True)
-                end = start + len(fold(found[0]))
+                end = start + len(fold(found[0].rstrip(" ,:")))
                 for h in within:
                     hits[Hit(start, end, h.number, h.techniques | {name})] = None
         return hold

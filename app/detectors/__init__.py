@@ -18,5 +18,5 @@ def readers(lexicon: Lexicon, blocklist: Blocklist) -> list[Reader]:
 
 
 def shipped(lexicon: Lexicon, blocklist: Blocklist, rules: Rules | None = None) -> list[Detector]:
-    """All detectors, cheapest first. Without rules there is none of them."""
-    return [blocklist, blocklist.passages, lexicon, Patterns(), *([rules] if rules else [])]
+    """All detectors, cheapest first."""
+    return [blocklist, blocklist.passages, lexicon, Patterns(), Rules(()) if rules is None else rules]

@@ -207,7 +207,7 @@ def compiled(folder: Path, kept: Path) -> Lexicon:
 
 def sources(folder: Path) -> list[Path]:
     """The files that make the lexicon of `folder`."""
-    return sorted([*folder.glob("*/terms.tsv"), *folder.glob("*/category.toml"), *folder.glob("*.tsv")])
+    return sorted([*folder.glob("*/*.tsv"), *folder.glob("*/category.toml"), *folder.glob("*.tsv")])
 
 
 def main() -> int:

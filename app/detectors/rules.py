@@ -98,8 +98,14 @@ class Rules:
     def __len__(self) -> int:
         return len(self._rules)
 
+    def take(self, other: Rules) -> None:
+        """Enforce `other`'s rules from now on."""
+        self._rules, self._anchors = other._rules, other._anchors
+
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         size = len(text)
+        if not self._rules:
+            return Scan([], size)
         tail = text[since:] if since else text
         hold, wake = size, 0
         if not final:
