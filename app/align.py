@@ -265,6 +265,14 @@ def _stands(text: str, start: int, end: int, term: str, cuts: list[int], repeate
         return not (at_start and at_end)
     if at_start or at_end:
         return False
+    if (
+        len(term) == 2
+        and before
+        and after
+        and words.is_word(before[-1] + term[0])
+        and words.is_word(term[1] + after[0])
+    ):
+        return False  # 打赌博得: two words as well
     for cut in cuts:
         # Each half for itself must not begin or end in the middle of a word: 赌，博客.
         if words.crosses(before + term[:cut], len(before), len(before) + cut):

@@ -286,8 +286,21 @@ def open_tag(folded: str, since: int, until: int) -> int:
 
 
 def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded | None:
-    """Decode the escapes of folded[since:until] and take its tags out; what is before stays as it is. None where there
-    are none, unless `always`."""
+    """Decode the escapes of folded[since:until] and take its tags out, twice over (an escaped tag, an entity of an
+    entity); what is before stays as it is. None where there are none, unless `always`."""
+    once = _decode(folded, since, until, always)
+    twice = once and any(once.techniques) and _decode(once.text, since, len(once.text), False)
+    if not once or not twice:
+        return once
+    return Decoded(
+        twice.text,
+        [once.starts[i] for i in twice.starts],
+        [once.ends[i - 1] for i in twice.ends],
+        [how or once.techniques[i] for how, i in zip(twice.techniques, twice.starts, strict=True)],
+    )
+
+
+def _decode(folded: str, since: int, until: int, always: bool) -> Decoded | None:
     if not always and not _MARKS.search(folded, since, until):
         return None
     out: list[str] = [folded[:since]]
