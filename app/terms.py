@@ -13,7 +13,7 @@ import binascii
 import codecs
 import json
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -37,6 +37,7 @@ would have every second pair of ordinary text for a candidate."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _PLAIN: frozenset[str] = frozenset()
+_END = 1 << 62
 _SOUND, _SHAPE, _PAIR, _REVERSED, _ROT13, _SPLIT = range(6)
 
 _LATIN = re.compile("[a-z][a-z'’]+")
@@ -138,16 +139,22 @@ class Terms:
         return list(hits), hold
 
     def _find(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
-        """By the skeleton, of the text as it is and with its escapes decoded."""
+        """By the skeleton: of the text as it is, with its escapes decoded, and with symbols as letters."""
         hold = self._look(text, since, final, hits)
         stop = len(text) if final else views.open_escape(text, since)
         shown = stop if final else views.open_tag(text, since, stop)
-        decoded = views.decode(text, since, shown, always=shown < stop)
-        if decoded is None:
-            return min(hold, stop)
+        hold = min(hold, stop)
+        for leet in (False, True):
+            # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
+            decoded = views.decode(text, max(0, since - CONTEXT), shown, leet, always=shown < stop and not leet)
+            if decoded is not None:
+                hold = min(hold, self._decoded(decoded, since, final, hits))
+        return hold
+
+    def _decoded(self, decoded: views.Decoded, since: int, final: bool, hits: dict[Hit, None]) -> int:
         found: dict[Hit, None] = {}
-        inner = self._look(decoded.text, since, final, found)
-        hold = min(hold, stop, decoded.starts[inner] if inner < len(decoded.text) else stop)
+        first = bisect_left(decoded.starts, since)
+        hold = self._look(decoded.text, first, final, found)
         for hit in found:
             names = {n for n in decoded.techniques[hit.start : hit.end] if n}
             if any(
@@ -159,7 +166,7 @@ class Terms:
             if names:
                 span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
                 hits[Hit(*span, hit.number, hit.techniques | names)] = None
-        return hold
+        return decoded.starts[hold] if hold < len(decoded.text) else _END
 
     def _look(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         size = len(text)

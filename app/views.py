@@ -261,7 +261,8 @@ _NAMES = {name.lower(): text for name, text in reversed(html.entities.html5.item
 
 
 class Decoded(NamedTuple):
-    """`text`: folded text with its escapes decoded; its character i comes from starts[i]:ends[i] of the folded text."""
+    """`text`: folded text decoded; its character i comes from starts[i]:ends[i] of the folded text, by techniques[i] or as
+    it is ('')."""
 
     text: str
     starts: list[int]
@@ -285,11 +286,12 @@ def open_tag(folded: str, since: int, until: int) -> int:
     return until if found is None else at + found.start()
 
 
-def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded | None:
-    """Decode the escapes of folded[since:until] and take its tags out, twice over (an escaped tag, an entity of an
-    entity); what is before stays as it is. None where there are none, unless `always`."""
-    once = _decode(folded, since, until, always)
-    twice = once and any(once.techniques) and _decode(once.text, since, len(once.text), False)
+def decode(folded: str, since: int, until: int, leet: bool = False, always: bool = False) -> Decoded | None:
+    """folded[since:until] with its escapes decoded and its tags taken out, twice over (an escaped tag, an entity of an
+    entity); `leet`: and with symbols beside letters as the letters they stand for. None where nothing is (unless `always`).
+    """
+    once = _decode(folded, since, until, leet, always)
+    twice = once and any(once.techniques) and _decode(once.text, 0, len(once.text), False, False)
     if not once or not twice:
         return once
     return Decoded(
@@ -300,11 +302,13 @@ def decode(folded: str, since: int, until: int, always: bool = False) -> Decoded
     )
 
 
-def _decode(folded: str, since: int, until: int, always: bool) -> Decoded | None:
+def _decode(folded: str, since: int, until: int, leet: bool, always: bool) -> Decoded | None:
     if not always and not _MARKS.search(folded, since, until):
         return None
-    out: list[str] = [folded[:since]]
-    starts, ends, names = list(range(since)), list(range(1, since + 1)), [""] * since
+    out: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    names: list[str] = []
     at, hit = since, always
 
     def plain(stop: int) -> None:
@@ -315,12 +319,12 @@ def _decode(folded: str, since: int, until: int, always: bool) -> Decoded | None
 
     for found in _ESCAPE.finditer(folded, since, until):
         kind = found.lastgroup or ""
-        if kind == "leet" and not _beside(folded, *found.span(), until):
+        if kind == "leet" and not (leet and _beside(folded, *found.span(), until)):
             continue
         made = _decoded(kind, found[0])
         if made is None:
             continue
-        hit = True
+        hit = hit or leet == (kind == "leet")
         plain(found.start())
         for text, start, end in made:
             text = fold(text)

@@ -41,3 +41,8 @@ def singles(window: str, start: int, end: int) -> bool:
 def is_word(text: str) -> bool:
     """True if `text` is in the dictionary as one word."""
     return len(text) > 1 and rjieba.cut(text, False) == [text]
+
+
+def tags(text: str) -> list[tuple[str, str]]:
+    """The words of `text`, names it does not know among them, with their parts of speech (jieba's: nr a person, ns a place)."""
+    return [(word, tag) for word, tag in rjieba.tag(text, True)]

@@ -29,6 +29,8 @@ from app.text import fold
 from app.types import TECHNIQUES, Candidate, Scan, Scope, Tier
 
 COLUMNS = ("term", "tier", "off", "allow", "owner", "reason", "added", "expires", "hit", "clean")
+OPTIONAL = ("basis",)
+"""Columns that shipped files have no use for: the legal basis of an entry that reads as a person, place or organisation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,7 @@ def rows(path: Path, columns: Sequence[str], required: str) -> Iterator[tuple[st
 def read(path: Path, category: str) -> list[Term]:
     """The terms of one file. Raises LexiconError with file, line and column."""
     stances = _stances(path.parent / "category.toml")
-    return [term_of(row, category, where, stances) for where, row in rows(path, COLUMNS, "term")]
+    return [term_of(row, category, where, stances) for where, row in rows(path, COLUMNS + OPTIONAL, "term")]
 
 
 def _stances(path: Path) -> frozenset[str]:
