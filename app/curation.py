@@ -178,9 +178,8 @@ def _each(file: Path, folder: Path, read: Callable[[Path], list[_T]]) -> tuple[l
             try:
                 return read(Path(made)), problems
             except LexiconError as e:
-                found = _problem(copy, LexiconError(str(e).replace(made, str(folder))))
-                found = _problem(file, LexiconError(found.said)) if found.said.startswith(str(file)) else found
-                problems.append(replace(found, path=str(file)))
+                found = _problem(file, LexiconError(str(e).replace(made, str(folder))))
+                problems.append(found)
                 if found.line < 2 or not lines[found.line - 1].strip():
                     return [], problems
                 lines[found.line - 1] = b""
@@ -610,7 +609,8 @@ def _admitted(
         else "is a bare noun" if bare(row["term"])
         else ""
     )  # fmt: skip
-    if _cell(row, "tier") == "certain" and why:
+    stays = bool(old) and _cell(old, "tier") == "certain" and not named
+    if _cell(row, "tier") == "certain" and why and not stays:
         row["tier"] = "suspect"
         notes.append(f"suspect, not certain: it {why}")
     if named and not (row["reason"].strip() and row["basis"].strip()):
@@ -626,8 +626,7 @@ class _Page:
         text = "\t".join(_ALL) + "\n" if self.raw is None else self.raw.decode()
         self._bom = "\ufeff" if text.startswith("\ufeff") else ""
         self._end = "\r\n" if "\r\n" in text else "\n"
-        self._lines: list[str | None] = list(text.removeprefix(self._bom).splitlines(keepends=False))
-        self._lines = list(text.removeprefix(self._bom).removesuffix("\n").split("\n"))
+        self._lines: list[str | None] = list(text.removeprefix(self._bom).removesuffix("\n").split("\n"))
         self._columns = (self._lines[0] or "").rstrip("\r").split("\t")
 
     def put(self, number: int, row: Mapping[str, str]) -> None:
