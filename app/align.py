@@ -308,7 +308,8 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             names.add("homophone")
         else:
             return None
-    if not exact and not latin and short and not _alone(text, places[0][0], places[-1][1], surface):
+    anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
+    if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
         return None
     if len(term) == 2 and (names == {"homophone"} or not _PARTICLES.isdisjoint(surface)):
         return None

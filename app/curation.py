@@ -529,7 +529,7 @@ def plan(
             seen[key] = where
             if old is not None and mine is None:
                 raise LexiconError(f"stands in {old.term.category} too ({old.where}); keep one")
-            row, notes = _admitted(cells | {"term": said}, mine.row if mine else {}, fill, tier, category)
+            row, notes = _admitted(cells, mine.row if mine else {}, fill, tier, category)
         except LexiconError as e:
             changes.append(Change(where, said, "refused", notes=(str(e).removeprefix(": "),)))
             continue
@@ -591,10 +591,11 @@ def _admitted(
     """The line as it will stand, and what had to be changed about it. Raises LexiconError with the reason to refuse it."""
     if broken := [name for name, cell in cells.items() if _broken(cell)]:
         raise LexiconError(f"column {broken[0]}: holds a tab or a line break")
-    if cells["term"].startswith("#"):
+    said = " ".join(cells.get("term", "").split())
+    if said.startswith("#"):
         raise LexiconError("column term: begins with #, as comments do; leave the # out")
     row = {name: old.get(name, "") for name in _ALL} | {name: cell for name, cell in cells.items() if cell.strip()}
-    row["term"] = old.get("term") or cells["term"]
+    row["term"] = old.get("term") or said
     row |= {name: cell for name, cell in fill.items() if not row[name].strip()}
     notes = []
     if not cells.get("tier", "").strip():

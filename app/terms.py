@@ -141,12 +141,15 @@ class Terms:
     def _find(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         """By the skeleton: of the text as it is, with its escapes decoded, and with symbols as letters."""
         hold = self._look(text, since, final, hits)
+        base = max(0, since - CONTEXT)
+        if not views.has_marks(text, base):
+            return hold
         stop = len(text) if final else views.open_escape(text, since)
         shown = stop if final else views.open_tag(text, since, stop)
         hold = min(hold, stop)
         for leet in (False, True):
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
-            decoded = views.decode(text, max(0, since - CONTEXT), shown, leet, always=shown < stop and not leet)
+            decoded = views.decode(text, base, shown, leet, always=shown < stop and not leet)
             if decoded is not None:
                 hold = min(hold, self._decoded(decoded, since, final, hits))
         return hold
@@ -281,7 +284,7 @@ class Terms:
             base = max(0, since - CONTEXT)
             part = text[base:] if base else text
             found = [hit for hit in self._weaker(part) if not self._spared(part, hit)]
-            decoded = views.decode(part, 0, len(part))
+            decoded = views.decode(part, 0, len(part)) if views.has_marks(part, 0) else None
             if decoded is not None:
                 for hit in self._weaker(decoded.text):
                     names = {n for n in decoded.techniques[hit.start : hit.end] if n}
@@ -296,13 +299,14 @@ class Terms:
     def _weaker(self, text: str) -> Iterator[Hit]:
         skeleton = self._dense(text)
         spelt: _Spelt | None = None
-        sound = shape = ""
+        sounds = shapes = sound = shape = ""
         if _MIXED.search(text):
             spelt = _Spelt(text)
             if not spelt.syllables:
                 spelt = None
         if spelt is not None or not text.isascii():
-            sound, shape = views.SOUND.apply(spelt.text if spelt else text), views.SHAPE.apply(text)
+            sounds, shapes = views.SOUND.each(spelt.text if spelt else text), views.SHAPE.each(text)
+            sound, shape = sounds.replace("\1", ""), shapes.replace("\1", "")
         at_sound = len(skeleton) + 1
         at_shape = at_sound + len(sound) + 1
         ways: dict[int, list[int]] = {}
@@ -313,12 +317,12 @@ class Terms:
                 hit: Aligned | None = None
                 if kind == _SOUND and at_sound <= first < at_shape:
                     shown = spelt.text if spelt else text
-                    way = ways.get(_SOUND) or ways.setdefault(_SOUND, views.places(views.SOUND, shown))
+                    way = ways.get(_SOUND) or ways.setdefault(_SOUND, views.places(sounds))
                     picked = way[first - at_sound : last - at_sound]
                     spans = [(i, i + 1) for i in picked] if spelt is None else list(map(spelt.span, picked))
                     hit = weak(text, spans, self._terms[index], "".join([shown[i] for i in picked]))
                 elif kind == _SHAPE and first >= at_shape:
-                    way = ways.get(_SHAPE) or ways.setdefault(_SHAPE, views.places(views.SHAPE, text))
+                    way = ways.get(_SHAPE) or ways.setdefault(_SHAPE, views.places(shapes))
                     picked = way[first - at_shape : last - at_shape]
                     spans = [(i, i + 1) for i in picked]
                     hit = weak(text, spans, self._terms[index], "".join([text[i] for i in picked]))

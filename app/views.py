@@ -158,9 +158,9 @@ def skeleton_places(folded: str) -> list[int]:
     return found
 
 
-def places(table: CharTable, folded: str) -> list[int]:
-    """For each character of table.apply(folded), its index in `folded`."""
-    found: list[int] = np.flatnonzero(_codes(table.each(folded)) != 1).tolist()
+def places(each: str) -> list[int]:
+    """For each character of table.apply(folded), its index in `folded`; `each`: table.each(folded)."""
+    found: list[int] = np.flatnonzero(_codes(each) != 1).tolist()
     return found
 
 
@@ -270,12 +270,14 @@ class Decoded(NamedTuple):
     techniques: list[str]
 
 
+def has_marks(folded: str, since: int) -> bool:
+    """False where nothing from `since` on can be decoded."""
+    return _MARKS.search(folded, since) is not None
+
+
 def open_escape(folded: str, since: int) -> int:
     """Where an escape begins that what follows may complete or change; len(folded) if there is none."""
-    at = max(since, len(folded) - _LONGEST)
-    if not _MARKS.search(folded, at):
-        return len(folded)
-    found = _OPEN.search(folded, at)
+    found = _OPEN.search(folded, max(since, len(folded) - _LONGEST))
     return len(folded) if found is None else found.start()
 
 
@@ -303,8 +305,6 @@ def decode(folded: str, since: int, until: int, leet: bool = False, always: bool
 
 
 def _decode(folded: str, since: int, until: int, leet: bool, always: bool) -> Decoded | None:
-    if not always and not _MARKS.search(folded, since, until):
-        return None
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []

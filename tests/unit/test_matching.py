@@ -173,7 +173,7 @@ def test_a_view_knows_where_its_characters_come_from(text: str) -> None:
     assert all(a != b for a, b in pairwise(skeleton))
     assert views.skeleton(skeleton) == skeleton
     for table in (views.SOUND, views.SHAPE):
-        assert "".join(table.apply(folded[i]) for i in views.places(table, folded)) == table.apply(folded)
+        assert "".join(table.apply(folded[i]) for i in views.places(table.each(folded))) == table.apply(folded)
 
 
 ESCAPES = st.sampled_from(
