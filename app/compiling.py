@@ -43,6 +43,7 @@ def _engine() -> bytes:
         "data/han.tsv",
         "data/latin.tsv",
         "data/traditional.txt",
+        "data/variants.txt",
     ):
         digest.update((files("app") / name).read_bytes())
     return digest.digest()

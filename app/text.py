@@ -5,7 +5,7 @@ Nothing here alters what is sent on: findings are mapped back and the original i
 character in another form; what merely looks or sounds like it is a matter of views.py.
 
 Folds now: width, case, compatibility forms (NFKC), mathematical, circled and squared letters, radicals, zero-width, bidi
-and tag characters, variation selectors, combining marks, traditional to simplified (OpenCC's character table).
+and tag characters, variation selectors, combining marks, traditional and regional forms to simplified (OpenCC's tables).
 A character may fold to none, one or several.
 """
 
@@ -50,7 +50,11 @@ def _invisible(ch: str) -> str:
 
 @cache
 def _simplified() -> dict[str, str]:
-    lines = (files("app") / "data" / "traditional.txt").read_text("utf-8").splitlines()
+    lines = [
+        line
+        for name in ("variants", "traditional")
+        for line in (files("app") / "data" / f"{name}.txt").read_text("utf-8").splitlines()
+    ]
     return {line[0]: line[1] for line in lines if not line.startswith("#")}
 
 
