@@ -13,11 +13,11 @@ import os
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 from app import clock, settings, strictjson, words
 from app.detectors import lexicon as lexicons
@@ -166,6 +166,8 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, str] | LexiconError]]:
 def _each(file: Path, folder: Path, read: Callable[[Path], list[_T]]) -> tuple[list[_T], list[Problem]]:
     """What `read` makes of a copy of `folder` with this file alone, and every fault: a line at fault is blanked and read on."""
     problems: list[Problem] = []
+    if not file.exists():
+        return [], problems
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as e:
@@ -265,20 +267,16 @@ def lint(folder: Path, corpus: Sequence[Path] = ()) -> list[Problem]:
     """Every problem of every file, in order of file and line. `corpus`: files of clean text, a text a line; without any,
     the clean sentences of this folder and of the shipped one. Raises LexiconError if a folder or corpus cannot be read."""
     lines, problems = _sheet(folder)
-    phrases: list[str] = []
-    cues: list[tuple[str, str]] = []
-    for name, read, kept in (("allow.tsv", lexicons.phrases, phrases), ("cues.tsv", lexicons.cues, cues)):
-        if (folder / name).exists():
-            got, wrong = _each(folder / name, folder, cast("Callable[[Path], list[Any]]", read))
-            cast("list[Any]", kept).extend(got)
-            problems += wrong
+    phrases, wrong = _each(folder / "allow.tsv", folder, lexicons.phrases)
+    cues, more = _each(folder / "cues.tsv", folder, lexicons.cues)
+    problems += wrong + more
     for file in sorted(folder.glob("*/rules.tsv")):
         problems += _each(file, folder, rules.load)[1]
     for line in lines:
         problems += [Problem(line.path, line.number, kind, said) for kind, said in _cells(line)]
     problems += _duplicates(lines)
     live = [line for line in lines if not _over(line.term)]
-    lexicon = Lexicon([line.term for line in live], phrases, cues)
+    lexicon = Lexicon({line.term.rule: line.term for line in live}.values(), phrases, cues)
     for line in live:
         problems += [Problem(line.path, line.number, kind, said) for kind, said in _sentences(lexicon, line)]
     problems += _shadowed(lexicon, live)
@@ -304,10 +302,7 @@ def _cells(line: Line) -> Iterator[tuple[str, str]]:
     for phrase in term.allow:
         alone = Lexicon([replace(term, allow=(), stances=frozenset(), expires=None)])
         if not _found(alone, phrase):
-            yield (
-                "allow",
-                f"the phrase 「{phrase}」 covers nothing: 「{term.term}」 is not found in it anyway; take it out",
-            )
+            yield "allow", f"「{phrase}」 covers nothing: 「{term.term}」 is not found in it anyway; take it out"
 
 
 def _duplicates(lines: Iterable[Line]) -> Iterator[Problem]:
@@ -329,11 +324,14 @@ def _sentences(lexicon: Lexicon, line: Line) -> Iterator[tuple[str, str]]:
 
 def _shadowed(lexicon: Lexicon, lines: Sequence[Line]) -> Iterator[Problem]:
     """Terms that never matter, since another of the category is found wherever they are and does as much."""
-    by_rule = {line.term.rule: line for line in lines}
+    by_rule: dict[str, list[Line]] = defaultdict(list)  # two terms in some hundred thousand share a rule
     for line in lines:
-        for rule in {c.rule for c in lexicon.scan(line.folded, 0, True, _SCOPE).candidates if not c.techniques}:
-            other = by_rule[rule]
-            if line.term.category == other.term.category and line.folded != other.folded and _covers(other, line):
+        by_rule[line.term.rule].append(line)
+    for line in lines:
+        found = {c.rule for c in lexicon.scan(line.folded, 0, True, _SCOPE).candidates if not c.techniques}
+        for other in (other for rule in sorted(found) for other in by_rule[rule]):
+            inside = other.folded != line.folded and other.folded in line.folded
+            if inside and line.term.category == other.term.category and _covers(other, line):
                 said = f"「{line.term.term}」 never matters: it contains 「{other.term.term}」 ({other.where}); take one out"
                 yield Problem(line.path, line.number, "shadowed", said)
                 break
@@ -514,7 +512,6 @@ def plan(
     lexicons.load(folder)  # a term that stands twice is told before more are added
     page = _Page(target)
     fill = {"owner": owner, "reason": reason, "basis": basis, "added": _today().isoformat()}
-    spare = _Phrases(folder)
     changes: list[Change] = []
     seen: dict[str, str] = {}
     fresh: dict[str, dict[str, str]] = {}
@@ -535,7 +532,7 @@ def plan(
             continue
         if mine is None:
             fresh[key] = row
-            changes.append(Change(where, said, "added", row["tier"], notes, spare.holding(key)))
+            changes.append(Change(where, said, "added", row["tier"], notes))
         elif altered := _changed(mine.row, row):
             page.put(mine.number, row)
             told = tuple(f"{name}: {was or '-'} → {now or '-'}" for name, was, now in altered)
@@ -549,6 +546,8 @@ def plan(
         changes.append(Change(line.where, line.term.term, "removed", line.term.tier))
     for key in sorted(fresh):
         page.add(fresh[key])
+    allow = _holding(folder, fresh.keys())
+    changes = [replace(c, allow=allow.get(fold(c.term), ())) if c.what == "added" else c for c in changes]
     against = ""
     left = len(own) - len(gone) + len(fresh)
     if own and left < len(own) * (1 - SHRINK) and not shrink:
@@ -639,35 +638,34 @@ class _Page:
     def add(self, row: Mapping[str, str]) -> None:
         if last := (self._lines[-1] or "").rstrip("\r"):
             self._lines[-1] = last + self._end.removesuffix("\n")
-        elif self._lines[-1] is not None:
-            self._lines.pop()
         self._lines.append(self._written(row))
 
     def _written(self, row: Mapping[str, str]) -> str:
         if more := [name for name in _ALL if row.get(name) and name not in self._columns]:
             self._columns += more
             self._lines[0] = "\t".join(self._columns) + self._end.removesuffix("\n")
-        return "\t".join(row.get(name, "") for name in self._columns) + self._end.removesuffix("\n")
+        line = "\t".join(row.get(name, "") for name in self._columns)
+        if line.startswith("#"):
+            raise LexiconError(f"column {self._columns[0]}: begins with #, as comments do; leave the # out")
+        return line + self._end.removesuffix("\n")
 
     def text(self) -> bytes:
         return (self._bom + "".join(f"{line}\n" for line in self._lines if line is not None)).encode()
 
 
-class _Phrases:
-    """Allow phrases by every term they could hold: the folder's and the shipped ones."""
-
-    def __init__(self, folder: Path) -> None:
-        self._holding: dict[str, set[str]] = defaultdict(set)
-        for phrase in {*lexicons.phrases(folder), *lexicons.phrases(shipped())}:
-            folded = fold(phrase)
-            for start in range(len(folded)):
-                for end in range(start + 2, len(folded) + 1):
-                    if end - start < len(folded):
-                        self._holding[folded[start:end]].add(phrase)
-
-    def holding(self, folded: str) -> tuple[str, ...]:
-        found = self._holding.get(folded, ())
-        return tuple(sorted(found, key=lambda phrase: (len(phrase), phrase))[:_SUGGESTED])
+def _holding(folder: Path, wanted: Set[str]) -> dict[str, tuple[str, ...]]:
+    """Folded term -> the allow phrases of the folder and the shipped ones that hold it and more, the shortest first."""
+    made: dict[str, list[str]] = defaultdict(list)
+    sizes = sorted({len(term) for term in wanted})
+    every = {*lexicons.phrases(folder), *lexicons.phrases(shipped())} if wanted else ()
+    for phrase in sorted(every, key=lambda phrase: (len(phrase), phrase)):
+        folded = fold(phrase)
+        inside = {
+            folded[at : at + size] for size in sizes if size < len(folded) for at in range(len(folded) - size + 1)
+        }
+        for term in inside & wanted:
+            made[term].append(phrase)
+    return {term: tuple(phrases[:_SUGGESTED]) for term, phrases in made.items()}
 
 
 def _source(file: Path) -> Iterator[tuple[str, dict[str, str]]]:

@@ -149,12 +149,20 @@ def skeleton(folded: str) -> str:
 
 def skeleton_places(folded: str) -> list[int]:
     """For each character of skeleton(folded), the index in `folded` where its run begins."""
+    found: list[int] = []
+    if len(folded) < _LONG:
+        last = "\1"
+        for i, ch in enumerate(SKELETON.each(folded)):
+            if ch not in ("\1", last):
+                found.append(i)
+                last = ch
+        return found
     codes = _codes(SKELETON.each(folded))
     kept = np.flatnonzero(codes != 1)
     codes = codes[kept]
     first = np.ones(len(codes), bool)
     np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    found: list[int] = kept[first].tolist()
+    found = kept[first].tolist()
     return found
 
 
