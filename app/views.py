@@ -162,7 +162,7 @@ def skeleton_places(folded: str) -> list[int]:
     codes = codes[kept]
     first = np.ones(len(codes), bool)
     np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    found = kept[first].tolist()
+    found.extend(kept[first].tolist())
     return found
 
 
