@@ -102,7 +102,7 @@ class Terms:
 
     def arrays(self) -> dict[str, Array]:
         """What was built, for `of`."""
-        made = {"terms": _bytes("\n".join(self._terms)), "allow": _bytes(json.dumps(sorted(self._allow.items())))}
+        made = {"terms": _bytes("\0".join(self._terms)), "allow": _bytes(json.dumps(sorted(self._allow.items())))}
         for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables"):
             part: Lookup | _Index = getattr(self, f"_{name}")
             made |= {f"{name}.{key}": value for key, value in part.arrays().items()}
@@ -293,6 +293,7 @@ class Terms:
             for hit in found:
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
+        self._last = "", ""  # nobody's text stays
         hold = self._encoded(text, original, since, hold, final, hits)
         return [h for h in hits if h.start < hold], hold
 
@@ -444,7 +445,7 @@ def _starts(text: str, begin: int, stop: int) -> list[int]:
     beyond noise)."""
     if stop - begin <= 1:
         return [begin]
-    return [i for i in range(begin, stop) if not views.is_noise(text[i])][-8:]
+    return [i for i in range(begin, stop) if not views.is_noise(text[i])][-REPEATS - 1 :]
 
 
 def _spans(gap: str) -> bool:
@@ -461,11 +462,11 @@ def _spans(gap: str) -> bool:
 
 
 class _Texts(Sequence[str]):
-    """Many short strings in the memory of one."""
+    """Many short strings in the memory of one, U+0000 between (no folded text holds it)."""
 
     def __init__(self, joined: str) -> None:
         self._joined = joined
-        breaks = np.flatnonzero(np.frombuffer(joined.encode("utf-32-le"), np.uint32) == 10)
+        breaks = np.flatnonzero(np.frombuffer(joined.encode("utf-32-le"), np.uint32) == 0)
         self._ends = np.append(breaks, len(joined)).astype(np.uint32) if joined else breaks.astype(np.uint32)
 
     def __len__(self) -> int:

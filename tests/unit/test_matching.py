@@ -290,3 +290,14 @@ def test_a_second_signal_makes_a_suspect_term_act(rule: str, actions: list[int])
         released = "".join(map(channel.push, pieces)) + channel.finish()
         assert [int(f.action) for f in channel.findings] == actions
         assert released.count("*") == sum(4 if i < 2 else 3 for i, a in enumerate(actions) if a == 2)
+
+
+def test_a_compiled_list_read_back_finds_the_same() -> None:
+    own = Lexicon([Term(word, "violence") for word in [*WORDS, "a\nb c", "-->", "灯\n塔\n光"]], ["灯塔水母"], CUES)
+    other = Lexicon.of(own.arrays())
+    assert len(other) == len(own) and other.version == own.version
+    for _, disguised, twin in DISGUISED:
+        assert screened(f"请看，{disguised}。", other) == screened(f"请看，{disguised}。", own)
+        assert screened(f"请看，{twin}。", other) == screened(f"请看，{twin}。", own)
+    for text in ("x --> y", "so a\nb c.", "灯\n塔\n光亮", "灯塔水母"):
+        assert screened(text, other) == screened(text, own)
