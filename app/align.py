@@ -107,7 +107,7 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         how = _same(ch, want)
         if how is None:
             if last and str(views.SKELETON[ord(ch)]) == last:
-                if not latin and j == _first_run(term):
+                if not latin and j == first_run(term):
                     return None  # a later start is the term
                 doubled[j - 1] = doubled.get(j - 1, 0) + 1
                 if doubled[j - 1] > REPEATS:
@@ -190,7 +190,7 @@ def _same(ch: str, want: str) -> str | None:
     return None
 
 
-def _first_run(term: str) -> int:
+def first_run(term: str) -> int:
     """How many characters `term` begins with that are one."""
     n = 1
     while n < len(term) and term[n] == term[0]:

@@ -201,7 +201,7 @@ def _sheet(folder: Path) -> tuple[list[Line], list[Problem]]:
             continue
         toml = file.parent / "category.toml"
         try:
-            stances = lexicons._stances(toml)
+            stances = lexicons.stances_of(toml)
         except LexiconError as e:
             problems.append(_problem(toml, e))
             stances = frozenset()

@@ -21,7 +21,7 @@ import numpy as np
 from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
 
 from app import views, words
-from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, pair, reversed_term, split_term, weak
+from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
 from app.text import SENTINEL, fold, is_han, is_word
 
 CONTEXT = 32
@@ -75,6 +75,8 @@ class Terms:
         self._strong = Lookup(_skeletons(terms))
         self._literal = Lookup((t, i) for i, t in enumerate(terms) if _odd(t))
         self._weak = Lookup(_weaker(terms), live=False)
+        # No term but a Latin one begins further back in a run than the run it begins with itself.
+        self._run = max((first_run(t) for t in terms), default=1)
         short = [(i, t) for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))]
         self._pairs = _Index((t, i) for i, t in short)
         self._syllables = _Index((sound, i) for i, t in short for sound in _readings(t))
@@ -102,7 +104,11 @@ class Terms:
 
     def arrays(self) -> dict[str, Array]:
         """What was built, for `of`."""
-        made = {"terms": _bytes("\0".join(self._terms)), "allow": _bytes(json.dumps(sorted(self._allow.items())))}
+        made = {
+            "terms": _bytes("\0".join(self._terms)),
+            "run": np.array([self._run]),
+            "allow": _bytes(json.dumps(sorted(self._allow.items()))),
+        }
         for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables"):
             part: Lookup | _Index = getattr(self, f"_{name}")
             made |= {f"{name}.{key}": value for key, value in part.arrays().items()}
@@ -118,6 +124,7 @@ class Terms:
             setattr(made, f"_{name}", Lookup.of(_part(arrays, name)))
         for name in ("pairs", "syllables"):
             setattr(made, f"_{name}", _Index.of(_part(arrays, name)))
+        made._run = int(arrays["run"][0])
         made._last = "", ""
         return made
 
@@ -221,7 +228,10 @@ class Terms:
             if first < reach:
                 continue
             stop = places[first + 1] + since if first + 1 < len(places) else size
-            for start in _starts(text, places[first] + since, stop):
+            begins = _starts(text, places[first] + since, stop)
+            for start in (
+                begins if is_word(text[begins[-1]]) or text[begins[-1]] in views.LEET else begins[-self._run :]
+            ):
                 # In the middle of a Latin word no term can start: it would fail its left boundary.
                 if not (start and is_word(text[start - 1]) and (is_word(text[start]) or text[start] in views.LEET)):
                     return start

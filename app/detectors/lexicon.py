@@ -51,7 +51,7 @@ class Term:
     @property
     def rule(self) -> str:
         """Stable across edits of other lines, and no text."""
-        return f"lex.{self.category}.{hashlib.sha256(self.term.encode()).hexdigest()[:8]}"
+        return f"lex.{self.category}.{hashlib.sha256(self.term.encode()).hexdigest()[:12]}"
 
 
 class Lexicon:
@@ -74,7 +74,7 @@ class Lexicon:
             np.cumsum([0, *map(len, by_text.values())]),
             np.array([ids.index(t.category) for t in rows], np.uint8),
             np.array([t.tier == "suspect" for t in rows], np.bool_),
-            np.array([t.rule.rpartition(".")[2].encode() for t in rows], "S8"),
+            np.array([t.rule.rpartition(".")[2].encode() for t in rows], "S12"),
             np.array([t.expires.toordinal() if t.expires else _NEVER for t in rows], np.int32),
             np.array([sum(1 << STANCES.index(name) for name in t.stances) for t in rows], np.uint8),
             {i: t.off for i, t in enumerate(rows) if t.off},
@@ -272,11 +272,11 @@ def rows(path: Path, columns: Sequence[str], required: str) -> Iterator[tuple[st
 
 def read(path: Path, category: str) -> list[Term]:
     """The terms of one file. Raises LexiconError with file, line and column."""
-    stances = _stances(path.parent / "category.toml")
+    stances = stances_of(path.parent / "category.toml")
     return [term_of(row, category, where, stances) for where, row in rows(path, COLUMNS + OPTIONAL, "term")]
 
 
-def _stances(path: Path) -> frozenset[str]:
+def stances_of(path: Path) -> frozenset[str]:
     """The stances that lower every term of a category."""
     try:
         named = tomllib.loads(path.read_text("utf-8")).get("stances", []) if path.exists() else []

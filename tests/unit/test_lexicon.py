@@ -112,7 +112,7 @@ def test_a_folder_that_is_no_category_or_not_there_is_refused_by_name(tmp_path: 
 def test_a_rule_is_the_same_whatever_the_other_lines_say_and_holds_no_text() -> None:
     rule = Term("some term", "violence").rule
     assert rule == Term("some term", "violence", "suspect", ("some term a",)).rule
-    assert re.fullmatch(r"lex\.violence\.[0-9a-f]{8}", rule)
+    assert re.fullmatch(r"lex\.violence\.[0-9a-f]{12}", rule)
 
 
 def test_an_allowed_phrase_makes_its_own_term_harmless_and_no_other() -> None:
