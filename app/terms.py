@@ -151,14 +151,16 @@ class Terms:
         base = max(0, since - CONTEXT)
         if not views.has_marks(text, base):
             return hold
-        stop = len(text) if final else views.open_escape(text, since)
+        size = len(text)
+        stop = size if final else views.open_escape(text, since, size)
         shown = stop if final else views.open_tag(text, since, stop)
-        hold = min(hold, stop)
+        # What an open escape decodes to may complete another one, left of it.
+        hold = min(hold, stop if stop == size else views.open_escape(text, since, stop))
         for leet in (False, True):
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
-            decoded = views.decode(text, base, shown, leet, always=shown < stop and not leet)
+            decoded = views.decode(text, base, shown, leet, shown < size and not leet, final)
             if decoded is not None:
-                hold = min(hold, self._decoded(decoded, since, final, hits))
+                hold = min(hold, max(since, decoded.hold), self._decoded(decoded, since, final, hits))
         return hold
 
     def _decoded(self, decoded: views.Decoded, since: int, final: bool, hits: dict[Hit, None]) -> int:

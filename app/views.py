@@ -246,7 +246,7 @@ def looks_like(a: str, b: str) -> bool:
 # Escapes that a page or a program would show as the character itself.
 
 _ESCAPE = re.compile(
-    r"""(?P<entity>&(?:amp;)*(?:\#[0-9]{1,7};?|\#x[0-9a-f]{1,6};?|[a-z][a-z0-9]{1,30};))
+    r"""(?P<entity>&(?:amp;){0,8}(?:\#[0-9]{1,7};?|\#x[0-9a-f]{1,6};?|[a-z][a-z0-9]{1,30};))
     |(?P<percent>(?:%(?:25){0,3}[0-9a-f]{2}|%u[0-9a-f]{4})+)
     |(?P<escape>(?:\\u[0-9a-f]{4}|\\u\{[0-9a-f]{1,6}\}|\\x[0-9a-f]{2})+)
     |(?P<leet>[!+|]+)
@@ -255,12 +255,13 @@ _ESCAPE = re.compile(
 )
 _UNIT = re.compile(r"[%\\](?:u\{?([0-9a-f]{1,6})\}?|x?(?:25)*([0-9a-f]{2}))")
 _OPEN = re.compile(
-    r"""(?:&(?:amp;)*(?:a|am|amp|\#x?[0-9a-f]{0,7}|[a-z][a-z0-9]{0,30})?
-    |(?:%(?:25){0,3}[0-9a-f]{2}|%u[0-9a-f]{4})*(?:%[0-9a-f]?|%u[0-9a-f]{0,3}|%(?:25){0,3}[0-9a-f]{2})
-    |(?:\\u[0-9a-f]{4}|\\u\{[0-9a-f]{1,6}\}|\\x[0-9a-f]{2})*\\(?:u[0-9a-f]{0,4}|u\{[0-9a-f]{0,6}|x[0-9a-f]{0,2})?
+    r"""(?:&(?:amp;){0,8}(?:\#x?[0-9a-f]{0,7}|[a-z][a-z0-9]{0,30})?
+    |(?:%(?:25){0,3}[c-f][0-9a-f](?:%(?:25){0,3}[89ab][0-9a-f]){0,2})?%(?:(?:25){0,3}[0-9a-f]{0,2}|u[0-9a-f]{0,4})
+    |(?:\\x[c-f][0-9a-f](?:\\x[89ab][0-9a-f]){0,2})?\\(?:u[0-9a-f]{0,4}|u\{[0-9a-f]{0,6}|x[0-9a-f]{0,2})?
     |[!+|]+)\Z""",
     re.VERBOSE,
 )
+"""The bytes of a character belong together: were a run of them held in its middle, no character would be left of them."""
 _OPEN_TAG = re.compile(r"(?:<(?:/?[a-z][^<>\n]{0,40}|/|!-{0,2}|!--[^<>\n]{0,40}-{0,2})?|\](?:\([^()\s]{0,80})?)\Z")
 _MARKS = re.compile(r"[&%\\<!+|\]]")
 _LONGEST = 96
@@ -270,12 +271,14 @@ _NAMES = {name.lower(): text for name, text in reversed(html.entities.html5.item
 
 class Decoded(NamedTuple):
     """`text`: folded text decoded; its character i comes from starts[i]:ends[i] of the folded text, by techniques[i] or as
-    it is ('')."""
+    it is (''). `hold`: where an escape begins that shows only once decoded and is not complete, or the
+    length of the folded text."""
 
     text: str
     starts: list[int]
     ends: list[int]
     techniques: list[str]
+    hold: int
 
 
 def has_marks(folded: str, since: int) -> bool:
@@ -283,10 +286,10 @@ def has_marks(folded: str, since: int) -> bool:
     return _MARKS.search(folded, since) is not None
 
 
-def open_escape(folded: str, since: int) -> int:
-    """Where an escape begins that what follows may complete or change; len(folded) if there is none."""
-    found = _OPEN.search(folded, max(since, len(folded) - _LONGEST))
-    return len(folded) if found is None else found.start()
+def open_escape(folded: str, since: int, until: int) -> int:
+    """Where an escape begins that what follows folded[:until] may complete or change; `until` if there is none."""
+    found = _OPEN.search(folded, max(since, until - _LONGEST), until)
+    return until if found is None else found.start()
 
 
 def open_tag(folded: str, since: int, until: int) -> int:
@@ -296,19 +299,27 @@ def open_tag(folded: str, since: int, until: int) -> int:
     return until if found is None else at + found.start()
 
 
-def decode(folded: str, since: int, until: int, leet: bool = False, always: bool = False) -> Decoded | None:
+def decode(
+    folded: str, since: int, until: int, leet: bool = False, always: bool = False, final: bool = True
+) -> Decoded | None:
     """folded[since:until] with its escapes decoded and its tags taken out, twice over (an escaped tag, an entity of an
     entity); `leet`: and with symbols beside letters as the letters they stand for. None where nothing is (unless `always`).
     """
     once = _decode(folded, since, until, leet, always)
-    twice = once and any(once.techniques) and _decode(once.text, 0, len(once.text), False, False)
-    if not once or not twice:
+    if not once or not any(once.techniques):
+        return once
+    size = len(once.text)
+    stop = size if final else open_escape(once.text, 0, size)
+    shown = stop if final else open_tag(once.text, 0, stop)
+    twice = _decode(once.text, 0, shown, False, shown < size)
+    if not twice:
         return once
     return Decoded(
         twice.text,
         [once.starts[i] for i in twice.starts],
         [once.ends[i - 1] for i in twice.ends],
         [how or once.techniques[i] for how, i in zip(twice.techniques, twice.starts, strict=True)],
+        once.starts[stop] if stop < size else len(folded),
     )
 
 
@@ -344,7 +355,7 @@ def _decode(folded: str, since: int, until: int, leet: bool, always: bool) -> De
     if not hit:
         return None
     plain(until)
-    return Decoded("".join(out), starts, ends, names)
+    return Decoded("".join(out), starts, ends, names, len(folded))
 
 
 def _beside(folded: str, start: int, end: int, until: int) -> bool:
