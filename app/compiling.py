@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from app.errors import LexiconError
-from app.terms import Array, Terms
+from app.lookup import Array
+from app.terms import Terms
 
 KEPT = 4
 """Compiled lists kept on disk, the newest."""
@@ -37,6 +38,8 @@ def _engine() -> bytes:
     digest = hashlib.sha256()
     for name in (
         "terms.py",
+        "forms.py",
+        "lookup.py",
         "views.py",
         "text.py",
         "words.py",

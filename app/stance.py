@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.terms import CONTEXT, Lookup
+from app.lookup import Lookup
+from app.terms import CONTEXT
 from app.text import fold, is_word
 
 STANCES = ("law", "report", "teaching", "refutation", "help", "fiction", "history")

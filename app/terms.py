@@ -2,27 +2,26 @@
 
 Law: a pure function of the text. `find` returns what acts alone, once nothing that may follow can change it, and a `hold`
 before which every hit is known. `read` returns the weaker views' findings, which only ever flag, and holds nothing back.
-Views nominate, align.py confirms. Engine: daachorse, charwise; a second automaton over every proper prefix + SENTINEL
-gives the live prefix without any support from the engine (docs/adr/0004, 0011).
+Views nominate, align.py confirms (docs/adr/0011).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import codecs
 import json
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
-from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
 
-from app import views, words
+from app import forms, views
 from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
-from app.text import SENTINEL, fold, is_han, is_word
+from app.codes import coded
+from app.lookup import Array, Index, Lookup, Texts, as_bytes, part_of
+from app.pinyin import ENGLISH, Spelt, beside, is_syllable, sound, whole_token, whole_words
+from app.text import fold, is_han, is_word
 
 CONTEXT = 32
 """Folded characters of settled text that may be looked back at: allow phrases start no further left."""
@@ -54,14 +53,14 @@ class Terms:
         self, terms: Sequence[str], allow: Mapping[int, Sequence[str]] | None = None, phrases: Sequence[str] = ()
     ) -> None:
         self._terms: Sequence[str] = terms
-        self._strong = Lookup(_skeletons(terms))
-        self._literal = Lookup((t, i) for i, t in enumerate(terms) if _odd(t))
-        self._weak = Lookup(_weaker(terms), live=False)
+        self._strong = Lookup(forms.strong(terms))
+        self._literal = Lookup((t, i) for i, t in enumerate(terms) if forms.odd(t))
+        self._weak = Lookup(forms.weaker(terms), live=False)
         # No term but a Latin one begins further back in a run than the run it begins with itself.
         self._run = max((first_run(t) for t in terms), default=1)
         short = [(i, t) for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))]
-        self._pairs = _Index((t, i) for i, t in short)
-        self._syllables = _Index((sound, i) for i, t in short for sound in _readings(t))
+        self._pairs = Index((t, i) for i, t in short)
+        self._syllables = Index((sound, i) for i, t in short for sound in forms.readings(t))
         self._phrases = Lookup(((p, 0) for p in phrases), live=False)
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in (allow or {}).items():
@@ -87,25 +86,25 @@ class Terms:
     def arrays(self) -> dict[str, Array]:
         """What was built, for `of`."""
         made = {
-            "terms": _bytes("\0".join(self._terms)),
+            "terms": as_bytes("\0".join(self._terms)),
             "run": np.array([self._run]),
-            "allow": _bytes(json.dumps(sorted(self._allow.items()))),
+            "allow": as_bytes(json.dumps(sorted(self._allow.items()))),
         }
         for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables"):
-            part: Lookup | _Index = getattr(self, f"_{name}")
-            made |= {f"{name}.{key}": value for key, value in part.arrays().items()}
+            kept: Lookup | Index = getattr(self, f"_{name}")
+            made |= {f"{name}.{key}": value for key, value in kept.arrays().items()}
         return made
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Terms:
         """The inverse of `arrays`. Trusts them: whoever stores them checks that they are whole."""
         made = cls.__new__(cls)
-        made._terms = _Texts(arrays["terms"].tobytes().decode())
+        made._terms = Texts(arrays["terms"].tobytes().decode())
         made._allow = {i: [(at, p) for at, p in own] for i, own in json.loads(arrays["allow"].tobytes())}
         for name in ("strong", "literal", "weak", "phrases"):
-            setattr(made, f"_{name}", Lookup.of(_part(arrays, name)))
+            setattr(made, f"_{name}", Lookup.of(part_of(arrays, name)))
         for name in ("pairs", "syllables"):
-            setattr(made, f"_{name}", _Index.of(_part(arrays, name)))
+            setattr(made, f"_{name}", Index.of(part_of(arrays, name)))
         made._run = int(arrays["run"][0])
         made._last = "", ""
         return made
@@ -290,15 +289,15 @@ class Terms:
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
         self._last = "", ""  # nobody's text stays
-        hold = self._encoded(text, original, since, hold, final, hits)
+        hold = self._coded(original, since, hold, final, hits)
         return [h for h in hits if h.start < hold], hold
 
     def _weaker(self, text: str) -> Iterator[Hit]:
         skeleton = self._dense(text)
-        spelt: _Spelt | None = None
+        spelt: Spelt | None = None
         sounds = shapes = sound = shape = ""
         if _MIXED.search(text):
-            spelt = _Spelt(text)
+            spelt = Spelt(text)
             if not spelt.syllables:
                 spelt = None
         if spelt is not None or not text.isascii():
@@ -312,21 +311,21 @@ class Terms:
             for owner in self._weak.owners(number):
                 kind, index = owner & 7, owner >> 3
                 hit: Aligned | None = None
-                if kind == _SOUND and at_sound <= first < at_shape:
+                if kind == forms.SOUND and at_sound <= first < at_shape:
                     shown = spelt.text if spelt else text
-                    way = ways.get(_SOUND) or ways.setdefault(_SOUND, views.places(sounds))
+                    way = ways.get(forms.SOUND) or ways.setdefault(forms.SOUND, views.places(sounds))
                     picked = way[first - at_sound : last - at_sound]
                     spans = [(i, i + 1) for i in picked] if spelt is None else list(map(spelt.span, picked))
                     hit = weak(text, spans, self._terms[index], "".join([shown[i] for i in picked]))
-                elif kind == _SHAPE and first >= at_shape:
-                    way = ways.get(_SHAPE) or ways.setdefault(_SHAPE, views.places(shapes))
+                elif kind == forms.SHAPE and first >= at_shape:
+                    way = ways.get(forms.SHAPE) or ways.setdefault(forms.SHAPE, views.places(shapes))
                     picked = way[first - at_shape : last - at_shape]
                     spans = [(i, i + 1) for i in picked]
                     hit = weak(text, spans, self._terms[index], "".join([text[i] for i in picked]))
-                elif kind >= _PAIR and last < at_sound:
+                elif kind >= forms.PAIR and last < at_sound:
                     way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
                     start, end = way[first], way[last - 1] + 1
-                    if kind == _SPLIT:
+                    if kind == forms.SPLIT:
                         if end - start == last - first:
                             parts.append((start, end, chr(index)))
                     elif end - start == len(self._terms[index]):
@@ -383,56 +382,48 @@ class Terms:
                 if hit is not None:
                     yield Hit(hit.start, hit.end, h.number, hit.techniques | h.techniques)
 
-    def _spelt(self, text: str, spelt: _Spelt) -> Iterator[Hit]:
+    def _spelt(self, text: str, spelt: Spelt) -> Iterator[Hit]:
         """Terms of two Han characters of which one or both are written in Latin letters."""
         shown = spelt.text
         for i in spelt.syllables:
-            before, after = _beside(shown, i, -1), _beside(shown, i, 1)
-            if before is not None and not _is_syllable(shown[before]):
+            before, after = beside(shown, i, -1), beside(shown, i, 1)
+            if before is not None and not is_syllable(shown[before]):
                 yield from self._pair_spelt(text, spelt, before, i)
             if after is not None:
                 yield from self._pair_spelt(text, spelt, i, after)
 
-    def _pair_spelt(self, text: str, spelt: _Spelt, one: int, other: int) -> Iterator[Hit]:
+    def _pair_spelt(self, text: str, spelt: Spelt, one: int, other: int) -> Iterator[Hit]:
         a, b = spelt.text[one], spelt.text[other]
         (start, stop), (begin, end) = spelt.span(one), spelt.span(other)
-        for index in self._syllables.get(_sound(a) + _sound(b)):
+        for index in self._syllables.get(sound(a) + sound(b)):
             term = self._terms[index]
-            if _is_syllable(a) and _is_syllable(b):
-                if begin - stop > 1 or not _whole_words(text, start, end):
+            if is_syllable(a) and is_syllable(b):
+                if begin - stop > 1 or not whole_words(text, start, end):
                     continue
             else:
-                latin = (start, stop) if _is_syllable(a) else (begin, end)
-                if begin > stop or text[slice(*latin)] in _ENGLISH or not _whole_token(text, *latin):
+                latin = (start, stop) if is_syllable(a) else (begin, end)
+                if begin > stop or text[slice(*latin)] in ENGLISH or not whole_token(text, *latin):
                     continue
-                if (b if _is_syllable(a) else a) != term[_is_syllable(a)]:
+                if (b if is_syllable(a) else a) != term[is_syllable(a)]:
                     continue
             yield Hit(start, end, index, frozenset({"pinyin"}))
 
-    def _encoded(
-        self, text: str, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]
-    ) -> int:  # fmt: skip
-        """Base64 and hexadecimal that decode to text with a term in it."""
-        if not _CODED.search(original):
-            return hold
-        for name, shape, undo in (("base64", _ENCODED, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
-            at = folded = 0
-            for found in shape.finditer(original):
-                raw = undo(found[0]) if len(found[0]) <= _TOKEN else None
-                if raw is None:
-                    continue
-                folded += len(fold(original[at : found.start()]))
-                at, start = found.start(), folded
-                if start < since or (start >= hold and not final):
-                    continue
-                if found.end() == len(original) and not final:
-                    hold = min(hold, start)
-                    continue
-                inner = fold(raw)
-                within, _ = self.find(inner, 0, True)
-                end = start + len(fold(found[0].rstrip(" ,:")))
-                for h in within:
-                    hits[Hit(start, end, h.number, h.techniques | {name})] = None
+    def _coded(self, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]) -> int:
+        """What stands in a code; the hold moves back to one that the end leaves open."""
+        name, at, folded = "", 0, 0
+        for code in coded(original):
+            if code.name != name:
+                name, at, folded = code.name, 0, 0
+            folded += len(fold(original[at : code.start]))
+            at, start = code.start, folded
+            if start < since or (start >= hold and not final):
+                continue
+            if code.end == len(original) and not final:
+                hold = min(hold, start)
+                continue
+            end = start + len(fold(original[code.start : code.end]))
+            for h in self.find(fold(code.text), 0, True)[0]:
+                hits[Hit(start, end, h.number, h.techniques | {name})] = None
         return hold
 
 
@@ -458,9 +449,9 @@ def _spans(gap: str) -> bool:
 
 
 def _skeletal(kind: int, text: str, start: int, end: int, term: str) -> Aligned | None:
-    if kind == _PAIR:
+    if kind == forms.PAIR:
         return pair(text, start, end, term)
-    if kind == _REVERSED:
+    if kind == forms.REVERSED:
         return reversed_term(text, start, end, term) if text[start:end] == term[::-1] else None
     if (start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end])):
         return None

@@ -22,9 +22,10 @@ import numpy as np
 
 from app import clock, compiling
 from app.errors import LexiconError
+from app.lookup import Array
 from app.policy import taxonomy
 from app.stance import STANCES, Cues
-from app.terms import CONTEXT, Array, Hit, Terms
+from app.terms import CONTEXT, Hit, Terms
 from app.text import fold
 from app.types import TECHNIQUES, Candidate, Scan, Scope, Tier
 

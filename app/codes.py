@@ -1,0 +1,72 @@
+"""Codes that a text may carry another text in: base64, hexadecimal, tag characters.
+
+Law: finds what decodes to readable text, and says where it stands; what is in it is the matter of others.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_TOKEN = 1024
+"""Characters of base64 or hexadecimal digits at most; longer runs are data."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}={0,2}")
+_HINT = re.compile(
+    "[a-z0-9+/_-][A-Z]|[A-Z][0-9+/]|[0-9A-Fa-f]{2}[ ,:0-9A-Fa-f]{6}|0[xX][0-9A-Fa-f]{2}|[\U000e0020-\U000e007e]"
+)
+"""Without one of these a text holds nothing encoded."""
+_HEX = re.compile(r"(?:(?:0[xX])?[0-9A-Fa-f]{2}[ ,:]{0,2}){4,400}")
+_TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
+
+
+class Coded(NamedTuple):
+    """source[start:end] is `text` in the code `name`."""
+
+    start: int
+    end: int
+    text: str
+    name: str
+
+
+def coded(source: str) -> Iterator[Coded]:
+    """What of `source` decodes to readable text, by code and in order."""
+    if not _HINT.search(source):
+        return
+    for name, shape, undo in (("base64", _BASE64, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
+        for found in shape.finditer(source):
+            text = undo(found[0]) if len(found[0]) <= _TOKEN else None
+            if text is not None:
+                yield Coded(found.start(), found.start() + len(found[0].rstrip(" ,:")), text, name)
+
+
+def _base64(token: str) -> str | None:
+    if token.islower() or token.isdigit() or (token.isalpha() and token.istitle()):
+        return None
+    try:
+        raw = base64.b64decode(
+            token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4), altchars=b"-_" if {"-", "_"} & set(token) else None
+        )
+    except (binascii.Error, ValueError):
+        return None
+    return _readable(raw)
+
+
+def _hex(token: str) -> str | None:
+    digits = re.sub("0[xX]|[ ,:]", "", token)
+    return _readable(bytes.fromhex(digits)) if not digits.isdigit() or len(digits) >= 8 else None
+
+
+def _tags(token: str) -> str:
+    """Tag characters are ASCII that nobody sees (but a model reads)."""
+    return "".join(chr(ord(c) - 0xE0000) for c in token)
+
+
+def _readable(raw: bytes) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) >= 2 and text.replace("\n", " ").isprintable() else None

@@ -1,0 +1,121 @@
+"""Pinyin in Latin letters: which tokens of a text are syllables, and whether they are meant as such.
+
+Law: a token is pinyin as a whole or not at all; toneless.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+
+from app import views
+from app.text import is_han, is_word
+
+_LATIN = re.compile("[a-z][a-z'’]+")
+_NEAR = 32
+"""Characters beside two syllables that are looked at for English."""
+ENGLISH = frozenset(["a", "ai", "an", "can", "e", "he", "me", "men", "o", "she", "you"])
+"""Syllables that stand in Chinese text as words of their own."""
+_LONE = frozenset(["m", "n", "ng", "hm", "hng", "r"])
+"""Readings of interjections: no syllable of a word."""
+_PARSED: dict[str, tuple[str, ...] | None] = {}
+
+
+def _parse(token: str) -> tuple[str, ...] | None:
+    """A Latin token as pinyin syllables, the longest first; None if it is none."""
+    made = _parse_from(token.replace("’", "'").rstrip("'"), 0) if len(token) <= 24 else None
+    if len(_PARSED) < 1 << 14:
+        _PARSED[token] = made
+    return made
+
+
+def _parse_from(token: str, at: int) -> tuple[str, ...] | None:
+    if at == len(token):
+        return ()
+    if token[at] == "'" and at:
+        return _parse_from(token, at + 1)
+    for size in range(min(6, len(token) - at), 0, -1):
+        if token[at : at + size] not in _LONE and views.syllable(token[at : at + size]) is not None:
+            rest = _parse_from(token, at + size)
+            if rest is not None:
+                return token[at : at + size], *rest
+    return None
+
+
+class Spelt:
+    """A text with its Latin tokens that are pinyin as private characters, one for each syllable."""
+
+    def __init__(self, text: str) -> None:
+        made: list[str] = []
+        self.syllables: list[int] = []  # where they are in self.text
+        self._spans: list[tuple[int, int]] = []
+        at = size = 0
+        for found in _LATIN.finditer(text):
+            token = found[0]
+            names = _PARSED[token] if token in _PARSED else _parse(token)
+            if not names:
+                continue
+            begin = found.start()
+            made.append(text[at:begin])
+            size += begin - at
+            for name in names:
+                begin = text.index(name, begin)
+                made.append(views.syllable(name) or "")
+                self.syllables.append(size)
+                self._spans.append((begin, begin + len(name)))
+                size += 1
+                begin += len(name)
+            at = found.end()
+        made.append(text[at:])
+        self.text = "".join(made) if at else text
+
+    def span(self, i: int) -> tuple[int, int]:
+        """Where character i of self.text stands in the text."""
+        k = bisect_right(self.syllables, i) - 1
+        if k < 0:
+            return i, i + 1
+        start, end = self._spans[k]
+        past = i - self.syllables[k]
+        return (start, end) if not past else (end + past - 1, end + past)
+
+
+def beside(shown: str, i: int, step: int) -> int | None:
+    """The next character that sounds, at most one of noise away."""
+    for at in (i + step, i + 2 * step):
+        if not 0 <= at < len(shown):
+            return None
+        if sound(shown[at]):
+            return at
+        if not views.is_noise(shown[at]):
+            return None
+    return None
+
+
+def is_syllable(ch: str) -> bool:
+    """True for a private character."""
+    return "\ue000" <= ch <= "\ue7ff"
+
+
+def sound(ch: str) -> str:
+    """The private character that `ch` sounds like, or ''."""
+    made = views.SOUND[ord(ch)]
+    return chr(made) if isinstance(made, int) else ""
+
+
+def whole_token(text: str, start: int, end: int) -> bool:
+    """No letter or digit touches text[start:end]."""
+    return not (start and is_word(text[start - 1])) and not (end < len(text) and is_word(text[end]))
+
+
+_BESIDE = re.compile("[a-z]+")
+
+
+def whole_words(text: str, start: int, end: int) -> bool:
+    """Two syllables are whole tokens, and the three tokens on either side (up to Han text) are no English."""
+    if not whole_token(text, start, end):
+        return False
+    before, after = text[max(0, start - _NEAR) : start], text[end : end + _NEAR]
+    before = before[max((i + 1 for i, c in enumerate(before) if is_han(c)), default=0) :]
+    after = after[: next((i for i, c in enumerate(after) if is_han(c)), len(after))]
+    beside = [*_BESIDE.findall(before)[-3:], *_BESIDE.findall(after)[:3]]
+    return all(_parse(token) is not None for token in beside)
