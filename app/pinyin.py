@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from functools import lru_cache
 
 from app import views
 from app.text import is_han, is_word
@@ -18,28 +19,30 @@ ENGLISH = frozenset(["a", "ai", "an", "can", "e", "he", "me", "men", "o", "she",
 """Syllables that stand in Chinese text as words of their own."""
 _LONE = frozenset(["m", "n", "ng", "hm", "hng", "r"])
 """Readings of interjections: no syllable of a word."""
-_PARSED: dict[str, tuple[str, ...] | None] = {}
+_LONGEST = 24
+"""Letters of a token of syllables at most."""
 
 
 def _parse(token: str) -> tuple[str, ...] | None:
     """A Latin token as pinyin syllables, the longest first; None if it is none."""
-    made = _parse_from(token.replace("’", "'").rstrip("'"), 0) if len(token) <= 24 else None
-    if len(_PARSED) < 1 << 14:
-        _PARSED[token] = made
-    return made
+    return _parsed(token) if len(token) <= _LONGEST else None
 
 
-def _parse_from(token: str, at: int) -> tuple[str, ...] | None:
-    if at == len(token):
-        return ()
-    if token[at] == "'" and at:
-        return _parse_from(token, at + 1)
-    for size in range(min(6, len(token) - at), 0, -1):
-        if token[at : at + size] not in _LONE and views.syllable(token[at : at + size]) is not None:
-            rest = _parse_from(token, at + size)
-            if rest is not None:
-                return token[at : at + size], *rest
-    return None
+@lru_cache(1 << 14)
+def _parsed(token: str) -> tuple[str, ...] | None:
+    token = token.replace("’", "'").rstrip("'")
+    # From the end, so that a token of many readings costs no more than another.
+    rest: list[tuple[str, ...] | None] = [None] * len(token) + [()]
+    for at in reversed(range(len(token))):
+        if token[at] == "'" and at:
+            rest[at] = rest[at + 1]
+            continue
+        for size in range(min(6, len(token) - at), 0, -1):
+            name, after = token[at : at + size], rest[at + size]
+            if after is not None and name not in _LONE and views.syllable(name) is not None:
+                rest[at] = name, *after
+                break
+    return rest[0]
 
 
 class Spelt:
@@ -52,7 +55,7 @@ class Spelt:
         at = size = 0
         for found in _LATIN.finditer(text):
             token = found[0]
-            names = _PARSED[token] if token in _PARSED else _parse(token)
+            names = _parse(token)
             if not names:
                 continue
             begin = found.start()

@@ -395,18 +395,21 @@ class Terms:
     def _pair_spelt(self, text: str, spelt: Spelt, one: int, other: int) -> Iterator[Hit]:
         a, b = spelt.text[one], spelt.text[other]
         (start, stop), (begin, end) = spelt.span(one), spelt.span(other)
-        for index in self._syllables.get(sound(a) + sound(b)):
-            term = self._terms[index]
-            if is_syllable(a) and is_syllable(b):
-                if begin - stop > 1 or not whole_words(text, start, end):
-                    continue
-            else:
-                latin = (start, stop) if is_syllable(a) else (begin, end)
-                if begin > stop or text[slice(*latin)] in ENGLISH or not whole_token(text, *latin):
-                    continue
-                if (b if is_syllable(a) else a) != term[is_syllable(a)]:
-                    continue
-            yield Hit(start, end, index, frozenset({"pinyin"}))
+        found = self._syllables.get(sound(a) + sound(b))
+        if not found:
+            return
+        kept = -1  # which of the two characters is Han
+        if is_syllable(a) and is_syllable(b):
+            if begin - stop > 1 or not whole_words(text, start, end):
+                return
+        else:
+            kept = int(is_syllable(a))
+            latin = (start, stop) if kept else (begin, end)
+            if begin > stop or text[slice(*latin)] in ENGLISH or not whole_token(text, *latin):
+                return
+        for index in found:
+            if kept < 0 or self._terms[index][kept] == (a, b)[kept]:
+                yield Hit(start, end, index, frozenset({"pinyin"}))
 
     def _coded(self, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]) -> int:
         """What stands in a code; the hold moves back to one that the end leaves open."""
