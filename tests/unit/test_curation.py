@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
-from app import clock, curation
-from app.curation import Problem, apply, audit, diff, lint, plan, shipped
+from app import clock
+from app.curation import trial
+from app.curation.audit import audit
+from app.curation.diff import diff
+from app.curation.files import Problem, shipped
+from app.curation.imports import Plan, apply, plan
+from app.curation.lint import lint
+from app.curation.wording import reads_as_name, short
 from app.detectors.lexicon import COLUMNS, OPTIONAL, Lexicon, load
 from app.errors import LexiconError
 from app.policy import taxonomy
@@ -254,11 +260,11 @@ def test_what_was_added_removed_and_changed_is_told_by_category(folder: Path, tm
 # ---- import
 
 
-def imported(folder: Path, file: Path, **options: Any) -> curation.Plan:
+def imported(folder: Path, file: Path, **options: Any) -> Plan:
     return plan(folder, file, "violence", **({"owner": "ops", "reason": "list"} | options))
 
 
-def told(made: curation.Plan) -> dict[str, tuple[str, str]]:
+def told(made: Plan) -> dict[str, tuple[str, str]]:
     return {c.term: (c.what, c.tier) for c in made.changes}
 
 
@@ -476,7 +482,7 @@ def test_a_broken_folder_is_not_measured(folder: Path) -> None:
     with pytest.raises(LexiconError, match=r"terms.tsv:2: column tier"):
         audit(folder)
     with pytest.raises(LexiconError, match=r"terms.tsv:2: column tier"):
-        curation.test(folder)
+        trial.test(folder)
 
 
 # ---- test
@@ -489,7 +495,7 @@ def test_sentences_that_fail_are_told_and_those_of_terms_that_are_over_are_left_
         {"term": "另一条短语", "hit": "没有它。", "clean": "有另一条短语。"},
         {"term": "过期的短语", "expires": "2027-06-14", "hit": "没有它。"},
     )  # fmt: skip
-    made = curation.test(folder)
+    made = trial.test(folder)
     assert (made.hits, made.clean) == (2, 2)
     assert kinds(made.failed) == [("violence", 3, "hit"), ("violence", 3, "clean")]
 
@@ -499,8 +505,8 @@ def test_sentences_that_fail_are_told_and_those_of_terms_that_are_over_are_left_
 
 def test_what_ships_reads_as_no_name_and_is_not_too_short() -> None:
     for term in load(ROOT / "lexicons"):
-        assert not curation.reads_as_name(term.term), term.rule
-        assert term.tier == "suspect" or not curation.short(term.term), term.rule
+        assert not reads_as_name(term.term), term.rule
+        assert term.tier == "suspect" or not short(term.term), term.rule
 
 
 def test_what_ships_has_no_fault_that_a_line_shows_by_itself() -> None:
