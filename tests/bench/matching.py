@@ -196,7 +196,7 @@ def load(base: Path, size: int) -> Row:
 
 def build(base: Path, size: int, name: str) -> Row:
     """A rival, in a fresh process."""
-    _, listed = _material(base, size)
+    listed = _listed(base, size)
     gc.collect()
     before, began = _resident("VmRSS"), time.perf_counter()
     matcher = rivals.HERE[name](listed)
@@ -220,7 +220,7 @@ def memory(base: Path, size: int) -> list[Row]:
     return rows + [{"terms": size, "way": name, **fresh(build, base, size, name)} for name in rivals.HERE]
 
 
-def reload(base: Path, size: int, rounds: int, few: bool) -> list[Row]:
+def reload(base: Path, size: int, rounds: int) -> list[Row]:
     """Texts of 500 characters, one after the other on an event loop, while a thread takes a new list into force."""
     text, listed = _material(base, size)
     texts = slices(text, 500, 400)
@@ -262,7 +262,7 @@ def reload(base: Path, size: int, rounds: int, few: bool) -> list[Row]:
 
     async def measured() -> list[Row]:
         rows = []
-        await beside(lambda: taken(0))
+        taken(0)
         for name, work in (("built and loaded", built), ("loaded, already built", taken)):
             if work is taken:
                 taken(1)
@@ -270,7 +270,7 @@ def reload(base: Path, size: int, rounds: int, few: bool) -> list[Row]:
             quiet: list[float] = []
             loud: list[float] = []
             spent = 0.0
-            for n in range(1, (rounds if work is built else rounds * 4) + 1):
+            for n in range(1, (rounds if work is built else rounds * 8) + 1):
                 times, took = await beside(lambda work=work, n=n: work(n))  # type: ignore[misc]
                 loud += times
                 spent += took
@@ -284,7 +284,7 @@ def reload(base: Path, size: int, rounds: int, few: bool) -> list[Row]:
 
 
 def _tails(size: int, name: str, quiet: list[float], loud: list[float], took: float) -> Row:
-    (without, _), (during, _) = ((statistics.quantiles(t, n=100)[98] * 1000, t) for t in (quiet, loud))
+    without, during = (statistics.quantiles(times, n=100)[98] * 1000 for times in (quiet, loud))
     return {
         "terms": size, "reload": name, "s a reload": took, "texts": len(loud),
         "p50 ms": statistics.median(quiet) * 1000, "p50 ms, reload": statistics.median(loud) * 1000,
@@ -300,7 +300,11 @@ def fresh(part: Callable[..., Any], *given: Any) -> Any:
 
 
 def _material(base: Path, size: int) -> tuple[str, list[str]]:
-    return (base / "text").read_text("utf-8"), (base / "terms").read_text("utf-8").split("\n")[:size]
+    return (base / "text").read_text("utf-8"), _listed(base, size)
+
+
+def _listed(base: Path, size: int) -> list[str]:
+    return (base / f"{size}.terms").read_text("utf-8").split("\n")
 
 
 def table(title: str, rows: Sequence[Row]) -> None:
@@ -322,10 +326,18 @@ def main() -> int:
     p = argparse.ArgumentParser(
         prog="python -m tests.bench.matching", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--sizes", type=lambda t: tuple(int(n) for n in t.split(",")), metavar="N,N", help="numbers of terms")
+    p.add_argument(
+        "--sizes", type=lambda t: tuple(int(n) for n in t.split(",")), metavar="N,N", help="numbers of terms"
+    )
     p.add_argument("--texts", type=Path, metavar="FILE", help="prose, UTF-8 (otherwise words drawn by frequency)")
     p.add_argument("--rounds", type=int, help="default 9, quick 2")
-    p.add_argument("--parts", type=lambda t: t.split(","), default=["speed", "streams", "memory", "reload"])
+    p.add_argument(
+        "--parts",
+        type=lambda t: t.split(","),
+        default=["memory", "speed", "streams", "reload"],
+        metavar="NAME,NAME",
+        help="memory, speed, streams, reload",
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     p.add_argument("--quick", action="store_true", help="10,000 terms, few rounds: whether it runs, not how fast")
     args = p.parse_args()
@@ -344,8 +356,8 @@ def main() -> int:
         text = args.texts.read_text("utf-8") if args.texts else prose(100_000 if args.quick else 2_000_000)
         (base / "text").write_text(text, "utf-8")
         drawn = terms(text, max(sizes))
-        (base / "terms").write_text("\n".join(drawn), "utf-8")
-        for size in sizes:
+        for size in {*sizes, min(100_000, max(sizes))}:
+            (base / f"{size}.terms").write_text("\n".join(drawn[:size]), "utf-8")
             folder(base / f"{size}", drawn[:size])
         parts: dict[str, tuple[str, Callable[[int], list[Row]]]] = {
             "memory": ("Memory and time to build (MB are 2^20 bytes of resident memory)", lambda n: memory(base, n)),
@@ -357,7 +369,7 @@ def main() -> int:
                 table(title, figures.setdefault(name, [row for size in sizes for row in part(size)]))
         if "reload" in args.parts:
             size = min(100_000, max(sizes))
-            figures["reload"] = fresh(reload, base, size, 1 if args.quick else 3, args.quick)
+            figures["reload"] = fresh(reload, base, size, 1 if args.quick else 3)
             table("Reload under load, texts of 500 characters", figures["reload"])
     if args.json:
         args.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", "utf-8")

@@ -37,7 +37,9 @@ def prose(characters: int) -> str:
     rng = random.Random(SEED)
     rows = [line.split() for line in (files("jieba") / "dict.txt").read_text("utf-8").splitlines()]
     # No names of people, places or organisations.
-    kept = {w: int(n) for w, n, tag in rows if tag[:2] not in ("nr", "ns", "nt") and len(w) <= 4 and all(map(is_han, w))}
+    kept = {
+        w: int(n) for w, n, tag in rows if tag[:2] not in ("nr", "ns", "nt") and len(w) <= 4 and all(map(is_han, w))
+    }
     words, weights = list(kept), list(kept.values())
     made: list[str] = []
     size = 0
@@ -56,7 +58,10 @@ def terms(text: str, count: int) -> list[str]:
     """`count` folded terms that `text` does not hold, any first part of them of the same mixture."""
     rng = random.Random(SEED)
     folded = fold(text)
-    drawn = {size: _drawn(folded, _chinese(rng, folded, size), round(count * _HAN * n / 100) + 1) for size, n in _LENGTHS.items()}
+    drawn = {
+        size: _drawn(folded, _chinese(rng, folded, size), round(count * _HAN * n / 100) + 1)
+        for size, n in _LENGTHS.items()
+    }
     drawn[0] = _drawn(folded, _english(rng), round(count * (1 - _HAN)) + 1)
     made = [term for same in drawn.values() for term in same]
     rng.shuffle(made)
