@@ -200,10 +200,13 @@ class Terms:
         """Start of the longest suffix that may still become a term: no gap in it is wider than GAP, no run longer than REPEATS."""
         size = len(text)
         # From the end back to the first gap that no match can span.
-        reach, after = len(places), size - since
+        reach, after, begin = len(places), size - since, -1
         while reach:
             gap = text[places[reach - 1] + since + 1 : after + since]
             if len(gap) > GAP and _spans(gap):
+                # What is too long a run to stand in a term may still end in the first characters of one.
+                begin = _last_part(text, places[reach - 1] + since, after + since)
+                reach -= begin < after + since
                 break
             reach -= 1
             after = places[reach]
@@ -211,7 +214,7 @@ class Terms:
             if first < reach:
                 continue
             stop = places[first + 1] + since if first + 1 < len(places) else size
-            begins = _starts(text, places[first] + since, stop)
+            begins = _starts(text, begin if first == reach and begin >= 0 else places[first] + since, stop)
             for start in (
                 begins if is_word(text[begins[-1]]) or text[begins[-1]] in views.LEET else begins[-self._run :]
             ):
@@ -436,6 +439,16 @@ def _starts(text: str, begin: int, stop: int) -> list[int]:
     if stop - begin <= 1:
         return [begin]
     return [i for i in range(begin, stop) if not views.is_noise(text[i])][-REPEATS - 1 :]
+
+
+def _last_part(text: str, begin: int, stop: int) -> int:
+    """From where on a match that begins in the run text[begin:stop] reaches to its end; `stop` if none does."""
+    noise = 0
+    for at in reversed(range(begin, stop)):
+        noise = noise + 1 if views.is_noise(text[at]) else 0
+        if noise > GAP:
+            return at + noise
+    return begin
 
 
 def _spans(gap: str) -> bool:
