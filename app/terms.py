@@ -139,9 +139,9 @@ class Terms:
         hold = min(hold, stop if stop == size else views.open_escape(text, since, stop))
         for leet in (False, True):
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
-            decoded = views.decode(text, base, shown, leet, shown < size and not leet, final)
+            decoded = views.decode(text, base, shown, leet, shown < size and not leet, None if final else since)
             if decoded is not None:
-                hold = min(hold, max(since, decoded.hold), self._decoded(decoded, since, final, hits))
+                hold = min(hold, decoded.hold, self._decoded(decoded, since, final, hits))
         return hold
 
     def _decoded(self, decoded: views.Decoded, since: int, final: bool, hits: dict[Hit, None]) -> int:

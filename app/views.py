@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html.entities
 import re
+from bisect import bisect_left
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -300,17 +301,19 @@ def open_tag(folded: str, since: int, until: int) -> int:
 
 
 def decode(
-    folded: str, since: int, until: int, leet: bool = False, always: bool = False, final: bool = True
+    folded: str, since: int, until: int, leet: bool = False, always: bool = False, settled: int | None = None
 ) -> Decoded | None:
     """folded[since:until] with its escapes decoded and its tags taken out, twice over (an escaped tag, an entity of an
     entity); `leet`: and with symbols beside letters as the letters they stand for. None where nothing is (unless `always`).
+    `settled`: where what is not settled begins, if more may follow.
     """
     once = _decode(folded, since, until, leet, always)
     if not once or not any(once.techniques):
         return once
     size = len(once.text)
-    stop = size if final else open_escape(once.text, 0, size)
-    shown = stop if final else open_tag(once.text, 0, stop)
+    first = size if settled is None else bisect_left(once.starts, settled)
+    stop = size if settled is None else open_escape(once.text, first, size)
+    shown = stop if settled is None else open_tag(once.text, first, stop)
     twice = _decode(once.text, 0, shown, False, shown < size)
     if not twice:
         return once
