@@ -168,6 +168,7 @@ def kinds() -> list[str]:
     return sorted(fragments(0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delta", [3, 2048], ids=["streamed", "plain"])
 def test_four_times_the_worst_text_takes_about_four_times_as_long(delta: int) -> None:
     length = 2048 if delta == 2048 else 512
@@ -224,6 +225,7 @@ def held(size: int, text: str, runs: int) -> float:
     return median(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["one ampersand", "base64 digits", "long syllables", "bytes", "syllables"])
 def test_the_event_loop_goes_on_while_a_nasty_text_is_screened(name: str) -> None:
     assert held(0, text_of(fragments(0)[name], 16_384), 3) <= LOOP_MS
