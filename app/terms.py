@@ -137,9 +137,12 @@ class Terms:
         shown = stop if final else views.open_tag(text, since, stop)
         # What an open escape decodes to may complete another one, left of it.
         hold = min(hold, stop if stop == size else views.open_escape(text, since, stop))
-        for leet in (False, True):
+        # A tag may turn out to be none, or hide an escape: what stands in it is looked at too.
+        for leet, tags in ((False, True), (True, True), (False, False)):
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
-            decoded = views.decode(text, base, shown, leet, shown < size and not leet, None if final else since)
+            decoded = views.decode(
+                text, base, shown if tags else stop, leet, shown < size and not leet, None if final else since, tags
+            )
             if decoded is not None:
                 hold = min(hold, decoded.hold, self._decoded(decoded, since, final, hits))
         return hold

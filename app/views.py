@@ -254,6 +254,7 @@ _ESCAPE = re.compile(
     |(?P<markup></?[a-z][^<>\n]{0,40}>|<!--[^<>\n]{0,40}-->|\]\([^()\s]{0,80}\))""",
     re.VERBOSE,
 )
+_UNTAGGED = re.compile(_ESCAPE.pattern[: _ESCAPE.pattern.index("|(?P<markup>")], re.VERBOSE)
 _UNIT = re.compile(r"[%\\](?:u\{?([0-9a-f]{1,6})\}?|x?(?:25)*([0-9a-f]{2}))")
 _OPEN = re.compile(
     r"""(?:&(?:amp;){0,8}(?:\#x?[0-9a-f]{0,7}|[a-z][a-z0-9]{0,30})?
@@ -301,20 +302,26 @@ def open_tag(folded: str, since: int, until: int) -> int:
 
 
 def decode(
-    folded: str, since: int, until: int, leet: bool = False, always: bool = False, settled: int | None = None
+    folded: str,
+    since: int,
+    until: int,
+    leet: bool = False,
+    always: bool = False,
+    settled: int | None = None,
+    tags: bool = True,
 ) -> Decoded | None:
     """folded[since:until] with its escapes decoded and its tags taken out, twice over (an escaped tag, an entity of an
     entity); `leet`: and with symbols beside letters as the letters they stand for. None where nothing is (unless `always`).
-    `settled`: where what is not settled begins, if more may follow.
+    `settled`: where what is not settled begins, if more may follow. `tags`: False to leave them in, with what they hold.
     """
-    once = _decode(folded, since, until, leet, always)
+    once = _decode(folded, since, until, leet, always, tags)
     if not once or not any(once.techniques):
         return once
     size = len(once.text)
     first = size if settled is None else bisect_left(once.starts, settled)
     stop = size if settled is None else open_escape(once.text, first, size)
-    shown = stop if settled is None else open_tag(once.text, first, stop)
-    twice = _decode(once.text, 0, shown, False, shown < size)
+    shown = stop if settled is None or not tags else open_tag(once.text, first, stop)
+    twice = _decode(once.text, 0, shown, False, shown < size, tags)
     if not twice:
         return once
     return Decoded(
@@ -326,7 +333,7 @@ def decode(
     )
 
 
-def _decode(folded: str, since: int, until: int, leet: bool, always: bool) -> Decoded | None:
+def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags: bool) -> Decoded | None:
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -339,7 +346,7 @@ def _decode(folded: str, since: int, until: int, leet: bool, always: bool) -> De
         ends.extend(range(at + 1, stop + 1))
         names.extend([""] * (stop - at))
 
-    for found in _ESCAPE.finditer(folded, since, until):
+    for found in (_ESCAPE if tags else _UNTAGGED).finditer(folded, since, until):
         kind = found.lastgroup or ""
         if kind == "leet" and not (leet and _beside(folded, *found.span(), until)):
             continue

@@ -187,7 +187,7 @@ def test_composed_disguises_give_the_same_however_they_are_cut() -> None:
         "赌&#21338;，好", "赌%e5%8d%9a，好", "赌%25e5%258d%259a，好", "赌\\u535a，好", "赌&lt;b&gt;博，好", "赌&#x26;#21338;，好",
         "%25e8%25b5%258c博，好", "&#x26;#36172;&#21338;，好", "%26%2336172%3b博，好", "coc&#97;ine, yes",
         "今天&" + "amp;" * 8 + "#36172;博，好", "e2⑧杠，好", "买" + "卖" * 10 + "淫，好",
-        "<!--sat on fake passpor+ wh<!-    ",
+        "<r&#36172;博，好", "好<a title=&#36172;&#21338;>，好", "<!--sat on fake passpor+ wh<!-    ",
     ],
 )  # fmt: skip
 def test_half_a_disguise_holds_what_is_before_it(text: str) -> None:
