@@ -122,7 +122,7 @@ def compiled(terms: Sequence[str], folder: Path | None = None) -> Terms:
 
 def main() -> None:
     """Build the terms on stdin (a JSON list) into the file named."""
-    os.nice(10)
+    os.nice(19)
     keep(Path(sys.argv[1]), Terms(json.load(sys.stdin)).arrays())
 
 

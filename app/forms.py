@@ -62,7 +62,7 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
                 yield sound, i << 3 | SOUND
             yield views.SHAPE.apply(term), i << 3 | SHAPE
         dense = views.skeleton(term)
-        if len(dense) >= 2 and (han[i] or len(term) >= 4):
+        if len(dense) >= 2 and (han[i] or len(term) >= 4) and (len(term) > 2 or len(short) <= PAIRS):
             back = dense[::-1]
             if back != dense:
                 yield back, i << 3 | REVERSED

@@ -9,7 +9,7 @@ it is released and nothing after. Readers follow behind, in text already let go:
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -70,6 +70,10 @@ class Channel:
         self._masks: list[tuple[int, int]] = []
         self._settled: list[tuple[Candidate, Finding]] = []
         self.findings: list[Finding] = []
+        self._spans: dict[
+            str, list[tuple[int, int]]
+        ] = {}  # category -> (start, furthest end so far) of what is settled
+        self._told: dict[tuple[str, str], int] = {}  # reader, category -> the end of what it told last
         self.stopped: Action | None = None
         self.degraded: list[str] = []
         self.unread: list[str] = []
@@ -121,13 +125,14 @@ class Channel:
         self._window += folded
         self._held += text
 
-    def finish(self) -> str:
-        """No text will follow: settle the rest and return it. A second call returns ''."""
+    def finish(self, text: str = "") -> str:
+        """`text` is the last, if any: settle the rest and return it. A second call returns ''."""
         if self.stopped is not None or self._closed:
             return ""
         self._closed = True
-        if self._half:
-            self._take(self._half)
+        text = (self._whole(text) if text else "") + self._half
+        if text:
+            self._take(text)
         return self._settle(final=True)
 
     def cut(self, action: Action) -> None:
@@ -206,6 +211,8 @@ class Channel:
                 continue  # part of a longer finding of the same kind
             self._settled.append((c, finding))
             self.findings.append(finding)
+            spans = self._spans.setdefault(finding.category, [])
+            spans.append((start, max(end, spans[-1][1] if spans else 0)))
             if finding.shadow:
                 continue
             if finding.action.stops:
@@ -233,23 +240,50 @@ class Channel:
             if until <= read or (until - read < _STEP and not final):
                 continue
             begin = self._pieces[0].original
-            first = self._original(self._base) if self._base else begin
-            last = self._size if until == self._folded_size else self._original(until)
+            # Whole characters only: one may fold to several, and the window or what is settled begin within it.
+            base, stop = self._base, until
+            while base < stop and self._inside(base):
+                base += 1
+            while base < stop < self._folded_size and self._inside(stop):
+                stop -= 1
+            if base == stop:
+                continue
+            first = self._original(base) if base else begin
+            last = self._size if stop == self._folded_size else self._original(stop)
             original = "".join([p.text for p in self._pieces])[first - begin : last - begin]
             try:
-                scan = reader.read(self._window[: until - self._base], original, read - self._base, final, self._scope)
+                scan = reader.read(
+                    self._window[base - self._base : stop - self._base],
+                    original,
+                    max(0, read - base),
+                    final,
+                    self._scope,
+                )
             except Exception as e:
                 log.error("reader failed", extra={"detector": reader.name, "error": type(e).__name__})
                 if reader.name not in self.unread:
                     self.unread.append(reader.name)
                 self._read[reader.name] = until
                 continue
-            self._read[reader.name] = scan.hold + self._base
+            self._read[reader.name] = max(read, scan.hold + base)
             for c in sorted(scan.candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
-                moved = _moved(c, self._base)
+                moved = _moved(c, base)
                 start, end = self._original(moved.start), self._original(moved.end - 1) + 1
-                if not any(f.category == c.category and f.start < end and start < f.end for f in self.findings):
+                told = reader.name, c.category
+                if self._told.get(told, 0) <= start and not self._meets(c.category, start, end):
+                    self._told[told] = end
                     self.findings.append(self._finding(moved, start, end, original[start - first : end - first]))
+
+    def _meets(self, category: str, start: int, end: int) -> bool:
+        """A settled finding of the category shares a character with [start, end)."""
+        spans = self._spans.get(category, [])
+        at = bisect_left(spans, (start, 0))
+        return (at < len(spans) and spans[at][0] < end) or (at > 0 and spans[at - 1][1] > start)
+
+    def _inside(self, index: int) -> bool:
+        """Folded character `index` is not the first that its original character folds to."""
+        piece = self._pieces[bisect_right(self._pieces, index, key=lambda p: p.folded) - 1]
+        return index > piece.folded and self._original(index) == self._original(index - 1)
 
     def _original(self, index: int) -> int:
         """The original index of the character that folded character `index` comes from."""

@@ -215,7 +215,7 @@ def sources(folder: Path) -> list[Path]:
 
 def main() -> int:
     """Build the lexicon of a folder into the file named."""
-    os.nice(10)
+    os.nice(19)
     path, folder = map(Path, sys.argv[1:])
     try:
         compiling.keep(path, Lexicon(load(folder), phrases(folder), cues(folder)).arrays())

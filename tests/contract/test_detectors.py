@@ -141,7 +141,7 @@ def fed(
     """Everything that a client or the journal may notice of a text that arrived in these pieces."""
     readers = [d for d in used if isinstance(d, Blocklist | Lexicon)]
     channel = Channel(used, policy(policy_name), Scope("default", direction), readers=readers)
-    released = "".join([channel.push(piece) for piece in pieces]) + channel.finish()
+    released = "".join([channel.push(piece) for piece in pieces[:-1]]) + channel.finish("".join(pieces[-1:]))
     findings = sorted(channel.findings, key=lambda f: (f.start, f.end, f.category, f.rule))
     return findings, released, channel.stopped, channel.released, channel.degraded + channel.unread
 
