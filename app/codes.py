@@ -23,23 +23,25 @@ _TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
 
 
 class Coded(NamedTuple):
-    """source[start:end] is `text` in the code `name`."""
+    """source[start:end] is `text` in the code `name`; `open`: it reaches to the end, so more of it may follow."""
 
     start: int
     end: int
     text: str
     name: str
+    open: bool
 
 
 def coded(source: str) -> Iterator[Coded]:
-    """What of `source` decodes to readable text, by code and in order."""
+    """What of `source` decodes to readable text, by code and in order; and what may still come to."""
     if not _HINT.search(source):
         return
     for name, shape, undo in (("base64", _BASE64, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
         for found in shape.finditer(source):
             text = undo(found[0]) if len(found[0]) <= _TOKEN else None
-            if text is not None:
-                yield Coded(found.start(), found.start() + len(found[0].rstrip(" ,:")), text, name)
+            last = found.end() == len(source)
+            if text is not None or (last and len(found[0]) <= _TOKEN):
+                yield Coded(found.start(), found.start() + len(found[0].rstrip(" ,:")), text or "", name, last)
 
 
 def _base64(token: str) -> str | None:

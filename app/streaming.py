@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from app import text as folding
 from app.policy import Policy
-from app.terms import CONTEXT, REACH
+from app.terms import KEPT, REACH
 from app.types import Action, Candidate, Detector, Finding, Path, Reader, Scope
 
 log = logging.getLogger("sluice.streaming")
@@ -53,7 +53,7 @@ class Channel:
         self._detectors, self._policy, self._scope, self._path = detectors, policy, scope, path
         self._readers = readers
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
-        self._window = ""  # folded text from self._base on: CONTEXT characters before what is not settled or not read
+        self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
         self._base = 0
         self._since = 0  # folded index up to which everything is settled
         self._pieces: list[_Piece] = []
@@ -313,8 +313,8 @@ class Channel:
     def _trim(self) -> None:
         """Forget what no detector may look back at."""
         keep = min(self._since, *self._read.values()) if self._read else self._since
-        cut = keep - self._base - CONTEXT
-        if cut > CONTEXT:
+        cut = keep - self._base - KEPT
+        if cut > KEPT:
             self._window = self._window[cut:]
             self._base += cut
         past = bisect_right(self._pieces, self._base if self._read else keep, key=lambda p: p.folded) - 1

@@ -25,6 +25,8 @@ from app.text import fold, is_han, is_word
 
 CONTEXT = 32
 """Folded characters of settled text that may be looked back at: allow phrases start no further left."""
+KEPT = 128
+"""Folded characters of settled text that are kept: an escape takes many for one."""
 REACH = 160
 """Folded characters that a match of a weaker view spans at most."""
 _PLAIN: frozenset[str] = frozenset()
@@ -129,7 +131,7 @@ class Terms:
     def _find(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         """By the skeleton: of the text as it is, with its escapes decoded, and with symbols as letters."""
         hold = self._look(text, since, final, hits)
-        base = max(0, since - CONTEXT)
+        base = max(0, since - KEPT)
         if not views.has_marks(text, base):
             return hold
         size = len(text)
@@ -282,7 +284,7 @@ class Terms:
         hold = len(text) if final else max(since, len(text) - REACH - RIGHT)
         hits: dict[Hit, None] = {}
         if self._weak and hold > since:
-            base = max(0, since - CONTEXT)
+            base = max(0, since - KEPT)
             part = text[base:] if base else text
             found = [hit for hit in self._weaker(part) if not self._spared(part, hit)]
             decoded = views.decode(part, 0, len(part)) if views.has_marks(part, 0) else None
@@ -427,7 +429,7 @@ class Terms:
             at, start = code.start, folded
             if start < since or (start >= hold and not final):
                 continue
-            if code.end == len(original) and not final:
+            if code.open and not final:
                 hold = min(hold, start)
                 continue
             end = start + len(fold(original[code.start : code.end]))
