@@ -20,7 +20,7 @@ from app.types import Action, Detector, Finding, Path, Reader, Scope, Slot, Verd
 SLICE = 2048
 """Characters screened at most before the event loop gets a turn; fewer where they cost more than _TURN."""
 _FIRST, _LEAST = 512, 64
-_TURN = 0.004
+_TURN = 0.002
 """Seconds that a slice should take."""
 _SLOT = 64
 """What a slot costs besides its text, in characters."""

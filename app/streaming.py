@@ -24,6 +24,10 @@ HELD_MAX = 65_536
 """Characters held at most. Beyond it (a term padded with invisible characters, say) the channel is cut as degraded:
 letting go of them would be a leak."""
 
+MOST = 4096
+"""Findings told of one text by one source; beyond it only stricter ones. They still mask, flag and stop: what is bounded is
+the list, for a text of nothing but terms."""
+
 MASK = "*"
 _STEP = 2 * REACH
 """Settled folded characters that readers wait for: looking seldom keeps a delta cheap."""
@@ -73,6 +77,8 @@ class Channel:
         self._spans: dict[
             str, list[tuple[int, int]]
         ] = {}  # category -> (start, furthest end so far) of what is settled
+        self._count: dict[str, int] = {}  # reader, '' for what is settled -> how many findings
+        self._strictest: dict[str, Action] = {}
         self._told: dict[tuple[str, str], int] = {}  # reader, category -> the end of what it told last
         self.stopped: Action | None = None
         self.degraded: list[str] = []
@@ -210,7 +216,7 @@ class Channel:
             ):  # fmt: skip
                 continue  # part of a longer finding of the same kind
             self._settled.append((c, finding))
-            self.findings.append(finding)
+            self._tell("", finding)
             spans = self._spans.setdefault(finding.category, [])
             spans.append((start, max(end, spans[-1][1] if spans else 0)))
             if finding.shadow:
@@ -272,7 +278,13 @@ class Channel:
                 told = reader.name, c.category
                 if self._told.get(told, 0) <= start and not self._meets(c.category, start, end):
                     self._told[told] = end
-                    self.findings.append(self._finding(moved, start, end, original[start - first : end - first]))
+                    self._tell(reader.name, self._finding(moved, start, end, original[start - first : end - first]))
+
+    def _tell(self, source: str, finding: Finding) -> None:
+        count = self._count[source] = self._count.get(source, 0) + 1
+        if count <= MOST or finding.action > self._strictest[source]:
+            self.findings.append(finding)
+        self._strictest[source] = max(finding.action, self._strictest.get(source, Action.PASS))
 
     def _meets(self, category: str, start: int, end: int) -> bool:
         """A settled finding of the category shares a character with [start, end)."""

@@ -15,7 +15,7 @@ from app.detectors.rules import Rules, rule_of
 from app.errors import LexiconError
 from app.passages import fingerprint
 from app.policy import Policy, parse
-from app.streaming import Channel
+from app.streaming import MOST, Channel
 from app.text import fold
 from app.types import Action, Candidate, Detector, Direction, Finding, Scope
 
@@ -229,3 +229,13 @@ def test_a_scan_tells_a_candidate_once(name: str, pieces: list[str]) -> None:
     detector = next(d for d in detectors() if d.name == name)
     candidates = detector.scan(fold("".join(pieces)), 0, True, Scope("default", "answer")).candidates
     assert len(candidates) == len(set(candidates))
+
+
+@pytest.mark.parametrize("cut", [1, 700, 100_000])
+def test_a_text_of_nothing_but_terms_is_masked_whole_and_told_in_part(cut: int) -> None:
+    text = "甲乙丙丁，" * (MOST + 300)
+    lexicon = Lexicon([Term("甲乙丙丁", "violence")])
+    pieces = [text[i : i + cut] for i in range(0, len(text), cut)]
+    findings, released, stopped, _, degraded = fed(pieces, "masks", "answer", (lexicon,))
+    assert (released, stopped, degraded) == ("****，" * (MOST + 300), None, [])
+    assert [f.start for f in findings] == list(range(0, 5 * MOST, 5))
