@@ -205,8 +205,8 @@ class Terms:
         """Start of the longest suffix that may still become a term: no gap in it is wider than GAP, no run longer than REPEATS."""
         size = len(text)
         # From the end back to the first gap that no match can span.
-        reach, after, begin = len(places), size - since, -1
-        while reach:
+        reach, after, begin, lowest = len(places), size - since, -1, min(starts)
+        while reach > lowest:
             gap = text[places[reach - 1] + since + 1 : after + since]
             if len(gap) > GAP and _spans(gap):
                 # What is too long a run to stand in a term may still end in the first characters of one.
