@@ -24,6 +24,8 @@ SHORT, LONG = 3, 6
 """Terms of at most SHORT Han characters must not lie across a word boundary at either edge. Up to LONG they must not at
 both: confirming one edge would let a suffix hide them. Longer ones do not collide with ordinary text by chance."""
 
+_SCRIPT = 12
+"""Characters beside a look-alike that show the script of the text."""
 _MARKS = frozenset("。、,;:!?…")
 _JOINS = frozenset(" \t\n\r-_·'")
 _NEVER_DOUBLED = frozenset("ahijkquvwxy")
@@ -156,8 +158,10 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         return None
     if leet and not symbols and (exact + len(foreign)) * 5 < letters * 2:
         return None
-    if foreign and _is_foreign(text, start, end):
-        return None
+    if foreign:
+        strange = _is_foreign(text, start, end, final)
+        if strange is not False:
+            return None if strange else Open(start)
     if gaps:
         names.add("noise")
         if not (_han_gaps(term, gaps) if han else _latin_gaps(term, gaps)):
@@ -207,12 +211,15 @@ def _repeats(term: str, doubled: dict[int, int], han: bool) -> bool:
     return all(term[j] in _NEVER_DOUBLED for j in doubled)
 
 
-def _is_foreign(text: str, start: int, end: int) -> bool:
-    """The look-alikes stand in text of their own script: a whole word of it, among letters that look like no Latin one."""
+def _is_foreign(text: str, start: int, end: int, final: bool) -> bool | None:
+    """The look-alikes stand in text of their own script: a whole word of it, among letters that look like no Latin one.
+    None if what follows decides."""
     if any(c.isascii() and c.isalpha() for c in text[start:end]):
         return False
-    around = text[max(0, start - 12) : start] + text[end : end + 12]
-    return any(is_word(c) and not c.isascii() and c not in views.HOMOGLYPH for c in around)
+    around = text[max(0, start - _SCRIPT) : start] + text[end : end + _SCRIPT]
+    if any(is_word(c) and not c.isascii() and c not in views.HOMOGLYPH for c in around):
+        return True
+    return False if final or len(text) >= end + _SCRIPT else None
 
 
 def _han_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
@@ -249,15 +256,9 @@ def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
 
 def _stands(text: str, start: int, end: int, term: str, cuts: list[int], repeated: bool, final: bool) -> bool | None:
     """True if `term` at start:end is no part of other words; None if what follows decides."""
-    left = start
-    while left and start - left < LEFT and is_han(text[left - 1]):
-        left -= 1
-    right = end
-    while right < len(text) and right - end < RIGHT and is_han(text[right]):
-        right += 1
-    if right == len(text) and right - end < RIGHT and not final:
+    before, after = _window(text, start, end)
+    if end + len(after) == len(text) and len(after) < RIGHT and not final:
         return None
-    before, after = text[left:start], text[end:right]
     if repeated and before.endswith(term[0]):
         before = ""  # the run that the term begins with
     at_start, at_end = words.crossed(before + term + after, len(before), len(before) + len(term))

@@ -170,15 +170,13 @@ class Policy:
         return min(action, self._cap, Action.FLAG if candidate.tier == "suspect" else Action.BLOCK)
 
     def raised(self, candidate: Candidate, start: int, earlier: Iterable[Finding]) -> Candidate:
-        """The candidate (which begins at `start` of the text), as certain where a second signal stands beside it. What
-        was let go before the second signal stays so."""
+        """The candidate (which begins at `start` of the text), as certain where a second signal stands beside it: among
+        the `earlier` settled findings of its category. What was let go before the second signal stays so."""
         rule = self.rules.suspects
         if candidate.tier != "suspect" or not (rule.near or rule.count):
             return candidate
-        others = {f.start: f for f in earlier if f.category == candidate.category and f.action > Action.PASS}.values()
-        if (rule.near and any(f.rule != candidate.rule and start - f.end <= rule.near for f in others)) or (
-            rule.count and len(others) + 1 >= rule.count
-        ):
+        near = rule.near and any(f.rule != candidate.rule and start - f.end <= rule.near for f in earlier)
+        if near or (rule.count and len({f.start for f in earlier} | {start}) >= rule.count):
             return replace(candidate, tier="certain")
         return candidate
 

@@ -28,10 +28,12 @@ class Cues:
         """A mask of stances for each different cue in the sentence that holds folded text[start:end], beside it. None if
         the sentence is not over and what follows may hold one."""
         left = start
-        while left and start - left < _REACH and text[left - 1] not in _ENDS:
+        while left and start - left < _REACH and text[left - 1] not in _ENDS and text[left - 2 : left] != ". ":
             left -= 1
         right = end
-        while right < len(text) and right - end < _REACH and text[right] not in _ENDS:
+        while (
+            right < len(text) and right - end < _REACH and text[right] not in _ENDS and text[right : right + 2] != ". "
+        ):
             right += 1
         if right == len(text) and right - end < _REACH and not final:
             return None

@@ -79,6 +79,7 @@ class Channel:
         ] = {}  # category -> (start, furthest end so far) of what is settled
         self._count: dict[str, int] = {}  # reader, '' for what is settled -> how many findings
         self._strictest: dict[str, Action] = {}
+        self._flags: dict[str, list[Finding]] = {}  # category -> what is settled and acts; readers come too late for it
         self._told: dict[tuple[str, str], int] = {}  # reader, category -> the end of what it told last
         self.stopped: Action | None = None
         self.degraded: list[str] = []
@@ -206,7 +207,7 @@ class Channel:
             if stop is not None and c.start > stop_folded:
                 continue
             start, end = self._original(c.start), self._original(c.end - 1) + 1
-            c = self._policy.raised(c, start, self.findings)
+            c = self._policy.raised(c, start, self._flags.get(c.category, ()))
             finding = self._finding(c, start, end, self._held[max(0, start - self._out) : end - self._out])
             self._settled = [(o, f) for o, f in self._settled if o.end > c.start]
             if any(
@@ -217,10 +218,12 @@ class Channel:
                 continue  # part of a longer finding of the same kind
             self._settled.append((c, finding))
             self._tell("", finding)
+            if finding.shadow or finding.action is Action.PASS:
+                continue  # what does nothing hides nothing
             spans = self._spans.setdefault(finding.category, [])
             spans.append((start, max(end, spans[-1][1] if spans else 0)))
-            if finding.shadow:
-                continue
+            if len(flags := self._flags.setdefault(finding.category, [])) < MOST:
+                flags.append(finding)
             if finding.action.stops:
                 if stop is None:
                     stop, stop_folded = finding.start, c.start

@@ -64,6 +64,7 @@ class Lexicon:
         self, terms: Iterable[Term], phrases: Iterable[str] = (), cues: Iterable[tuple[str, str]] = ()
     ) -> None:
         """`phrases`: as written; whatever one of them covers whole is none of our terms. `cues`: (stance, words)."""
+        phrases = list(phrases)
         by_text: dict[str, list[Term]] = {}
         for term in terms:
             by_text.setdefault(fold(term.term), []).append(term)
@@ -81,9 +82,12 @@ class Lexicon:
             {i: t.off for i, t in enumerate(rows) if t.off},
             Cues(cues),
         )
-        self.version = hashlib.sha256(
-            "\n".join(sorted(f"{f}\t{t.category}\t{t.tier}" for f, r in by_text.items() for t in r)).encode()
-        ).hexdigest()[:12]
+        said = [
+            f"{fold(t.term)}\t{t.category}\t{t.tier}\t{sorted(t.off)}\t{sorted(t.allow)}\t{sorted(t.stances)}\t{t.expires}"
+            for t in rows
+        ]
+        parts = [sorted(said), sorted(phrases), self._now.cues.rows]
+        self.version = hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:12]
 
     def __len__(self) -> int:
         return len(self._now.terms)

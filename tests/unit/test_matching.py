@@ -257,6 +257,8 @@ CUES = [("law", "刑法"), ("law", "禁止"), ("report", "警方"), ("report", "
         ("小说里刑法禁止，蓝色信号", Action.FLAG, Action.PASS),
         ("小说里的蓝色信号", Action.MASK, Action.FLAG),
         ("polices 刑法里的蓝色信号", Action.MASK, Action.PASS),
+        ("the police said 刑法. 蓝色信号", Action.MASK, Action.FLAG),
+        ("蓝色信号. police 刑法", Action.MASK, Action.FLAG),
     ],
 )
 def test_cues_in_the_sentence_lower_a_term_by_its_stances(text: str, certain: Action, suspect: Action) -> None:
@@ -301,3 +303,45 @@ def test_a_compiled_list_read_back_finds_the_same() -> None:
         assert screened(f"请看，{twin}。", other) == screened(f"请看，{twin}。", own)
     for text in ("x --> y", "so a\nb c.", "灯\n塔\n光亮", "灯塔水母"):
         assert screened(text, other) == screened(text, own)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("рот женщины", 0),
+        ("рот, как и жизнь", 0),
+        ("дети, рот", 0),
+        ("a рот и сон", 0),
+        ("get some рот now", 1),
+        ("рот", 1),
+    ],
+)
+def test_a_word_of_another_script_is_judged_the_same_however_it_is_cut(text: str, found: int) -> None:
+    """Whether look-alikes stand in their own script may show only after the word."""
+    own = Lexicon([Term("pot", "violence")])
+    whole = screened(text, own)
+    channel = Channel([own], policy(), SCOPE, readers=[own])
+    assert "".join(map(channel.push, text)) + channel.finish() == whole[1]
+    assert channel.findings == whole[0]
+    assert len(whole[0]) == found
+
+
+def test_a_second_signal_is_none_that_a_reader_found_behind() -> None:
+    own = Lexicon([Term("蓝色信号", "violence", "suspect"), Term("红色手册", "violence", "suspect")])
+    rules = parse(b"categories: {violence: {answer: mask}}\nsuspects: {near: 900, count: 2}").common
+    text = "篮色新号" + "，好" * 300 + "红色手册。"
+    for pieces in ([text], list(text)):
+        channel = Channel([own], rules, SCOPE, readers=[own])
+        assert "".join(map(channel.push, pieces)) + channel.finish() == text
+        assert sorted(f.action for f in channel.findings) == [Action.FLAG, Action.FLAG]
+
+
+def test_what_a_list_enforces_shows_in_its_version() -> None:
+    one = [Term("蓝色信号", "violence")]
+    lists = [
+        Lexicon(one), Lexicon(one, ["蓝色信号灯"]), Lexicon(one, cues=CUES),
+        Lexicon([Term("蓝色信号", "violence", off=frozenset({"noise"}))]),
+        Lexicon([Term("蓝色信号", "violence", stances=frozenset({"law"}))]),
+        Lexicon([Term("蓝色信号", "violence", allow=("蓝色信号灯",))]),
+    ]  # fmt: skip
+    assert len({each.version for each in lists}) == len(lists)
