@@ -1,7 +1,8 @@
 # Two stages: wheels are built in the first, the second holds Python, Redis and Sluice, and runs as nobody in particular.
 FROM python:3.12-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt hatch_build.py README.md LICENSE ./
 COPY app app
 COPY lexicons lexicons
 COPY models models

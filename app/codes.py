@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 _TOKEN = 1024
 """Characters of base64 or hexadecimal digits at most; longer runs are data."""
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}={0,2}")
-_HINT = re.compile(
-    "[a-z0-9+/_-][A-Z]|[A-Z][0-9+/]|[0-9A-Fa-f]{2}[ ,:0-9A-Fa-f]{6}|0[xX][0-9A-Fa-f]{2}|[\U000e0020-\U000e007e]"
+# A class first, without a count: then the search skips what is none of it.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-][A-Za-z0-9+/_-]{5,}={0,2}")
+_MIXED = re.compile(r"[a-z0-9+/_-][A-Z]|[A-Z][0-9+/]")
+"""Without one of these a token is no base64."""
+_HEX = re.compile(
+    r"[0-9A-Fa-f](?:(?<=0)[xX][0-9A-Fa-f]{2}|[0-9A-Fa-f])[ ,:]{0,2}(?:(?:0[xX])?[0-9A-Fa-f]{2}[ ,:]{0,2}){3,400}"
 )
-"""Without one of these a text holds nothing encoded."""
-_HEX = re.compile(r"(?:(?:0[xX])?[0-9A-Fa-f]{2}[ ,:]{0,2}){4,400}")
-_TAGS = re.compile("[\U000e0020-\U000e007e]{3,}")
+_TAGS = re.compile("[\U000e0020-\U000e007e][\U000e0020-\U000e007e]{2,}")
 
 
 class Coded(NamedTuple):
@@ -34,8 +35,6 @@ class Coded(NamedTuple):
 
 def coded(source: str) -> Iterator[Coded]:
     """What of `source` decodes to readable text, by code and in order; and what may still come to."""
-    if not _HINT.search(source):
-        return
     for name, shape, undo in (("base64", _BASE64, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
         for found in shape.finditer(source):
             text = undo(found[0]) if len(found[0]) <= _TOKEN else None
@@ -45,7 +44,7 @@ def coded(source: str) -> Iterator[Coded]:
 
 
 def _base64(token: str) -> str | None:
-    if token.islower() or token.isdigit() or (token.isalpha() and token.istitle()):
+    if token.islower() or not _MIXED.search(token) or (token.isalpha() and token.istitle()):
         return None
     try:
         raw = base64.b64decode(

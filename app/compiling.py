@@ -1,8 +1,8 @@
 """Compiled lists on disk, by content: built in a process of its own, read back in milliseconds.
 
-Law: a file is written whole or not at all and is named after the hash of all that went into it. Building holds an
-interpreter for about 30 µs a term, so nothing that serves does it (but for short lists), and one process of the machine
-does it for all.
+Law: a file is written whole or not at all, checked whole when it is read, and named after the hash of all that went into it.
+Building holds an interpreter for about 30 µs a term, so nothing that serves does it (but for short lists), and one process of
+the machine does it for all.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import fcntl
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
-import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -22,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from app.automaton import Array
 from app.errors import LexiconError
-from app.lookup import Array
 from app.terms import Terms
 
 KEPT = 4
@@ -40,6 +41,8 @@ def _engine() -> bytes:
         "terms.py",
         "forms.py",
         "lookup.py",
+        "automaton.py",
+        "_scan.c",
         "views.py",
         "text.py",
         "words.py",
@@ -57,7 +60,7 @@ def place(folder: Path, parts: Iterable[bytes]) -> Path:
     digest = hashlib.sha256(_engine())
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
-    return folder / f"{digest.hexdigest()[:32]}.npz"
+    return folder / f"{digest.hexdigest()[:32]}.list"
 
 
 @contextlib.contextmanager
@@ -69,13 +72,24 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+_MAGIC = b"sluice1\n"
+_TAIL = struct.Struct("<QI8s")
+"""Where the index begins, the checksum of all before this, and the magic again."""
+
+
 def fetch(path: Path) -> dict[str, Array] | None:
-    """None if there is no such list, or a damaged one (every member has its checksum)."""
+    """None if there is no such list, or a damaged one. The arrays lie in the page cache, once for all processes."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        whole = np.memmap(path, np.uint8, "r")
+        at, checksum, magic = _TAIL.unpack(whole[-_TAIL.size :].tobytes())
+        if magic != _MAGIC or zlib.crc32(whole[: -_TAIL.size].data) != checksum:
+            return None
+        index = json.loads(whole[at : -_TAIL.size].tobytes())
+        arrays = {
+            name: np.asarray(whole[start : start + size]).view(kind) for name, (start, size, kind) in index.items()
+        }
         os.utime(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, struct.error):
         return None
     return arrays
 
@@ -83,15 +97,30 @@ def fetch(path: Path) -> dict[str, Array] | None:
 def keep(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write a list, and forget all but the newest."""
     partial = path.with_suffix(f".{os.getpid()}.tmp")
+    index: dict[str, tuple[int, int, str]] = {}
+    checksum = 0
     try:
         with open(partial, "wb") as f:
-            np.savez(f, allow_pickle=False, **arrays)
+
+            def write(raw: bytes) -> None:
+                nonlocal checksum
+                checksum = zlib.crc32(raw, checksum)
+                f.write(raw)
+
+            write(_MAGIC)
+            for name, array in arrays.items():
+                write(bytes(-f.tell() % 64))
+                index[name] = f.tell(), array.nbytes, array.dtype.str
+                write(array.tobytes())
+            at = f.tell()
+            write(json.dumps(index).encode())
+            f.write(_TAIL.pack(at, checksum, _MAGIC))
             f.flush()
             os.fsync(f.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    for old in sorted(path.parent.glob("*.npz"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+    for old in sorted(path.parent.glob("*.list"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
 
 

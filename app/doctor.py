@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from app import apps, policy, settings
+from app import apps, native, policy, settings
 from app.detectors.lexicon import Lexicon, load
 from app.errors import SettingsError, SluiceError
 from app.settings import Settings
@@ -45,6 +45,15 @@ def _policy(conf: Settings) -> str:
 def _lexicons(conf: Settings) -> str:
     lexicon = Lexicon(load(conf.lexicons))
     return f"{len(lexicon)} terms, version {lexicon.version}"
+
+
+def _engine(conf: Settings) -> str:
+    if native.scan is None:
+        return (
+            "the slower one, for the compiled one is missing: install a C compiler and Python's headers "
+            "(apt-get install gcc python3-dev), then Sluice again"
+        )
+    return "compiled"
 
 
 def _store(conf: Settings) -> str:
@@ -86,6 +95,7 @@ _CHECKS: list[tuple[str, Callable[[Settings], str]]] = [
     ("安全 safety", _safety),
     ("策略 policy", _policy),
     ("词库 lexicons", _lexicons),
+    ("引擎 engine", _engine),
     ("数据目录 data directory", _data_dir),
     ("存储 store", _store),
     ("模型 model", _upstream),

@@ -1,30 +1,29 @@
 """Looking up: patterns by automaton, numbers by key, many strings in one; and all of it as arrays, for another process.
 
-Law: what `of` makes of `arrays` answers as the original did. Engine: daachorse, charwise; a second automaton over every proper
-prefix + SENTINEL gives the live prefix without any support from the engine (docs/adr/0004).
+Law: what `of` makes of `arrays` answers as the original did.
 """
 
 from __future__ import annotations
 
-import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
-from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
 
-from app.text import SENTINEL
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from app.automaton import Array, Automaton, Engine, Hits, Live
+from app.text import CharTable
 
 
 class Texts(Sequence[str]):
-    """Many short strings in the memory of one, U+0000 between (no folded text holds it)."""
+    """Many strings in two arrays: nothing to decode when a list is loaded."""
 
-    def __init__(self, joined: str) -> None:
-        self._joined = joined
-        breaks = np.flatnonzero(np.frombuffer(joined.encode("utf-32-le"), np.uint32) == 0)
-        self._ends = np.append(breaks, len(joined)).astype(np.uint32) if joined else breaks.astype(np.uint32)
+    def __init__(self, texts: Sequence[str]) -> None:
+        codes = "".join(texts).encode("utf-32-le", "surrogatepass")
+        self._take(np.frombuffer(codes, np.uint8), _sums(map(len, texts), len(texts)))
+
+    def _take(self, codes: Array, ends: Array) -> None:
+        self._codes, self._ends = codes.data, ends.data
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -36,7 +35,17 @@ class Texts(Sequence[str]):
     def __getitem__(self, i: int | slice) -> str | Sequence[str]:
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
-        return self._joined[int(self._ends[i - 1]) + 1 if i else 0 : int(self._ends[i])]
+        return str(self._codes[4 * self._ends[i - 1] if i else 0 : 4 * self._ends[i]], "utf-32-le", "surrogatepass")
+
+    def arrays(self) -> dict[str, Array]:
+        """What it is made of, for `of`."""
+        return {"codes": np.asarray(self._codes), "ends": np.asarray(self._ends)}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Texts:
+        made = cls.__new__(cls)
+        made._take(arrays["codes"], arrays["ends"])
+        return made
 
 
 class Index:
@@ -44,89 +53,85 @@ class Index:
 
     def __init__(self, owned: Iterable[tuple[str, int]]) -> None:
         pairs = sorted({(ord(key[0]) << 32 | ord(key[1]), number) for key, number in owned})
-        self._keys = np.array([k for k, _ in pairs], np.uint64)
-        self._numbers = np.array([n for _, n in pairs], np.int64)
+        self._take(np.array([k for k, _ in pairs], np.int64), np.array([n for _, n in pairs], np.int64))
+
+    def _take(self, keys: Array, numbers: Array) -> None:
+        self._keys, self._numbers = keys.data, numbers.data
 
     def __bool__(self) -> bool:
         return len(self._keys) > 0
 
     def get(self, key: str) -> list[int]:
-        if len(key) != 2 or not len(self._keys):
+        if len(key) != 2:
             return []
-        wanted = np.uint64(ord(key[0]) << 32 | ord(key[1]))
-        first = int(self._keys.searchsorted(wanted))
+        wanted = ord(key[0]) << 32 | ord(key[1])
+        first = bisect_left(self._keys, wanted)
         if first == len(self._keys) or self._keys[first] != wanted:
             return []
-        found: list[int] = self._numbers[first : self._keys.searchsorted(wanted, "right")].tolist()
-        return found
+        return self._numbers[first : bisect_right(self._keys, wanted, first)].tolist()
 
     def arrays(self) -> dict[str, Array]:
-        return {"keys": self._keys, "numbers": self._numbers}
+        return {"keys": np.asarray(self._keys), "numbers": np.asarray(self._numbers)}
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Index:
-        made = cls(())
-        made._keys, made._numbers = arrays["keys"], arrays["numbers"]
+        made = cls.__new__(cls)
+        made._take(arrays["keys"], arrays["numbers"])
         return made
 
 
 class Lookup:
-    """Patterns with the numbers (0 or more, 63 bits) of those that own them, and the automata over them."""
+    """Patterns with the numbers (0 or more, 63 bits) of those that own them. `table`: the view of a text that they are in
+    (None: the text as it is); `live`: whether `watch` is to be asked."""
 
-    def __init__(self, owned: Iterable[tuple[str, int]], live: bool = True) -> None:
-        owners: dict[str, int] = {}
-        shared: dict[str, list[int]] = {}
+    def __init__(self, owned: Iterable[tuple[str, int]], table: CharTable | None = None, live: bool = False) -> None:
+        owners: dict[str, dict[int, None]] = {}
         for pattern, owner in owned:
-            known = owners.setdefault(pattern, owner)
-            if known != owner:
-                shared.setdefault(pattern, [known]).append(owner)
-        # A pattern of several owners has -1 - the place of its row in _shared.
-        self._shared = list(shared.values())
-        for row, pattern in enumerate(shared):
-            owners[pattern] = -1 - row
-        self._owners = np.fromiter(owners.values(), np.int64, len(owners))
-        self._automaton = Automaton(list(owners)) if owners else None
-        self._longest = max(map(len, owners), default=0)
-        prefixes = {p[:n] for p in owners for n in range(1, len(p))} if live else ()
-        self._prefixes = Automaton([p + SENTINEL for p in prefixes]) if prefixes else None
+            owners.setdefault(pattern, {})[owner] = None
+        patterns = sorted(owners)
+        self._take(
+            table,
+            _sums((len(owners[p]) for p in patterns), len(patterns)),
+            np.fromiter((n for p in patterns for n in owners[p]), np.int64),
+            Automaton(patterns, live) if patterns else None,
+        )
+
+    def _take(self, table: CharTable | None, ends: Array, owners: Array, engine: Engine | None) -> None:
+        self.table, self._engine = table, engine
+        self._ends, self._owners = ends.data, owners.data
 
     def arrays(self) -> dict[str, Array]:
         """What was built, for `of`."""
         return {
-            "owners": self._owners,
-            "shared": as_bytes(json.dumps(self._shared)),
-            "longest": np.array([self._longest]),
-            "automaton": np.frombuffer(self._automaton.serialize() if self._automaton else b"", np.uint8),
-            "prefixes": np.frombuffer(self._prefixes.serialize() if self._prefixes else b"", np.uint8),
+            "ends": np.asarray(self._ends),
+            "owners": np.asarray(self._owners),
+            **(self._engine.arrays() if self._engine is not None else {}),
         }
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Array]) -> Lookup:
-        made = cls(())
-        made._owners, made._shared = arrays["owners"], json.loads(arrays["shared"].tobytes())
-        made._longest = int(arrays["longest"][0])
-        made._automaton = _restored(arrays["automaton"])
-        made._prefixes = _restored(arrays["prefixes"])
+    def of(cls, arrays: Mapping[str, Array], table: CharTable | None = None) -> Lookup:
+        made = cls.__new__(cls)
+        made._take(table, arrays["ends"], arrays["owners"], Automaton.of(arrays) if arrays["ends"].size else None)
         return made
 
     def __bool__(self) -> bool:
-        return self._automaton is not None
+        return self._engine is not None
 
-    def find(self, text: str) -> list[tuple[int, int, int]]:
-        """(start, end, pattern) of every occurrence."""
-        return self._automaton.find_overlapping(text) if self._automaton is not None else []
+    def find(self, text: str, since: int = 0) -> Hits:
+        """Every occurrence in text[since:]."""
+        return self._engine.find(text, self.table, since) if self._engine is not None else ()
 
-    def owners(self, number: int) -> Sequence[int]:
-        owner = int(self._owners[number])
-        return (owner,) if owner >= 0 else self._shared[-1 - owner]
+    def watch(self, text: str, since: int = 0) -> tuple[Hits, Live | None]:
+        """The same, and what of the end may still become a pattern."""
+        return self._engine.watch(text, self.table, since) if self._engine is not None else ((), None)
 
-    def live(self, text: str) -> list[int]:
-        """Starts of the suffixes of `text` that may still become a pattern."""
-        if self._prefixes is None:
-            return []
-        base = max(0, len(text) - self._longest + 1)
-        tail = text[base:] if base else text
-        return [start + base for start, _, _ in self._prefixes.find_overlapping(tail + SENTINEL)]
+    def owners(self, number: int) -> list[int]:
+        return self._owners[self._ends[number - 1] if number else 0 : self._ends[number]].tolist()
+
+
+def _sums(numbers: Iterable[int], count: int) -> Array:
+    """The sum up to and with each of `count` numbers."""
+    return np.cumsum(np.fromiter(numbers, np.int64, count))
 
 
 def as_bytes(text: str) -> Array:
@@ -137,7 +142,3 @@ def as_bytes(text: str) -> Array:
 def part_of(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
     """The arrays of one part, by their names within it."""
     return {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
-
-
-def _restored(array: Array) -> Automaton | None:
-    return Automaton.deserialize(array.tobytes()) if array.size else None

@@ -22,7 +22,7 @@ class Cues:
 
     def __init__(self, rows: Iterable[tuple[str, str]] = ()) -> None:
         self.rows = sorted(rows)
-        self._cues = Lookup(((fold(cue), 1 << STANCES.index(stance)) for stance, cue in self.rows), live=False)
+        self._cues = Lookup(((fold(cue), 1 << STANCES.index(stance)) for stance, cue in self.rows))
 
     def around(self, text: str, start: int, end: int, final: bool) -> list[int] | None:
         """A mask of stances for each different cue in the sentence that holds folded text[start:end], beside it. None if
@@ -39,7 +39,8 @@ class Cues:
             return None
         found: dict[int, int] = {}
         for side in (text[left:start], text[end:right]):
-            for first, last, number in self._cues.find(side):
+            for number, places in self._cues.find(side):
+                first, last = places[0], places[-1] + 1
                 whole = not (first and is_word(side[first - 1]) and is_word(side[first])) and not (
                     last < len(side) and is_word(side[last]) and is_word(side[last - 1])
                 )

@@ -18,8 +18,9 @@ import numpy as np
 
 from app import forms, views
 from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
+from app.automaton import Array, Places
 from app.codes import coded
-from app.lookup import Array, Index, Lookup, Texts, as_bytes, part_of
+from app.lookup import Index, Lookup, Texts, as_bytes, part_of
 from app.pinyin import ENGLISH, Spelt, beside, is_syllable, sound, whole_token, whole_words
 from app.text import fold, is_han, is_word
 
@@ -30,9 +31,13 @@ KEPT = 128
 REACH = 160
 """Folded characters that a match of a weaker view spans at most."""
 _PLAIN: frozenset[str] = frozenset()
+_LOOKUPS = {
+    "strong": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND, "shapes": views.SHAPE, "phrases": None
+}  # fmt: skip
+_INDEXES = ("pairs", "syllables")
 _END = 1 << 62
 _MIXED = re.compile(r"[a-z]")
-_BETWEEN = re.compile(r"[a-z0-9@$]{1,2}(?=[\u4e00-\u9fff])")
+_BETWEEN = re.compile(r"[a-z0-9@$][a-z0-9@$]?(?=[\u4e00-\u9fff])")
 
 
 class Hit(NamedTuple):
@@ -54,16 +59,19 @@ class Terms:
     def __init__(
         self, terms: Sequence[str], allow: Mapping[int, Sequence[str]] | None = None, phrases: Sequence[str] = ()
     ) -> None:
-        self._terms: Sequence[str] = terms
-        self._strong = Lookup(forms.strong(terms))
-        self._literal = Lookup((t, i) for i, t in enumerate(terms) if forms.odd(t))
-        self._weak = Lookup(forms.weaker(terms), live=False)
+        self._terms = Texts(terms)
+        self._strong = Lookup(forms.strong(terms), views.SKELETON, live=True)
+        self._literal = Lookup(((t, i) for i, t in enumerate(terms) if forms.odd(t)), live=True)
+        weak = list(forms.weaker(terms))
+        self._weak = Lookup((w for w in weak if w[1] & 7 >= forms.PAIR), views.SKELETON)
+        self._sounds = Lookup(((form, owner >> 3) for form, owner in weak if owner & 7 == forms.SOUND), views.SOUND)
+        self._shapes = Lookup(((form, owner >> 3) for form, owner in weak if owner & 7 == forms.SHAPE), views.SHAPE)
         # No term but a Latin one begins further back in a run than the run it begins with itself.
         self._run = max((first_run(t) for t in terms), default=1)
         short = [(i, t) for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))]
         self._pairs = Index((t, i) for i, t in short)
         self._syllables = Index((sound, i) for i, t in short for sound in forms.readings(t))
-        self._phrases = Lookup(((p, 0) for p in phrases), live=False)
+        self._phrases = Lookup((p, 0) for p in phrases)
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in (allow or {}).items():
             for phrase in own:
@@ -71,7 +79,6 @@ class Terms:
         for phrase in phrases:
             for index in self._held_by(phrase):
                 self._spare(index, phrase)
-        self._last = "", ""
 
     def works(self) -> bool:
         """True if some of the terms, spread over the list, are found as they are."""
@@ -82,18 +89,14 @@ class Terms:
         return found * 2 >= len(tried)
 
     def _held_by(self, phrase: str) -> set[int]:
-        found = [n for _, _, n in self._strong.find(views.skeleton(phrase))]
+        found = [n for n, _ in self._strong.find(phrase)]
         return {owner >> 8 for n in found for owner in self._strong.owners(n) if self._terms[owner >> 8] != phrase}
 
     def arrays(self) -> dict[str, Array]:
         """What was built, for `of`."""
-        made = {
-            "terms": as_bytes("\0".join(self._terms)),
-            "run": np.array([self._run]),
-            "allow": as_bytes(json.dumps(sorted(self._allow.items()))),
-        }
-        for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables"):
-            kept: Lookup | Index = getattr(self, f"_{name}")
+        made = {"run": np.array([self._run]), "allow": as_bytes(json.dumps(sorted(self._allow.items())))}
+        for name in ("terms", *_LOOKUPS, *_INDEXES):
+            kept: Texts | Lookup | Index = getattr(self, f"_{name}")
             made |= {f"{name}.{key}": value for key, value in kept.arrays().items()}
         return made
 
@@ -101,14 +104,13 @@ class Terms:
     def of(cls, arrays: Mapping[str, Array]) -> Terms:
         """The inverse of `arrays`. Trusts them: whoever stores them checks that they are whole."""
         made = cls.__new__(cls)
-        made._terms = Texts(arrays["terms"].tobytes().decode())
+        made._terms = Texts.of(part_of(arrays, "terms"))
         made._allow = {i: [(at, p) for at, p in own] for i, own in json.loads(arrays["allow"].tobytes())}
-        for name in ("strong", "literal", "weak", "phrases"):
-            setattr(made, f"_{name}", Lookup.of(part_of(arrays, name)))
-        for name in ("pairs", "syllables"):
+        for name, table in _LOOKUPS.items():
+            setattr(made, f"_{name}", Lookup.of(part_of(arrays, name), table))
+        for name in _INDEXES:
             setattr(made, f"_{name}", Index.of(part_of(arrays, name)))
         made._run = int(arrays["run"][0])
-        made._last = "", ""
         return made
 
     def __len__(self) -> int:
@@ -132,15 +134,22 @@ class Terms:
         """By the skeleton: of the text as it is, with its escapes decoded, and with symbols as letters."""
         hold = self._look(text, since, final, hits)
         base = max(0, since - KEPT)
-        if not views.has_marks(text, base):
+        marks = views.marks(text, base)
+        if marks is None:
             return hold
         size = len(text)
         stop = size if final else views.open_escape(text, since, size)
         shown = stop if final else views.open_tag(text, since, stop)
         # What an open escape decodes to may complete another one, left of it.
         hold = min(hold, stop if stop == size else views.open_escape(text, since, stop))
-        # A tag may turn out to be none, or hide an escape: what stands in it is looked at too.
-        for leet, tags in ((False, True), (True, True), (False, False)):
+        ways = []
+        if marks.escapes or marks.tags:
+            ways.append((False, True))
+        if marks.leet:
+            ways.append((True, True))
+        if marks.escapes and marks.tags:
+            ways.append((False, False))  # a tag may turn out to be none, or hide an escape
+        for leet, tags in ways:
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
             decoded = views.decode(
                 text, base, shown if tags else stop, leet, shown < size and not leet, None if final else since, tags
@@ -168,24 +177,17 @@ class Terms:
 
     def _look(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
         size = len(text)
-        rest = text[since:] if since else text
-        dense = self._dense(rest)
-        found = self._strong.find(dense)
-        places: list[int] | None = None
         hold = size
-        if not final:
-            tail = self._strong.live(dense)
-            if tail:
-                places = views.skeleton_places(rest)
-                hold = self._live(text, since, places, tail)
-        for first, _, number in found:
-            if places is None:
-                places = views.skeleton_places(rest)
-            begin = places[first] + since
-            stop = places[first + 1] + since if first + 1 < len(places) else size
+        if final:
+            found = self._strong.find(text, since)
+        else:
+            found, live = self._strong.watch(text, since)
+            if live is not None:
+                hold = self._live(text, *live)
+        for number, places in found:
             for owner in self._strong.owners(number):
                 index, dropped = owner >> 8, (owner & 255) - 1
-                for start in _starts(text, begin, stop):
+                for start in _starts(text, places[0], places[1]):
                     verdict = self._confirm(text, start, index, final, dropped)
                     if isinstance(verdict, Open):
                         hold = min(hold, start)
@@ -193,33 +195,27 @@ class Terms:
                         hits[Hit(verdict.start, verdict.end, index, verdict.techniques)] = None
         return hold
 
-    def _dense(self, text: str) -> str:
-        """The skeleton, computed once for a text that is looked at and then read."""
-        known, dense = self._last
-        if known is not text:
-            dense = views.skeleton(text)
-            self._last = text, dense
-        return dense
-
-    def _live(self, text: str, since: int, places: list[int], starts: list[int]) -> int:
+    def _live(self, text: str, places: Places, starts: Places) -> int:
         """Start of the longest suffix that may still become a term: no gap in it is wider than GAP, no run longer than REPEATS."""
         size = len(text)
         # From the end back to the first gap that no match can span.
-        reach, after, begin, lowest = len(places), size - since, -1, min(starts)
-        while reach > lowest:
-            gap = text[places[reach - 1] + since + 1 : after + since]
+        reach, after, begin = len(places), size, -1
+        while reach and size - places[0] > len(places):
+            gap = text[places[reach - 1] + 1 : after]
             if len(gap) > GAP and _spans(gap):
                 # What is too long a run to stand in a term may still end in the first characters of one.
-                begin = _last_part(text, places[reach - 1] + since, after + since)
-                reach -= begin < after + since
+                begin = _last_part(text, places[reach - 1], after)
+                reach -= begin < after
                 break
             reach -= 1
             after = places[reach]
-        for first in sorted(starts):
+        else:
+            reach = 0
+        for first in starts:
             if first < reach:
                 continue
-            stop = places[first + 1] + since if first + 1 < len(places) else size
-            begins = _starts(text, begin if first == reach and begin >= 0 else places[first] + since, stop)
+            stop = places[first + 1] if first + 1 < len(places) else size
+            begins = _starts(text, begin if first == reach and begin >= 0 else places[first], stop)
             for start in (
                 begins if is_word(text[begins[-1]]) or text[begins[-1]] in views.LEET else begins[-self._run :]
             ):
@@ -248,11 +244,12 @@ class Terms:
         """Terms that are (nearly) all symbols, as they are."""
         size = len(text)
         hold = size
-        if not final:
-            live = [s + since for s in self._literal.live(text[since:])]
-            hold = min((s for s in live if not (s and is_word(text[s]) and is_word(text[s - 1]))), default=size)
-        for start, end, number in self._literal.find(text[since:]):
-            start, end = start + since, end + since
+        found, live = self._literal.watch(text, since)
+        if live is not None and not final:
+            begins = (live.places[at] for at in live.starts)
+            hold = min((s for s in begins if not (s and is_word(text[s]) and is_word(text[s - 1]))), default=size)
+        for number, places in found:
+            start, end = places[0], places[-1] + 1
             if start and is_word(text[start]) and is_word(text[start - 1]):
                 continue
             for index in self._literal.owners(number):
@@ -283,11 +280,11 @@ class Terms:
         """What the weaker views find from `since` on, and up to where they have. `original` folds to `text`."""
         hold = len(text) if final else max(since, len(text) - REACH - RIGHT)
         hits: dict[Hit, None] = {}
-        if self._weak and hold > since:
+        if (self._weak or self._sounds) and hold > since:
             base = max(0, since - KEPT)
             part = text[base:] if base else text
             found = [hit for hit in self._weaker(part) if not self._spared(part, hit)]
-            decoded = views.decode(part, 0, len(part)) if views.has_marks(part, 0) else None
+            decoded = views.decode(part, 0, len(part)) if views.marks(part, 0) else None
             if decoded is not None:
                 for hit in self._weaker(decoded.text):
                     names = {n for n in decoded.techniques[hit.start : hit.end] if n}
@@ -296,50 +293,41 @@ class Terms:
             for hit in found:
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
-        self._last = "", ""  # nobody's text stays
         hold = self._coded(original, since, hold, final, hits)
         return [h for h in hits if h.start < hold], hold
 
     def _weaker(self, text: str) -> Iterator[Hit]:
-        skeleton = self._dense(text)
         spelt: Spelt | None = None
-        sounds = shapes = sound = shape = ""
         if _MIXED.search(text):
             spelt = Spelt(text)
             if not spelt.syllables:
                 spelt = None
         if spelt is not None or not text.isascii():
-            sounds, shapes = views.SOUND.each(spelt.text if spelt else text), views.SHAPE.each(text)
-            sound, shape = sounds.replace("\1", ""), shapes.replace("\1", "")
-        at_sound = len(skeleton) + 1
-        at_shape = at_sound + len(sound) + 1
-        ways: dict[int, list[int]] = {}
+            shown = spelt.text if spelt is not None else text
+            for number, places in self._sounds.find(shown):
+                spans = [(i, i + 1) for i in places] if spelt is None else list(map(spelt.span, places))
+                for index in self._sounds.owners(number):
+                    hit = weak(text, spans, self._terms[index], "".join([shown[i] for i in places]))
+                    if hit is not None:
+                        yield Hit(hit.start, hit.end, index, hit.techniques)
+            for number, places in self._shapes.find(text):
+                for index in self._shapes.owners(number):
+                    spans = [(i, i + 1) for i in places]
+                    hit = weak(text, spans, self._terms[index], "".join([text[i] for i in places]))
+                    if hit is not None:
+                        yield Hit(hit.start, hit.end, index, hit.techniques)
         parts: list[tuple[int, int, str]] = []
-        for first, last, number in self._weak.find(f"{skeleton}\0{sound}\0{shape}" if sound else skeleton):
+        for number, places in self._weak.find(text):
+            start, end = places[0], places[-1] + 1
             for owner in self._weak.owners(number):
                 kind, index = owner & 7, owner >> 3
-                hit: Aligned | None = None
-                if kind == forms.SOUND and at_sound <= first < at_shape:
-                    shown = spelt.text if spelt else text
-                    way = ways.get(forms.SOUND) or ways.setdefault(forms.SOUND, views.places(sounds))
-                    picked = way[first - at_sound : last - at_sound]
-                    spans = [(i, i + 1) for i in picked] if spelt is None else list(map(spelt.span, picked))
-                    hit = weak(text, spans, self._terms[index], "".join([shown[i] for i in picked]))
-                elif kind == forms.SHAPE and first >= at_shape:
-                    way = ways.get(forms.SHAPE) or ways.setdefault(forms.SHAPE, views.places(shapes))
-                    picked = way[first - at_shape : last - at_shape]
-                    spans = [(i, i + 1) for i in picked]
-                    hit = weak(text, spans, self._terms[index], "".join([text[i] for i in picked]))
-                elif kind >= forms.PAIR and last < at_sound:
-                    way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
-                    start, end = way[first], way[last - 1] + 1
-                    if kind == forms.SPLIT:
-                        if end - start == last - first:
-                            parts.append((start, end, chr(index)))
-                    elif end - start == len(self._terms[index]):
-                        hit = _skeletal(kind, text, start, end, self._terms[index])
-                if hit is not None:
-                    yield Hit(hit.start, hit.end, index, hit.techniques)
+                if kind == forms.SPLIT:
+                    if end - start == len(places):
+                        parts.append((start, end, chr(index)))
+                elif end - start == len(self._terms[index]):
+                    hit = _skeletal(kind, text, start, end, self._terms[index])
+                    if hit is not None:
+                        yield Hit(hit.start, hit.end, index, hit.techniques)
         if parts:
             yield from self._composed(text, parts)
         if spelt is not None and self._syllables:
@@ -356,7 +344,7 @@ class Terms:
         """A shipped phrase covers the hit."""
         base = max(0, hit.start - CONTEXT)
         part = text[base : hit.end + CONTEXT]
-        return any(a + base <= hit.start and hit.end <= b + base for a, b, _ in self._phrases.find(part))
+        return any(p[0] + base <= hit.start and hit.end <= p[-1] + 1 + base for _, p in self._phrases.find(part))
 
     def _composed(self, text: str, parts: list[tuple[int, int, str]]) -> Iterator[Hit]:
         """Terms that show once characters taken apart are put together again."""

@@ -11,12 +11,15 @@ A character may fold to none, one or several.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
+
+from app import native
 
 SENTINEL = "\uf8ff"
 """Never occurs in folded text: the hold-back automaton ends its prefixes with it."""
@@ -106,26 +109,30 @@ def _fold_char(ch: str) -> str:
     return ch
 
 
-_SHORT = 40
-"""Characters from which the array is faster than the dictionary."""
-_CODES = 0x30000
-_LATER, _GONE = 0, 1
-"""Marks in the array: not known (or several characters), and nothing. No folded text holds U+0000 or U+0001."""
+_CODES = 0x34000
+"""Code points that a map has places for: no letter, digit or ideograph lies beyond."""
+_UNKNOWN, _GONE, _SEVERAL = 0, 1, 1 << 31
+"""What a map holds besides characters (app/_scan.c). No folded text holds U+0000 or U+0001."""
 
 
 class CharTable(dict[int, int | str | None]):
-    """What every character becomes, given by `one`: applied by a dictionary to short texts, by an array to long ones.
+    """What every character becomes, given by `one`: none (''), one or several. Filled as characters are met.
 
-    Both are filled as characters are met; a character may become none (''), one or several.
+    `runs`: of a run of what is then the same character, one counts. `beyond`: False where code points of private planes
+    become nothing.
     """
 
     _ROOM = 1 << 17
 
-    def __init__(self, one: Callable[[str], str]) -> None:
+    def __init__(self, one: Callable[[str], str], runs: bool = False, beyond: bool = True) -> None:
         super().__init__()
-        self._one = one
-        # The last place stands for every code point beyond the array.
-        self._array = np.zeros(_CODES + 1, np.uint32)
+        self._one, self._runs = one, runs
+        self._codes = np.zeros(_CODES, np.uint32)
+        self._pool = np.zeros(1 << 14, np.uint32)
+        self._pooled = 0
+        scan, rest = native.scan, _UNKNOWN if beyond else _GONE
+        self.map = scan.Map(self._codes, self._pool, rest, runs) if scan is not None else None
+        """The same for the native engine; None without it."""
 
     def __missing__(self, code: int) -> int | str | None:
         made = self._one(chr(code))
@@ -133,37 +140,55 @@ class CharTable(dict[int, int | str | None]):
         # Text made to fill the table must not fill the memory: past this it is computed each time.
         if len(self) < self._ROOM:
             self[code] = value
-            if code < _CODES and not isinstance(value, str):
-                self._array[code] = _GONE if value is None else value
+        if code < _CODES:
+            self._codes[code] = _GONE if value is None else value if isinstance(value, int) else self._several(value)
         return value
+
+    def _several(self, made: str) -> int:
+        at, end = self._pooled, self._pooled + len(made)
+        if len(made) > 31 or end > len(self._pool):
+            return _UNKNOWN
+        self._pool[at:end] = np.frombuffer(made.encode("utf-32-le"), np.uint32)
+        self._pooled = end
+        return _SEVERAL | at << 5 | len(made)
+
+    def meet(self, text: str) -> None:
+        """Fill in every character of `text`."""
+        for ch in set(text):
+            self.__missing__(ord(ch))
 
     def apply(self, text: str) -> str:
         """`text` with every character replaced by what it becomes."""
-        if len(text) < _SHORT:
-            return text.translate(self)
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
-        if "\0" in made:
-            return text.translate(self)
-        return made.replace("\1", "") if "\1" in made else made
-
-    def one_to_one(self, text: str) -> bool:
-        """True only if every character of `text` becomes one."""
-        if len(text) < _SHORT:
-            return False
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        return bool(self._array.take(codes, mode="clip").min() > _GONE)
-
-    def each(self, text: str) -> str:
-        """The same length as `text`: U+0001 where a character becomes nothing. For tables that never give several."""
-        if len(text) >= _SHORT:
-            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-            made = self._array.take(codes, mode="clip").tobytes().decode("utf-32-le", "surrogatepass")
-            if "\0" not in made:
+        if self.map is not None:
+            made = self.map.apply(text)
+            if made is None:
+                self.meet(text)
+                made = self.map.apply(text)
+            if made is not None:
                 return made
-        return "".join([chr(v) if isinstance(v := self[ord(c)], int) else "\1" for c in text])
+        plain = text.translate(self)
+        return _RUN.sub(r"\1", plain) if self._runs else plain
+
+    def places(self, text: str) -> list[int]:
+        """For each character of `apply(text)`, the index in `text` of the one it comes from."""
+        if self.map is not None:
+            made = self.map.places(text)
+            if made is None:
+                self.meet(text)
+                made = self.map.places(text)
+            if made is not None:
+                return made
+        found: list[int] = []
+        last = None
+        for i, ch in enumerate(text):
+            value = self[ord(ch)]
+            if value is not None and not (self._runs and value == last):
+                found += [i] * (len(value) if isinstance(value, str) else 1)
+                last = value
+        return found
 
 
+_RUN = re.compile(r"(.)\1+", re.DOTALL)
 _TABLE = CharTable(lambda ch: "" if _invisible(ch) else _fold_char(ch))
 "".join(map(chr, range(0x250))).translate(_TABLE)
 
@@ -175,16 +200,7 @@ def fold(text: str) -> str:
 
 def origins(text: str) -> Sequence[int]:
     """For each character of fold(text), the index in `text` of the character it comes from."""
-    if _TABLE.one_to_one(text):
-        return range(len(text))
-    result: list[int] = []
-    for i, ch in enumerate(text):
-        folded = _TABLE[ord(ch)]
-        if isinstance(folded, int):
-            result.append(i)
-        elif folded is not None:
-            result.extend([i] * len(folded))
-    return result
+    return _TABLE.places(text)
 
 
 def techniques(text: str) -> set[str]:

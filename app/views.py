@@ -1,7 +1,7 @@
 """Views: what folded text looks like, sounds like or decodes to. The terms are brought into the same form and found there.
 
 Law: a view loses information, so a match in it is a candidate and no more: `terms.py` aligns it with the folded text and
-says which technique made the difference. Every view works character by character; `places` is its way back.
+says which technique made the difference. Every view works character by character, so it has a way back.
 
 The skeleton is the one view that acts alone: letters and digits only (what is noise stands in no word), look-alikes and
 digit styles as one, runs as one character. `sound` and `shape` are weaker: a Han character as its syllable, or as what
@@ -17,9 +17,11 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-import numpy as np
-
+from app import native
 from app.text import CharTable, fold, is_han
+
+_has = native.scan.has if native.scan is not None else None
+_FLAGS = bytes(chr(i) in "&%\\<!+|]" for i in range(128))
 
 _LEET = {
     "0": "o",
@@ -127,54 +129,15 @@ def _shape_of(ch: str) -> str:
     return row.shape if row is not None else ch if is_han(ch) else ""
 
 
-SKELETON = CharTable(_skeleton_of)
-SOUND = CharTable(_sound_of)
+SKELETON = CharTable(_skeleton_of, runs=True, beyond=False)
+"""Letters and digits, look-alikes as one, runs as one character."""
+SOUND = CharTable(_sound_of, beyond=False)
 """Han characters as syllables; nothing else. A private character (no folded text of ours holds one) stays."""
-SHAPE = CharTable(_shape_of)
-
-_LONG = 100
-"""Characters from which an array is faster than an expression."""
-_RUN = re.compile(r"(.)\1+", re.DOTALL)
+SHAPE = CharTable(_shape_of, beyond=False)
 
 
 def skeleton(folded: str) -> str:
-    """Letters and digits, look-alikes as one, runs as one character."""
-    dense = SKELETON.apply(folded)
-    if len(dense) < _LONG:
-        return _RUN.sub(r"\1", dense) if _RUN.search(dense) else dense
-    codes = _codes(dense)
-    first = np.ones(len(codes), bool)
-    np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    return codes[first].tobytes().decode("utf-32-le", "surrogatepass")
-
-
-def skeleton_places(folded: str) -> list[int]:
-    """For each character of skeleton(folded), the index in `folded` where its run begins."""
-    found: list[int] = []
-    if len(folded) < _LONG:
-        last = "\1"
-        for i, ch in enumerate(SKELETON.each(folded)):
-            if ch not in ("\1", last):
-                found.append(i)
-                last = ch
-        return found
-    codes = _codes(SKELETON.each(folded))
-    kept = np.flatnonzero(codes != 1)
-    codes = codes[kept]
-    first = np.ones(len(codes), bool)
-    np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    found.extend(kept[first].tolist())
-    return found
-
-
-def places(each: str) -> list[int]:
-    """For each character of table.apply(folded), its index in `folded`; `each`: table.each(folded)."""
-    found: list[int] = np.flatnonzero(_codes(each) != 1).tolist()
-    return found
-
-
-def _codes(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return SKELETON.apply(folded)
 
 
 def is_noise(ch: str) -> bool:
@@ -265,7 +228,10 @@ _OPEN = re.compile(
 )
 """The bytes of a character belong together: were a run of them held in its middle, no character would be left of them."""
 _OPEN_TAG = re.compile(r"(?:<(?:/?[a-z][^<>\n]{0,40}|/|!-{0,2}|!--[^<>\n]{0,40}-{0,2})?|\](?:\([^()\s]{0,80})?)\Z")
-_MARKS = re.compile(r"[&%\\<!+|\]]")
+_MARK = re.compile(r"[&%\\<!+|\]]")
+_ESCAPES = re.compile(r"&(?:[#a-z]|\Z)|%(?:[0-9a-fu]|\Z)|\\(?:[ux]|\Z)")
+_TAGS = re.compile(r"<(?:[a-z/!]|\Z)|\](?:\(|\Z)")
+_SIGNS = re.compile(r"[!+|][!+|]*")
 _LONGEST = 96
 """Characters of an escape or a tag that is not complete yet, looked at from the end."""
 _NAMES = {name.lower(): text for name, text in reversed(html.entities.html5.items()) if name.endswith(";")}
@@ -283,9 +249,28 @@ class Decoded(NamedTuple):
     hold: int
 
 
-def has_marks(folded: str, since: int) -> bool:
-    """False where nothing from `since` on can be decoded."""
-    return _MARKS.search(folded, since) is not None
+class Marks(NamedTuple):
+    """What there may be to decode, or may come to be by what follows."""
+
+    escapes: bool
+    tags: bool
+    leet: bool
+
+
+def marks(folded: str, since: int) -> Marks | None:
+    """None where nothing from `since` on can be decoded."""
+    if _has is not None:
+        if not _has(folded, _FLAGS, since):
+            return None
+    elif _MARK.search(folded, since) is None:
+        return None
+    size = len(folded)
+    found = Marks(
+        _ESCAPES.search(folded, since) is not None,
+        _TAGS.search(folded, since) is not None,
+        any(m.end() == size or _beside(folded, *m.span(), size) for m in _SIGNS.finditer(folded, since)),
+    )
+    return found if any(found) else None
 
 
 def open_escape(folded: str, since: int, until: int) -> int:
@@ -346,7 +331,11 @@ def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags:
         ends.extend(range(at + 1, stop + 1))
         names.extend([""] * (stop - at))
 
-    for found in (_ESCAPE if tags else _UNTAGGED).finditer(folded, since, until):
+    # Looked for by its first character: the whole expression at every character costs fifty times as much.
+    shape = _ESCAPE if tags else _UNTAGGED
+    for mark in _MARK.finditer(folded, since, until):
+        if mark.start() < at or (found := shape.match(folded, mark.start(), until)) is None:
+            continue
         kind = found.lastgroup or ""
         if kind == "leet" and not (leet and _beside(folded, *found.span(), until)):
             continue

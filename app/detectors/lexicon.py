@@ -21,8 +21,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from app import clock, compiling
+from app.automaton import Array
 from app.errors import LexiconError
-from app.lookup import Array
 from app.policy import taxonomy
 from app.stance import STANCES, Cues
 from app.terms import CONTEXT, Hit, Terms

@@ -93,7 +93,7 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
-        self._anchors = Lookup((r.anchor, i) for i, r in enumerate(self._rules))
+        self._anchors = Lookup(((r.anchor, i) for i, r in enumerate(self._rules)), live=True)
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -106,14 +106,14 @@ class Rules:
         size = len(text)
         if not self._rules:
             return Scan([], size)
-        tail = text[since:] if since else text
         hold, wake = size, 0
-        if not final:
-            live = (first + since for first in self._anchors.live(tail))
-            hold = min((start for start in live if not _inside_word(text, start)), default=size)
+        found, live = self._anchors.watch(text, since)
+        if live is not None and not final:
+            begins = (live.places[at] for at in live.starts)
+            hold = min((start for start in begins if not _inside_word(text, start)), default=size)
         candidates: list[Candidate] = []
-        for first, _, number in self._anchors.find(tail):
-            start = first + since
+        for number, places in found:
+            start = places[0]
             if _inside_word(text, start):
                 continue
             for rule in map(self._rules.__getitem__, self._anchors.owners(number)):

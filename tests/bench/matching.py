@@ -215,7 +215,7 @@ def _resident(field: str) -> float:
 def memory(base: Path, size: int) -> list[Row]:
     """Of the compiled list and of the rivals."""
     made = fresh(compile_, base, size)
-    disk = max((base / "kept").glob("*.npz"), key=lambda p: p.stat().st_mtime).stat().st_size / 2**20
+    disk = max((base / "kept").glob("*.list"), key=lambda p: p.stat().st_mtime).stat().st_size / 2**20
     rows: list[Row] = [{"terms": size, "way": "Sluice", "build s": made, **fresh(load, base, size), "disk MB": disk}]
     return rows + [{"terms": size, "way": name, **fresh(build, base, size, name)} for name in rivals.HERE]
 
@@ -256,7 +256,7 @@ def reload(base: Path, size: int, rounds: int) -> list[Row]:
         return await screening, time.perf_counter() - began
 
     def built(n: int) -> None:
-        for old in kept.glob("*.npz"):
+        for old in kept.glob("*.list"):
             old.unlink()
         taken(n)
 

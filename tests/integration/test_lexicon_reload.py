@@ -79,7 +79,7 @@ def test_a_long_list_is_compiled_once_for_all_and_found_again_by_its_content(fol
     write(folder, *(f"{term}{'很长' * 20}" for term in terms), extra=more.replace("\t", ""))
     kept = tmp_path / "kept"
     made = compiled(folder, kept)
-    [file] = kept.glob("*.npz")
+    [file] = kept.glob("*.list")
     stamp = file.stat().st_ino
     again = compiled(folder, kept)
     assert file.stat().st_ino == stamp and again.version == made.version and len(again) == 2304

@@ -167,13 +167,13 @@ def test_a_mask_covers_the_disguised_term_and_nothing_else(disguised: str, befor
 @given(st.text(max_size=120))
 def test_a_view_knows_where_its_characters_come_from(text: str) -> None:
     folded = fold(text)
-    skeleton, places = views.skeleton(folded), views.skeleton_places(folded)
+    skeleton, places = views.skeleton(folded), views.SKELETON.places(folded)
     assert len(skeleton) == len(places) and list(places) == sorted(set(places))
     assert all(views.SKELETON.apply(folded[i]) == ch for i, ch in zip(places, skeleton, strict=True))
     assert all(a != b for a, b in pairwise(skeleton))
     assert views.skeleton(skeleton) == skeleton
     for table in (views.SOUND, views.SHAPE):
-        assert "".join(table.apply(folded[i]) for i in views.places(table.each(folded))) == table.apply(folded)
+        assert "".join(table.apply(folded[i]) for i in table.places(folded)) == table.apply(folded)
 
 
 ESCAPES = st.sampled_from(
