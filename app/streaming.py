@@ -172,6 +172,9 @@ class Channel:
                 moved = _moved(c, self._base)
                 if moved.start >= self._since:
                     self._pool[moved] = None
+        if not final:
+            # A combining mark may follow, and belongs to the finding: none must stay on what replaces it.
+            hold = min([hold, *(c.start for c in self._pool if c.end == self._folded_size)])
         stop = self._decide(hold, final) if self._pool else None
         if stop is not None:
             self._follow(self._stopped_at, final=True)
@@ -206,7 +209,7 @@ class Channel:
             del self._pool[c]
             if stop is not None and c.start > stop_folded:
                 continue
-            start, end = self._original(c.start), self._original(c.end - 1) + 1
+            start, end = self._span(c, self._held, self._out)
             c = self._policy.raised(c, start, self._flags.get(c.category, ()))
             finding = self._finding(c, start, end, self._held[max(0, start - self._out) : end - self._out])
             self._settled = [(o, f) for o, f in self._settled if o.end > c.start]
@@ -244,9 +247,9 @@ class Channel:
 
     def _follow(self, until: int, final: bool) -> None:
         """Let the readers look at settled folded text before `until`; `final`: they will see no more."""
-        for reader in self._readers:
+        for reader in self._readers if self._pieces else ():
             read = self._read[reader.name]
-            if until <= read or (until - read < _STEP and not final):
+            if not final and until - read < _STEP:
                 continue
             begin = self._pieces[0].original
             # Whole characters only: one may fold to several, and the window or what is settled begin within it.
@@ -255,7 +258,7 @@ class Channel:
                 base += 1
             while base < stop < self._folded_size and self._inside(stop):
                 stop -= 1
-            if base == stop:
+            if base == stop and self._folded_size:
                 continue
             first = self._original(base) if base else begin
             last = self._size if stop == self._folded_size else self._original(stop)
@@ -277,7 +280,7 @@ class Channel:
             self._read[reader.name] = max(read, scan.hold + base)
             for c in sorted(scan.candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
                 moved = _moved(c, base)
-                start, end = self._original(moved.start), self._original(moved.end - 1) + 1
+                start, end = self._span(moved, original, first)
                 told = reader.name, c.category
                 if self._told.get(told, 0) <= start and not self._meets(c.category, start, end):
                     self._told[told] = end
@@ -294,6 +297,16 @@ class Channel:
         spans = self._spans.get(category, [])
         at = bisect_left(spans, (start, 0))
         return (at < len(spans) and spans[at][0] < end) or (at > 0 and spans[at - 1][1] > start)
+
+    def _span(self, c: Candidate, source: str, first: int) -> tuple[int, int]:
+        """Where `c` stands in the original, with the marks that follow on its last character; one of no folded text is all
+        that folds to nothing there. `source`: the original from `first` on."""
+        start = self._original(c.start) if c.start < c.end else self._original(c.start - 1) + 1 if c.start else 0
+        end = self._original(c.end - 1) + 1 if c.end else 0
+        until = self._size if c.end == self._folded_size else max(end, self._original(c.end))
+        while end < until and (c.start == c.end or folding.is_mark(source[end - first])):
+            end += 1
+        return start, end
 
     def _inside(self, index: int) -> bool:
         """Folded character `index` is not the first that its original character folds to."""
@@ -332,7 +345,10 @@ class Channel:
         if cut > KEPT:
             self._window = self._window[cut:]
             self._base += cut
-        past = bisect_right(self._pieces, self._base if self._read else keep, key=lambda p: p.folded) - 1
+        first = self._base if self._read else keep
+        past = bisect_left(self._pieces, first, key=lambda p: p.folded)
+        if past == len(self._pieces) or self._pieces[past].folded > first:
+            past -= 1  # it begins within a piece
         if past > 0:
             del self._pieces[:past]
 

@@ -139,22 +139,20 @@ class Terms:
             return hold
         size = len(text)
         stop = size if final else views.open_escape(text, since, size)
-        shown = stop if final else views.open_tag(text, since, stop)
+        shown = [stop] if final else views.open_tags(text, since, stop)
         # What an open escape decodes to may complete another one, left of it.
         hold = min(hold, stop if stop == size else views.open_escape(text, since, stop))
-        ways = []
+        ways = []  # (leet, tags, until)
         if marks.escapes or marks.tags:
-            ways.append((False, True))
+            ways += [(False, True, until) for until in shown]
         if marks.leet:
-            ways.append((True, True))
+            ways += [(True, True, until) for until in shown]
         if marks.escapes and marks.tags:
-            ways.append((False, False))  # a tag may turn out to be none, or hide an escape
-        for leet, tags in ways:
+            ways.append((False, False, stop))  # a tag may turn out to be none, or hide an escape
+        for leet, tags, until in ways:
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
-            decoded = views.decode(
-                text, base, shown if tags else stop, leet, shown < size and not leet, None if final else since, tags
-            )
-            if decoded is not None:
+            always = until < size and not leet
+            for decoded in views.decode(text, base, until, leet, always, None if final else since, tags):
                 hold = min(hold, decoded.hold, self._decoded(decoded, since, final, hits))
         return hold
 
@@ -284,8 +282,7 @@ class Terms:
             base = max(0, since - KEPT)
             part = text[base:] if base else text
             found = [hit for hit in self._weaker(part) if not self._spared(part, hit)]
-            decoded = views.decode(part, 0, len(part)) if views.marks(part, 0) else None
-            if decoded is not None:
+            for decoded in views.decode(part, 0, len(part)) if views.marks(part, 0) else ():
                 for hit in self._weaker(decoded.text):
                     names = {n for n in decoded.techniques[hit.start : hit.end] if n}
                     span = decoded.starts[hit.start], decoded.ends[hit.end - 1]
@@ -294,7 +291,7 @@ class Terms:
                 if since <= hit.start + base < hold and hit.end - hit.start <= REACH:
                     hits[hit._replace(start=hit.start + base, end=hit.end + base)] = None
         hold = self._coded(original, since, hold, final, hits)
-        return [h for h in hits if h.start < hold], hold
+        return [h for h in hits if h.start < hold or final], hold
 
     def _weaker(self, text: str) -> Iterator[Hit]:
         spelt: Spelt | None = None

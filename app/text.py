@@ -203,6 +203,11 @@ def origins(text: str) -> Sequence[int]:
     return _TABLE.places(text)
 
 
+def is_mark(ch: str) -> bool:
+    """True for what is drawn on the character before it: combining marks, variation selectors."""
+    return _invisible(ch) in ("combining", "variation")
+
+
 def techniques(text: str) -> set[str]:
     """Names of the folds that `text` needed. For a finding's evidence."""
     names: set[str] = set()

@@ -279,11 +279,16 @@ def open_escape(folded: str, since: int, until: int) -> int:
     return until if found is None else found.start()
 
 
-def open_tag(folded: str, since: int, until: int) -> int:
-    """Where a tag begins that the end of folded[:until] leaves incomplete; `until` if there is none. It can begin no term."""
+def open_tags(folded: str, since: int, until: int) -> list[int]:
+    """Up to where folded[:until] is to be looked at: to each tag that its end leaves incomplete (which can begin no term), and
+    past them, for each may turn out to be none. Ascending, `until` the last."""
     at = max(since, until - _LONGEST)
-    found = _OPEN_TAG.search(folded[at:until])
-    return until if found is None else at + found.start()
+    ending, found = folded[at:until], []
+    while (tag := _OPEN_TAG.search(ending)) is not None:
+        found.append(at + tag.start())
+        ending = ending[tag.start() + 1 :]
+        at = found[-1] + 1
+    return [*found, until]
 
 
 def decode(
@@ -294,28 +299,33 @@ def decode(
     always: bool = False,
     settled: int | None = None,
     tags: bool = True,
-) -> Decoded | None:
+) -> list[Decoded]:
     """folded[since:until] with its escapes decoded and its tags taken out, twice over (an escaped tag, an entity of an
     entity); `leet`: and with symbols beside letters as the letters they stand for. None where nothing is (unless `always`).
-    `settled`: where what is not settled begins, if more may follow. `tags`: False to leave them in, with what they hold.
+    Several, where what is decoded may end in a tag. `settled`: where what is not settled begins, if more may follow. `tags`:
+    False to leave them in, with what they hold.
     """
     once = _decode(folded, since, until, leet, always, tags)
-    if not once or not any(once.techniques):
-        return once
+    if once is None or not any(once.techniques):
+        return [once] if once is not None else []
     size = len(once.text)
     first = size if settled is None else bisect_left(once.starts, settled)
     stop = size if settled is None else open_escape(once.text, first, size)
-    shown = stop if settled is None or not tags else open_tag(once.text, first, stop)
-    twice = _decode(once.text, 0, shown, False, shown < size, tags)
-    if not twice:
-        return once
-    return Decoded(
-        twice.text,
-        [once.starts[i] for i in twice.starts],
-        [once.ends[i - 1] for i in twice.ends],
-        [how or once.techniques[i] for how, i in zip(twice.techniques, twice.starts, strict=True)],
-        once.starts[stop] if stop < size else len(folded),
-    )
+    made = []
+    for shown in [stop] if settled is None or not tags else open_tags(once.text, first, stop):
+        twice = _decode(once.text, 0, shown, False, shown < size, tags)
+        made.append(
+            once
+            if twice is None
+            else Decoded(
+                twice.text,
+                [once.starts[i] for i in twice.starts],
+                [once.ends[i - 1] for i in twice.ends],
+                [how or once.techniques[i] for how, i in zip(twice.techniques, twice.starts, strict=True)],
+                once.starts[stop] if stop < size else len(folded),
+            )
+        )
+    return made
 
 
 def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags: bool) -> Decoded | None:

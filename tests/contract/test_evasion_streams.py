@@ -212,3 +212,44 @@ def test_many_composed_disguises_give_the_same_however_they_are_cut() -> None:
         action = dice.choice(("block", "block", "mask", "flag"))
         stopped += check(composed(cases, terms, dice), dice, action).stopped is not None
     assert stopped > 5_000
+
+
+def _tag(text: str) -> str:
+    """`text` in tag characters, which nobody sees."""
+    return "".join(chr(0xE0000 + ord(c)) for c in text)
+
+
+_ODD = (
+    ("[x](黑<br>社<br>会了 ok", 4, 15),
+    ("<!--[三](http://a.b)级片.yes ab", 5, 21),
+    ("<a href=\"毒品", 9, 11),
+    ("[a](毒<i>品", 4, 9),
+    ("[a](毒<i>品 x", 4, 9),
+    ("&lt;r暴<b>力量", 5, 10),
+    ("<div 毒&#21697;", 5, 14),
+    (f"a {_tag('meth')} b c", 2, 6),
+    (f"{_tag('fake id')} x", 0, 7),
+    (_tag("meth"), 0, 4),
+    (f"x{_tag('meth')}", 1, 5),
+    ("abc 毒\u0300品\u0300\ufe0f x", 4, 9),
+    ("毒\u0300品\u0300\u0301", 0, 5),
+)  # fmt: skip
+"""(a text whose end may have been the beginning of a tag, or that nobody sees, where its term stands)."""
+
+
+@pytest.mark.parametrize(("text", "start", "end"), _ODD)
+def test_half_a_tag_and_what_nobody_sees_are_the_same_however_they_are_cut(text: str, start: int, end: int) -> None:
+    terms = ("毒品", "黑社会", "三级片", "meth", "fake id", "暴力")
+    lexicon = Lexicon([Term(t, "illegal_acts") for t in terms])
+
+    def shown(chunks: Sequence[str]) -> tuple[list[Finding], str, Action | None]:
+        channel = Channel([lexicon], policy.parse(b"").common, Scope("x", "answer"), readers=[lexicon])
+        released = "".join([channel.push(chunk) for chunk in chunks] + [channel.finish()])
+        return channel.findings, released, channel.stopped
+
+    whole = shown([text])
+    assert [(f.start, f.end) for f in whole[0]] == [(start, end)]
+    for one in range(1, len(text)):
+        for other in range(one, len(text)):
+            assert shown([text[:one], text[one:other], text[other:]]) == whole
+    assert shown(list(text)) == whole
