@@ -15,7 +15,7 @@ from app.text import fold, is_han
 PAIRS = 2_000
 """Terms of two Han characters up to which each is also looked for with one of them replaced: a list with more of them
 would have every second pair of ordinary text for a candidate."""
-SOUND, SHAPE, PAIR, REVERSED, ROT13, SPLIT = range(6)
+SOUND, SHAPE, PAIR, REVERSED, ROT13, SPLIT, HEAD, TAIL = range(8)
 
 
 def odd(term: str) -> bool:
@@ -75,19 +75,31 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
             dense = views.skeleton(fold(made))
             if len(dense) == len(made) and not words.is_word(made):
                 yield dense, ord(ch) << 3 | SPLIT
+    if sum(han) <= PAIRS:
+        for i, term in enumerate(terms):
+            if han[i] and len(term) >= 2:
+                yield from redrawn(term, i)
     if len(short) <= PAIRS:
         for i in short:
             a, b = tuple(terms[i])
             yield views.SHAPE.apply(terms[i]), i << 3 | SHAPE
-            for other in dict.fromkeys(views.same_sound(b) + views.same_look(b)):
+            for other in dict.fromkeys(views.same_sound(b)):
                 if not words.is_word(a + other):
                     yield views.skeleton(a + other), i << 3 | PAIR
-            for other in dict.fromkeys(views.same_sound(a) + views.same_look(a)):
+            for other in dict.fromkeys(views.same_sound(a)):
                 if not words.is_word(other + b):
                     yield views.skeleton(other + b), i << 3 | PAIR
-            for one in views.near(a):
-                for other in views.near(b):
-                    yield views.skeleton(one + other), i << 3 | PAIR
+
+
+def redrawn(term: str, i: int) -> Iterator[tuple[str, int]]:
+    """Its first or its last two characters (what makes the fewer), as they are and as what looks like them."""
+    alike = [c + views.same_look(c) for c in (term[0], term[1], term[-2], term[-1])]
+    head = len(term) == 2 or len(alike[0]) * len(alike[1]) <= len(alike[2]) * len(alike[3])
+    for one in alike[0 if head else 2]:
+        for other in alike[1 if head else 3]:
+            dense = views.skeleton(one + other)
+            if len(dense) == 2 and one + other != (term[:2] if head else term[-2:]):
+                yield dense, i << 3 | (HEAD if head else TAIL)
 
 
 def readings(term: str) -> list[str]:

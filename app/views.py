@@ -100,11 +100,23 @@ def _han() -> dict[str, _Han]:
         ch, sounds, shape, splits, looks, *_ = [*line.split("\t"), "", "", ""]
         if fold(ch) == ch:
             table[ch] = _Han(
-                tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), looks
+                tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), ""
             )
     for group in _NEAR:
         for ch in group[1:]:
             table[ch] = table[ch]._replace(shape=table[group[0]].shape)
+    return table
+
+
+@cache
+def _glyphs() -> dict[str, dict[str, int]]:
+    """Of a Han character: those whose glyphs resemble it as a whole, 2 for a close one (measured: scripts/make-tables)."""
+    table: dict[str, dict[str, int]] = {}
+    for line in (files("app") / "data" / "looks.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            ch, close, others = [*line.split("\t"), ""][:3]
+            for other in close + others:
+                table.setdefault(ch, {})[other] = table.setdefault(other, {})[ch] = 1 + (other in close)
     return table
 
 
@@ -223,12 +235,8 @@ def same_look(ch: str) -> str:
     if row is None:
         return ""
     _, by_shape = _groups()
-    return "".join(dict.fromkeys(c for c in row.looks + by_shape.get(row.shape, "") + by_shape.get(ch, "") if c != ch))
-
-
-def near(ch: str) -> str:
-    """Characters that a reader takes for `ch` at a glance."""
-    return "".join(c for group in _NEAR if ch in group for c in group if c != ch)
+    alike = "".join(_glyphs().get(ch, ())) + row.looks + by_shape.get(row.shape, "") + by_shape.get(ch, "")
+    return "".join(dict.fromkeys(c for c in alike if c != ch))
 
 
 def sounds_like(a: str, b: str) -> bool:
@@ -237,11 +245,29 @@ def sounds_like(a: str, b: str) -> bool:
     return bool(one and other) and (one[0] in other or other[0] in one)
 
 
-def looks_like(a: str, b: str) -> bool:
+def looks_like(a: str, b: str) -> int:
+    """How much speaks for `a` being drawn for `b`, 0 if nothing does: a shape in common, a glyph that resembles it, one that is
+    close, and that `a` is a character one seldom sees."""
     one, other = _han().get(a), _han().get(b)
     if one is None or other is None:
+        return 0
+    found = (one.shape == other.shape) + _glyphs().get(a, {}).get(b, 0) 
+    if not found and (b in one.looks or a in other.looks): found = 1
+    return found and found + (not is_common(a))
+
+
+def same_shape(surface: str, term: str) -> bool:
+    h=_han()
+    return sum(a!=b for a,b in zip(surface,term))==1 and all(a==b or (a in h and h[a].shape==h[b].shape) for a,b in zip(surface,term))
+
+
+@cache
+def is_common(ch: str) -> bool:
+    """Of the 3,755 characters of the first level of GB 2312."""
+    try:
+        return ch.encode("gb2312") < b"\xd8"
+    except UnicodeEncodeError:
         return False
-    return one.shape == other.shape or b in one.looks or a in other.looks
 
 
 # Escapes that a page or a program would show as the character itself.
