@@ -292,7 +292,7 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     if exact == len(term) and places[-1][1] - places[0][0] == exact:
         return None  # as it is: the skeleton's to find
     short = len(term) <= SHORT
-    latin = evidence = 0
+    latin = evidence = unlike = 0
     for ch, want in zip(surface, term, strict=True) if exact < len(term) else ():
         if ch == want:
             continue
@@ -309,7 +309,8 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
         elif views.sounds_like(ch, want):
             names.add("homophone")
         else:
-            return None
+            unlike += 1
+    if unlike and (unlike > 1 or len(term) < 4 or latin or evidence < len(term) or not _PARTICLES.isdisjoint(surface)): return None
     if len(term) == 2 and "lookalike" in names and not views.same_shape(surface, term) and evidence < 2 * (2 - exact): return None
     anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
     if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):

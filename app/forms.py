@@ -92,14 +92,18 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 
 def redrawn(term: str, i: int) -> Iterator[tuple[str, int]]:
-    """Its first or its last two characters (what makes the fewer), as they are and as what looks like them."""
-    alike = [c + views.same_look(c) for c in (term[0], term[1], term[-2], term[-1])]
-    head = len(term) == 2 or len(alike[0]) * len(alike[1]) <= len(alike[2]) * len(alike[3])
-    for one in alike[0 if head else 2]:
-        for other in alike[1 if head else 3]:
-            dense = views.skeleton(one + other)
-            if len(dense) == 2 and one + other != (term[:2] if head else term[-2:]):
-                yield dense, i << 3 | (HEAD if head else TAIL)
+    """Two neighbours, as they are and as what looks like them: the first or the last (what makes the fewer), of four characters
+    and more both, as one may be another."""
+    alike = [c + views.same_look(c) for c in (*term[:2], *term[-2:])]
+    head = len(alike[0]) * len(alike[1]) <= len(alike[2]) * len(alike[3])
+    if head or len(term) >= 4:
+        for one in alike[0]:
+            for other in alike[1]:
+                yield views.skeleton(one + other), i << 3 | HEAD
+    if not head or len(term) >= 4:
+        for one in alike[2]:
+            for other in alike[3]:
+                yield views.skeleton(one + other), i << 3 | TAIL
 
 
 def readings(term: str) -> list[str]:

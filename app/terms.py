@@ -333,11 +333,11 @@ class Terms:
                 elif kind >= forms.PAIR and last < at_sound:
                     way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
                     start, end = way[first], way[last - 1] + 1
-                    if kind in (forms.HEAD, forms.TAIL):
+                    if kind >= forms.HEAD:
                         size = len(self._terms[index])
                         begin = first if kind == forms.HEAD else last - size
                         picked = way[begin : begin + size] if begin >= 0 else []
-                        if len(picked) == size:
+                        if len(picked) == size and all(is_han(text[i]) for i in picked) and "".join([text[i] for i in picked]) != self._terms[index]:
                             hit = weak(text, [(i, i + 1) for i in picked], self._terms[index], "".join([text[i] for i in picked]))
                     elif kind == forms.SPLIT:
                         if end - start == last - first:

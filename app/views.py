@@ -217,8 +217,9 @@ def _groups() -> tuple[dict[str, str], dict[str, str]]:
     by_sound: dict[str, list[str]] = {}
     by_shape: dict[str, list[str]] = {}
     for ch, row in _han().items():
-        if row.splits or row.looks:
+        if row.splits or is_common(ch):
             by_sound.setdefault(row.sounds[0], []).append(ch)
+        if True:
             by_shape.setdefault(row.shape, []).append(ch)
     return {k: "".join(v) for k, v in by_sound.items()}, {k: "".join(v) for k, v in by_shape.items()}
 
