@@ -303,15 +303,19 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             names.add("pinyin")
         elif _same(ch, want) is not None:
             exact += 1
-        elif views.looks_like(ch, want):
+        elif alike := views.looks_like(ch, want):
             names.add("lookalike")
-            evidence += views.looks_like(ch, want)
+            evidence += alike
         elif views.sounds_like(ch, want):
             names.add("homophone")
         else:
             unlike += 1
-    if unlike and (unlike > 1 or len(term) < 4 or latin or evidence < len(term) or not _PARTICLES.isdisjoint(surface)): return None
-    if len(term) == 2 and "lookalike" in names and not views.same_shape(surface, term) and evidence < 2 * (2 - exact): return None
+    if unlike > 1 or (unlike and not _known(surface, term, evidence)):
+        return None
+    if len(term) == 2 and "lookalike" in names and evidence < 2 * (2 - exact):
+        # Two pieces of evidence for each that is redrawn; a shape in common is enough beside one that is as it is.
+        if not exact or not any(a != b and views.same_shape(a, b) for a, b in zip(surface, term, strict=True)):
+            return None
     anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
     if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
         return None
@@ -348,9 +352,20 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             return None
         if _crossed(text, start, end, surface):
             return None
-        if len(term) <= SHORT and "interleave" not in names and not _single(text, start, end, surface, term):
+        if len(term) <= SHORT and "interleave" not in names and not _single(surface, term):
             return None
     return Aligned(start, end, frozenset(names))
+
+
+def _known(surface: str, term: str, evidence: int) -> bool:
+    """A term of four characters or more that shows in spite of one that is another altogether: the others are well redrawn."""
+    return (
+        len(term) > SHORT
+        and evidence >= len(term)
+        and _PARTICLES.isdisjoint(surface)
+        and _single(surface, term)
+        and all(map(is_han, surface))
+    )
 
 
 def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
@@ -389,7 +404,7 @@ def _alone(text: str, start: int, end: int, surface: str) -> bool:
     return words.singles(before + surface + after, len(before), len(before) + len(surface))
 
 
-def _single(text: str, start: int, end: int, surface: str, term: str) -> bool:
+def _single(surface: str, term: str) -> bool:
     """No two neighbours of `surface` that the term has not are a word: 目睹博物馆 is full of words."""
     return not any(
         surface[j : j + 2] != term[j : j + 2] and words.is_word(surface[j : j + 2]) for j in range(len(surface) - 1)

@@ -39,11 +39,13 @@ def _engine() -> bytes:
     for name in (
         "terms.py",
         "forms.py",
+        "redrawn.py",
         "lookup.py",
         "views.py",
         "text.py",
         "words.py",
         "data/han.tsv",
+        "data/looks.tsv",
         "data/latin.tsv",
         "data/traditional.txt",
         "data/variants.txt",

@@ -13,9 +13,9 @@ from app import views, words
 from app.text import fold, is_han
 
 PAIRS = 2_000
-"""Terms of two Han characters up to which each is also looked for with one of them replaced: a list with more of them
-would have every second pair of ordinary text for a candidate."""
-SOUND, SHAPE, PAIR, REVERSED, ROT13, SPLIT, HEAD, TAIL = range(8)
+"""Terms of two Han characters up to which each is also looked for with one of them replaced by its sound, and Han terms up to
+which each is looked for redrawn: with more of them, every second pair of ordinary text would be a candidate."""
+SOUND, SHAPE, PAIR, REVERSED, ROT13, SPLIT = range(6)
 
 
 def odd(term: str) -> bool:
@@ -75,35 +75,15 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
             dense = views.skeleton(fold(made))
             if len(dense) == len(made) and not words.is_word(made):
                 yield dense, ord(ch) << 3 | SPLIT
-    if sum(han) <= PAIRS:
-        for i, term in enumerate(terms):
-            if han[i] and len(term) >= 2:
-                yield from redrawn(term, i)
     if len(short) <= PAIRS:
         for i in short:
             a, b = tuple(terms[i])
-            yield views.SHAPE.apply(terms[i]), i << 3 | SHAPE
-            for other in dict.fromkeys(views.same_sound(b)):
+            for other in views.same_sound(b):
                 if not words.is_word(a + other):
                     yield views.skeleton(a + other), i << 3 | PAIR
-            for other in dict.fromkeys(views.same_sound(a)):
+            for other in views.same_sound(a):
                 if not words.is_word(other + b):
                     yield views.skeleton(other + b), i << 3 | PAIR
-
-
-def redrawn(term: str, i: int) -> Iterator[tuple[str, int]]:
-    """Two neighbours, as they are and as what looks like them: the first or the last (what makes the fewer), of four characters
-    and more both, as one may be another."""
-    alike = [c + views.same_look(c) for c in (*term[:2], *term[-2:])]
-    head = len(alike[0]) * len(alike[1]) <= len(alike[2]) * len(alike[3])
-    if head or len(term) >= 4:
-        for one in alike[0]:
-            for other in alike[1]:
-                yield views.skeleton(one + other), i << 3 | HEAD
-    if not head or len(term) >= 4:
-        for one in alike[2]:
-            for other in alike[3]:
-                yield views.skeleton(one + other), i << 3 | TAIL
 
 
 def readings(term: str) -> list[str]:

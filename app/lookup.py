@@ -7,7 +7,7 @@ prefix + SENTINEL gives the live prefix without any support from the engine (doc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -49,6 +49,10 @@ class Index:
 
     def __bool__(self) -> bool:
         return len(self._keys) > 0
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+        return (chr(key >> 32) + chr(key & 0xFFFFFFFF) for key in np.unique(self._keys).tolist())
 
     def get(self, key: str) -> list[int]:
         if len(key) != 2 or not len(self._keys):

@@ -21,6 +21,7 @@ from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, first_run, pair
 from app.codes import coded
 from app.lookup import Array, Index, Lookup, Texts, as_bytes, part_of
 from app.pinyin import ENGLISH, Spelt, beside, is_syllable, sound, whole_token, whole_words
+from app.redrawn import Redrawn, anchors
 from app.text import fold, is_han, is_word
 
 CONTEXT = 32
@@ -63,6 +64,8 @@ class Terms:
         short = [(i, t) for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))]
         self._pairs = Index((t, i) for i, t in short)
         self._syllables = Index((sound, i) for i, t in short for sound in forms.readings(t))
+        self._anchors = Index(anchors(terms))
+        self._drawn: Redrawn | None = None
         self._phrases = Lookup(((p, 0) for p in phrases), live=False)
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in (allow or {}).items():
@@ -92,7 +95,7 @@ class Terms:
             "run": np.array([self._run]),
             "allow": as_bytes(json.dumps(sorted(self._allow.items()))),
         }
-        for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables"):
+        for name in ("strong", "literal", "weak", "phrases", "pairs", "syllables", "anchors"):
             kept: Lookup | Index = getattr(self, f"_{name}")
             made |= {f"{name}.{key}": value for key, value in kept.arrays().items()}
         return made
@@ -105,8 +108,9 @@ class Terms:
         made._allow = {i: [(at, p) for at, p in own] for i, own in json.loads(arrays["allow"].tobytes())}
         for name in ("strong", "literal", "weak", "phrases"):
             setattr(made, f"_{name}", Lookup.of(part_of(arrays, name)))
-        for name in ("pairs", "syllables"):
+        for name in ("pairs", "syllables", "anchors"):
             setattr(made, f"_{name}", Index.of(part_of(arrays, name)))
+        made._drawn = None
         made._run = int(arrays["run"][0])
         made._last = "", ""
         return made
@@ -333,13 +337,7 @@ class Terms:
                 elif kind >= forms.PAIR and last < at_sound:
                     way = ways.get(-1) or ways.setdefault(-1, views.skeleton_places(text))
                     start, end = way[first], way[last - 1] + 1
-                    if kind >= forms.HEAD:
-                        size = len(self._terms[index])
-                        begin = first if kind == forms.HEAD else last - size
-                        picked = way[begin : begin + size] if begin >= 0 else []
-                        if len(picked) == size and all(is_han(text[i]) for i in picked) and "".join([text[i] for i in picked]) != self._terms[index]:
-                            hit = weak(text, [(i, i + 1) for i in picked], self._terms[index], "".join([text[i] for i in picked]))
-                    elif kind == forms.SPLIT:
+                    if kind == forms.SPLIT:
                         if end - start == last - first:
                             parts.append((start, end, chr(index)))
                     elif end - start == len(self._terms[index]):
@@ -348,6 +346,8 @@ class Terms:
                     yield Hit(hit.start, hit.end, index, hit.techniques)
         if parts:
             yield from self._composed(text, parts)
+        if shape and self._anchors:
+            yield from self._redrawn(text, ways.get(forms.SHAPE) or views.places(shapes))
         if spelt is not None and self._syllables:
             yield from self._spelt(text, spelt)
         for gap in _BETWEEN.finditer(text) if self._pairs else ():
@@ -357,6 +357,21 @@ class Terms:
                 hit = weak(text, [(start, start + 1), (end - 1, end)], self._terms[between], surface)
                 if hit is not None:
                     yield Hit(hit.start, hit.end, between, hit.techniques)
+
+    def _redrawn(self, text: str, way: list[int]) -> Iterator[Hit]:
+        """Terms whose characters are drawn as others; `way`: the places of the Han characters."""
+        if self._drawn is None:
+            self._drawn = Redrawn(self._anchors)
+        for at, owner in self._drawn.find("".join([text[i] for i in way])):
+            index = owner >> 1
+            term = self._terms[index]
+            begin = at + 2 - len(term) if owner & 1 else at
+            picked = way[max(0, begin) : begin + len(term)]
+            surface = "".join([text[i] for i in picked])
+            if len(picked) == len(term) and surface != term:
+                hit = weak(text, [(i, i + 1) for i in picked], term, surface)
+                if hit is not None:
+                    yield Hit(hit.start, hit.end, index, hit.techniques)
 
     def _spared(self, text: str, hit: Hit) -> bool:
         """A shipped phrase covers the hit."""

@@ -40,7 +40,7 @@ _STYLES = {
     "四": "4", "肆": "4", "五": "5", "伍": "5", "六": "6", "陆": "6", "七": "7", "柒": "7", "八": "8", "捌": "8", "九": "9", "玖": "9",
     "拾": "十", "佰": "百", "仟": "千",
 }  # fmt: skip
-# Han characters that a reader takes for one another at a glance.
+# Han characters that a reader takes for one another at a glance, given one shape; what is measured is in looks.tsv.
 _NEAR = (
     "口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌 "
     "木术 今令 牛午 平乎 折拆析 由甲申 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失 "
@@ -88,7 +88,6 @@ class _Han(NamedTuple):
     sounds: tuple[str, ...]
     shape: str
     splits: tuple[str, ...]
-    looks: str
 
 
 @cache
@@ -97,11 +96,9 @@ def _han() -> dict[str, _Han]:
     for line in (files("app") / "data" / "han.tsv").read_text("utf-8").splitlines():
         if line.startswith("#"):
             continue
-        ch, sounds, shape, splits, looks, *_ = [*line.split("\t"), "", "", ""]
+        ch, sounds, shape, splits, *_ = [*line.split("\t"), "", ""]
         if fold(ch) == ch:
-            table[ch] = _Han(
-                tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), ""
-            )
+            table[ch] = _Han(tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s))
     for group in _NEAR:
         for ch in group[1:]:
             table[ch] = table[ch]._replace(shape=table[group[0]].shape)
@@ -213,14 +210,13 @@ def splits(ch: str) -> tuple[str, ...]:
 
 @cache
 def _groups() -> tuple[dict[str, str], dict[str, str]]:
-    """(syllable -> characters, shape -> characters), of the characters in use (those with a known make-up)."""
+    """(syllable -> characters in use, shape -> characters)."""
     by_sound: dict[str, list[str]] = {}
     by_shape: dict[str, list[str]] = {}
     for ch, row in _han().items():
+        by_shape.setdefault(row.shape, []).append(ch)
         if row.splits or is_common(ch):
             by_sound.setdefault(row.sounds[0], []).append(ch)
-        if True:
-            by_shape.setdefault(row.shape, []).append(ch)
     return {k: "".join(v) for k, v in by_sound.items()}, {k: "".join(v) for k, v in by_shape.items()}
 
 
@@ -231,13 +227,11 @@ def same_sound(ch: str) -> str:
 
 
 def same_look(ch: str) -> str:
-    """Characters in use of the same shape as `ch`, and those kept as its look-alikes."""
+    """Characters of the same shape as `ch`, and those whose glyphs resemble its glyph."""
     row = _han().get(ch)
-    if row is None:
-        return ""
     _, by_shape = _groups()
-    alike = "".join(_glyphs().get(ch, ())) + row.looks + by_shape.get(row.shape, "") + by_shape.get(ch, "")
-    return "".join(dict.fromkeys(c for c in alike if c != ch))
+    shaped = by_shape.get(row.shape, "") if row is not None else ""
+    return "".join(c for c in dict.fromkeys([*_glyphs().get(ch, ()), *shaped]) if c != ch)
 
 
 def sounds_like(a: str, b: str) -> bool:
@@ -246,20 +240,16 @@ def sounds_like(a: str, b: str) -> bool:
     return bool(one and other) and (one[0] in other or other[0] in one)
 
 
-def looks_like(a: str, b: str) -> int:
-    """How much speaks for `a` being drawn for `b`, 0 if nothing does: a shape in common, a glyph that resembles it, one that is
-    close, and that `a` is a character one seldom sees."""
+def same_shape(a: str, b: str) -> bool:
     one, other = _han().get(a), _han().get(b)
-    if one is None or other is None:
-        return 0
-    found = (one.shape == other.shape) + _glyphs().get(a, {}).get(b, 0) 
-    if not found and (b in one.looks or a in other.looks): found = 1
+    return one is not None and other is not None and one.shape == other.shape
+
+
+def looks_like(a: str, b: str) -> int:
+    """How much speaks for `a` being drawn for `b`, 0 if it does not look like it: a shape in common (1), a glyph that resembles
+    it (1) or is close to it (2), and that `a` is a character one seldom sees (1)."""
+    found = same_shape(a, b) + _glyphs().get(a, {}).get(b, 0)
     return found and found + (not is_common(a))
-
-
-def same_shape(surface: str, term: str) -> bool:
-    h=_han()
-    return sum(a!=b for a,b in zip(surface,term))==1 and all(a==b or (a in h and h[a].shape==h[b].shape) for a,b in zip(surface,term))
 
 
 @cache
