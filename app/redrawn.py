@@ -31,18 +31,26 @@ class Redrawn:
     """`index`: of the anchors."""
 
     def __init__(self, index: Index) -> None:
-        # What a text may have for the first of the two -> what it may have for the second, and whose they are.
-        self._firsts: dict[str, list[tuple[str, list[int]]]] = {}
+        # What a text may have for the first of the two -> for the second, and whose they are.
+        found: dict[str, list[tuple[str, list[int]]]] = {}
         for key in index:
             one, other = (ch + views.same_look(ch) for ch in key)
             owners = index.get(key)
             for ch in one:
-                self._firsts.setdefault(ch, []).append((other, owners))
+                found.setdefault(ch, []).append((other, owners))
+        # Most characters that follow are nobody's second: all of them in one string say so at once.
+        self._firsts = {ch: ("".join(other for other, _ in rows), rows) for ch, rows in found.items()}
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """(place, owner) of every candidate in `text`, Han characters only."""
+        none: tuple[str, list[tuple[str, list[int]]]] = ("", [])
         for at, (one, other) in enumerate(zip(text, text[1:], strict=False)):
-            for alike, owners in self._firsts.get(one, ()):
-                if other in alike:
-                    for owner in owners:
-                        yield at, owner
+            seconds, rows = self._firsts.get(one, none)
+            if other in seconds:
+                for alike, owners in rows:
+                    if other in alike:
+                        for owner in owners:
+                            yield at, owner
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts)

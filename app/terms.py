@@ -65,7 +65,7 @@ class Terms:
         self._pairs = Index((t, i) for i, t in short)
         self._syllables = Index((sound, i) for i, t in short for sound in forms.readings(t))
         self._anchors = Index(anchors(terms))
-        self._drawn: Redrawn | None = None
+        self._drawn = Redrawn(self._anchors)
         self._phrases = Lookup(((p, 0) for p in phrases), live=False)
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in (allow or {}).items():
@@ -110,7 +110,7 @@ class Terms:
             setattr(made, f"_{name}", Lookup.of(part_of(arrays, name)))
         for name in ("pairs", "syllables", "anchors"):
             setattr(made, f"_{name}", Index.of(part_of(arrays, name)))
-        made._drawn = None
+        made._drawn = Redrawn(made._anchors)
         made._run = int(arrays["run"][0])
         made._last = "", ""
         return made
@@ -346,7 +346,7 @@ class Terms:
                     yield Hit(hit.start, hit.end, index, hit.techniques)
         if parts:
             yield from self._composed(text, parts)
-        if shape and self._anchors:
+        if shape and self._drawn:
             yield from self._redrawn(text, ways.get(forms.SHAPE) or views.places(shapes))
         if spelt is not None and self._syllables:
             yield from self._spelt(text, spelt)
@@ -360,8 +360,6 @@ class Terms:
 
     def _redrawn(self, text: str, way: list[int]) -> Iterator[Hit]:
         """Terms whose characters are drawn as others; `way`: the places of the Han characters."""
-        if self._drawn is None:
-            self._drawn = Redrawn(self._anchors)
         for at, owner in self._drawn.find("".join([text[i] for i in way])):
             index = owner >> 1
             term = self._terms[index]
