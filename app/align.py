@@ -312,10 +312,8 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             unlike += 1
     if unlike > 1 or (unlike and not _known(surface, term, evidence)):
         return None
-    if len(term) == 2 and "lookalike" in names and evidence < 2 * (2 - exact):
-        # Two pieces of evidence for each that is redrawn; a shape in common is enough beside one that is as it is.
-        if not exact or not any(a != b and views.same_shape(a, b) for a, b in zip(surface, term, strict=True)):
-            return None
+    if len(term) == 2 and "lookalike" in names and evidence < 2 * (2 - exact) and not (exact and _shaped(surface, term)):
+        return None  # two pieces of evidence for each that is redrawn
     anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
     if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
         return None
@@ -355,6 +353,10 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
         if len(term) <= SHORT and "interleave" not in names and not _single(surface, term):
             return None
     return Aligned(start, end, frozenset(names))
+
+
+def _shaped(surface: str, term: str) -> bool:
+    return all(a == b or views.same_shape(a, b) for a, b in zip(surface, term, strict=True))
 
 
 def _known(surface: str, term: str, evidence: int) -> bool:

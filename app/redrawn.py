@@ -7,6 +7,7 @@ characters are looked up, not the term's written out: the ways to redraw a term 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from app import views
 from app.forms import PAIRS
@@ -44,7 +45,7 @@ class Redrawn:
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """(place, owner) of every candidate in `text`, Han characters only."""
         none: tuple[str, list[tuple[str, list[int]]]] = ("", [])
-        for at, (one, other) in enumerate(zip(text, text[1:], strict=False)):
+        for at, (one, other) in enumerate(pairwise(text)):
             seconds, rows = self._firsts.get(one, none)
             if other in seconds:
                 for alike, owners in rows:
