@@ -312,7 +312,12 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             unlike += 1
     if unlike > 1 or (unlike and not _known(surface, term, evidence)):
         return None
-    if len(term) == 2 and "lookalike" in names and evidence < 2 * (2 - exact) and not (exact and _shaped(surface, term)):
+    if (
+        len(term) == 2
+        and "lookalike" in names
+        and evidence < 2 * (2 - exact)
+        and not (exact and _shaped(surface, term))
+    ):
         return None  # two pieces of evidence for each that is redrawn
     anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
     if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
