@@ -292,7 +292,7 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     if exact == len(term) and places[-1][1] - places[0][0] == exact:
         return None  # as it is: the skeleton's to find
     short = len(term) <= SHORT
-    latin = 0
+    latin = evidence = unlike = 0
     for ch, want in zip(surface, term, strict=True) if exact < len(term) else ():
         if ch == want:
             continue
@@ -303,12 +303,22 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             names.add("pinyin")
         elif _same(ch, want) is not None:
             exact += 1
-        elif views.looks_like(ch, want):
+        elif alike := views.looks_like(ch, want):
             names.add("lookalike")
+            evidence += alike
         elif views.sounds_like(ch, want):
             names.add("homophone")
         else:
-            return None
+            unlike += 1
+    if unlike > 1 or (unlike and not _known(surface, term, evidence)):
+        return None
+    if (
+        len(term) == 2
+        and "lookalike" in names
+        and evidence < 2 * (2 - exact)
+        and not (exact and _shaped(surface, term))
+    ):
+        return None  # two pieces of evidence for each that is redrawn
     anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
     if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
         return None
@@ -345,9 +355,24 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             return None
         if _crossed(text, start, end, surface):
             return None
-        if len(term) <= SHORT and "interleave" not in names and not _single(text, start, end, surface, term):
+        if len(term) <= SHORT and "interleave" not in names and not _single(surface, term):
             return None
     return Aligned(start, end, frozenset(names))
+
+
+def _shaped(surface: str, term: str) -> bool:
+    return all(a == b or views.same_shape(a, b) for a, b in zip(surface, term, strict=True))
+
+
+def _known(surface: str, term: str, evidence: int) -> bool:
+    """A term of four characters or more that shows in spite of one that is another altogether: the others are well redrawn."""
+    return (
+        len(term) > SHORT
+        and evidence >= len(term)
+        and _PARTICLES.isdisjoint(surface)
+        and _single(surface, term)
+        and all(map(is_han, surface))
+    )
 
 
 def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
@@ -386,7 +411,7 @@ def _alone(text: str, start: int, end: int, surface: str) -> bool:
     return words.singles(before + surface + after, len(before), len(before) + len(surface))
 
 
-def _single(text: str, start: int, end: int, surface: str, term: str) -> bool:
+def _single(surface: str, term: str) -> bool:
     """No two neighbours of `surface` that the term has not are a word: 目睹博物馆 is full of words."""
     return not any(
         surface[j : j + 2] != term[j : j + 2] and words.is_word(surface[j : j + 2]) for j in range(len(surface) - 1)

@@ -40,6 +40,7 @@ def _engine() -> bytes:
     for name in (
         "terms.py",
         "forms.py",
+        "redrawn.py",
         "lookup.py",
         "automaton.py",
         "_scan.c",
@@ -47,6 +48,7 @@ def _engine() -> bytes:
         "text.py",
         "words.py",
         "data/han.tsv",
+        "data/looks.tsv",
         "data/latin.tsv",
         "data/traditional.txt",
         "data/variants.txt",

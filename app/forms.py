@@ -13,8 +13,8 @@ from app import views, words
 from app.text import fold, is_han
 
 PAIRS = 2_000
-"""Terms of two Han characters up to which each is also looked for with one of them replaced: a list with more of them
-would have every second pair of ordinary text for a candidate."""
+"""Terms of two Han characters up to which each is also looked for with one of them replaced by its sound, and Han terms up to
+which each is looked for redrawn: with more of them, every second pair of ordinary text would be a candidate."""
 SOUND, SHAPE, PAIR, REVERSED, ROT13, SPLIT = range(6)
 
 
@@ -78,16 +78,12 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
     if len(short) <= PAIRS:
         for i in short:
             a, b = tuple(terms[i])
-            yield views.SHAPE.apply(terms[i]), i << 3 | SHAPE
-            for other in dict.fromkeys(views.same_sound(b) + views.same_look(b)):
+            for other in views.same_sound(b):
                 if not words.is_word(a + other):
                     yield views.skeleton(a + other), i << 3 | PAIR
-            for other in dict.fromkeys(views.same_sound(a) + views.same_look(a)):
+            for other in views.same_sound(a):
                 if not words.is_word(other + b):
                     yield views.skeleton(other + b), i << 3 | PAIR
-            for one in views.near(a):
-                for other in views.near(b):
-                    yield views.skeleton(one + other), i << 3 | PAIR
 
 
 def readings(term: str) -> list[str]:

@@ -6,7 +6,7 @@ Law: what `of` makes of `arrays` answers as the original did.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -60,6 +60,10 @@ class Index:
 
     def __bool__(self) -> bool:
         return len(self._keys) > 0
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+        return (chr(key >> 32) + chr(key & 0xFFFFFFFF) for key in np.unique(self._keys).tolist())
 
     def get(self, key: str) -> list[int]:
         if len(key) != 2:

@@ -22,6 +22,7 @@ from app.automaton import Array, Places
 from app.codes import coded
 from app.lookup import Index, Lookup, Texts, as_bytes, part_of
 from app.pinyin import ENGLISH, Spelt, beside, is_syllable, sound, whole_token, whole_words
+from app.redrawn import Redrawn, anchors
 from app.text import fold, is_han, is_word
 
 CONTEXT = 32
@@ -34,7 +35,7 @@ _PLAIN: frozenset[str] = frozenset()
 _LOOKUPS = {
     "strong": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND, "shapes": views.SHAPE, "phrases": None
 }  # fmt: skip
-_INDEXES = ("pairs", "syllables")
+_INDEXES = ("pairs", "syllables", "anchors")
 _END = 1 << 62
 _MIXED = re.compile(r"[a-z]")
 _BETWEEN = re.compile(r"[a-z0-9@$][a-z0-9@$]?(?=[\u4e00-\u9fff])")
@@ -71,6 +72,8 @@ class Terms:
         short = [(i, t) for i, t in enumerate(terms) if len(t) == 2 and all(map(is_han, t))]
         self._pairs = Index((t, i) for i, t in short)
         self._syllables = Index((sound, i) for i, t in short for sound in forms.readings(t))
+        self._anchors = Index(anchors(terms))
+        self._drawn = Redrawn(self._anchors, self._terms)
         self._phrases = Lookup((p, 0) for p in phrases)
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in (allow or {}).items():
@@ -110,6 +113,7 @@ class Terms:
             setattr(made, f"_{name}", Lookup.of(part_of(arrays, name), table))
         for name in _INDEXES:
             setattr(made, f"_{name}", Index.of(part_of(arrays, name)))
+        made._drawn = Redrawn(made._anchors, made._terms)
         made._run = int(arrays["run"][0])
         return made
 
@@ -327,6 +331,8 @@ class Terms:
                         yield Hit(hit.start, hit.end, index, hit.techniques)
         if parts:
             yield from self._composed(text, parts)
+        if self._drawn and not text.isascii():
+            yield from self._redrawn(text)
         if spelt is not None and self._syllables:
             yield from self._spelt(text, spelt)
         for gap in _BETWEEN.finditer(text) if self._pairs else ():
@@ -336,6 +342,17 @@ class Terms:
                 hit = weak(text, [(start, start + 1), (end - 1, end)], self._terms[between], surface)
                 if hit is not None:
                     yield Hit(hit.start, hit.end, between, hit.techniques)
+
+    def _redrawn(self, text: str) -> Iterator[Hit]:
+        """Terms whose characters are drawn as others."""
+        way = views.SHAPE.places(text)
+        for begin, index in self._drawn.find("".join([text[i] for i in way])):
+            term = self._terms[index]
+            picked = way[begin : begin + len(term)]
+            surface = "".join([text[i] for i in picked])
+            hit = weak(text, [(i, i + 1) for i in picked], term, surface)
+            if hit is not None:
+                yield Hit(hit.start, hit.end, index, hit.techniques)
 
     def _spared(self, text: str, hit: Hit) -> bool:
         """A shipped phrase covers the hit."""

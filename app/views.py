@@ -42,7 +42,7 @@ _STYLES = {
     "四": "4", "肆": "4", "五": "5", "伍": "5", "六": "6", "陆": "6", "七": "7", "柒": "7", "八": "8", "捌": "8", "九": "9", "玖": "9",
     "拾": "十", "佰": "百", "仟": "千",
 }  # fmt: skip
-# Han characters that a reader takes for one another at a glance.
+# Han characters that a reader takes for one another at a glance, given one shape; what is measured is in looks.tsv.
 _NEAR = (
     "口囗 日曰目 已己巳 末未 土士 王壬 干千于 戊戌戍 人入 大太犬 天夭 刀力刃 几儿 见贝 厂广 免兔 鸟乌 "
     "木术 今令 牛午 平乎 折拆析 由甲申 的旳 采釆 春舂 毒毐 白自 网冈 伐代 式弍 丸九 七匕 旦且 夫失 "
@@ -90,7 +90,6 @@ class _Han(NamedTuple):
     sounds: tuple[str, ...]
     shape: str
     splits: tuple[str, ...]
-    looks: str
 
 
 @cache
@@ -99,14 +98,24 @@ def _han() -> dict[str, _Han]:
     for line in (files("app") / "data" / "han.tsv").read_text("utf-8").splitlines():
         if line.startswith("#"):
             continue
-        ch, sounds, shape, splits, looks, *_ = [*line.split("\t"), "", "", ""]
+        ch, sounds, shape, splits, *_ = [*line.split("\t"), "", ""]
         if fold(ch) == ch:
-            table[ch] = _Han(
-                tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s), looks
-            )
+            table[ch] = _Han(tuple(sounds.split(",")), fold(shape) or ch, tuple(s for s in splits.split(",") if s))
     for group in _NEAR:
         for ch in group[1:]:
             table[ch] = table[ch]._replace(shape=table[group[0]].shape)
+    return table
+
+
+@cache
+def _glyphs() -> dict[str, dict[str, int]]:
+    """Of a Han character: those whose glyphs resemble it as a whole, 2 for a close one (measured: scripts/make-tables)."""
+    table: dict[str, dict[str, int]] = {}
+    for line in (files("app") / "data" / "looks.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            ch, close, others = [*line.split("\t"), ""][:3]
+            for other in close + others:
+                table.setdefault(ch, {})[other] = table.setdefault(other, {})[ch] = 1 + (other in close)
     return table
 
 
@@ -164,13 +173,13 @@ def splits(ch: str) -> tuple[str, ...]:
 
 @cache
 def _groups() -> tuple[dict[str, str], dict[str, str]]:
-    """(syllable -> characters, shape -> characters), of the characters in use (those with a known make-up)."""
+    """(syllable -> characters in use, shape -> characters)."""
     by_sound: dict[str, list[str]] = {}
     by_shape: dict[str, list[str]] = {}
     for ch, row in _han().items():
-        if row.splits or row.looks:
+        by_shape.setdefault(row.shape, []).append(ch)
+        if row.splits or is_common(ch):
             by_sound.setdefault(row.sounds[0], []).append(ch)
-            by_shape.setdefault(row.shape, []).append(ch)
     return {k: "".join(v) for k, v in by_sound.items()}, {k: "".join(v) for k, v in by_shape.items()}
 
 
@@ -181,17 +190,11 @@ def same_sound(ch: str) -> str:
 
 
 def same_look(ch: str) -> str:
-    """Characters in use of the same shape as `ch`, and those kept as its look-alikes."""
+    """Characters of the same shape as `ch`, and those whose glyphs resemble its glyph."""
     row = _han().get(ch)
-    if row is None:
-        return ""
     _, by_shape = _groups()
-    return "".join(dict.fromkeys(c for c in row.looks + by_shape.get(row.shape, "") + by_shape.get(ch, "") if c != ch))
-
-
-def near(ch: str) -> str:
-    """Characters that a reader takes for `ch` at a glance."""
-    return "".join(c for group in _NEAR if ch in group for c in group if c != ch)
+    shaped = by_shape.get(row.shape, "") if row is not None else ""
+    return "".join(c for c in dict.fromkeys([*_glyphs().get(ch, ()), *shaped]) if c != ch)
 
 
 def sounds_like(a: str, b: str) -> bool:
@@ -200,11 +203,25 @@ def sounds_like(a: str, b: str) -> bool:
     return bool(one and other) and (one[0] in other or other[0] in one)
 
 
-def looks_like(a: str, b: str) -> bool:
+def same_shape(a: str, b: str) -> bool:
     one, other = _han().get(a), _han().get(b)
-    if one is None or other is None:
+    return one is not None and other is not None and one.shape == other.shape
+
+
+def looks_like(a: str, b: str) -> int:
+    """How much speaks for `a` being drawn for `b`, 0 if it does not look like it: a shape in common (1), a glyph that resembles
+    it (1) or is close to it (2), and that `a` is a character one seldom sees (1)."""
+    found = same_shape(a, b) + _glyphs().get(a, {}).get(b, 0)
+    return found and found + (not is_common(a))
+
+
+@cache
+def is_common(ch: str) -> bool:
+    """Of the 3,755 characters of the first level of GB 2312."""
+    try:
+        return ch.encode("gb2312") < b"\xd8"
+    except UnicodeEncodeError:
         return False
-    return one.shape == other.shape or b in one.looks or a in other.looks
 
 
 # Escapes that a page or a program would show as the character itself.

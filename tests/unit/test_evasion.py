@@ -30,7 +30,7 @@ RECALL = (
     | dict.fromkeys(
         ["noise", "markdown", "alnum", "leet", "homophone", "pinyin", "mixed_pinyin", "split", "reversed", "tag"], 0.85
     )
-    | {"combination": 0.75, "lookalike": 0.35}  # aimed at 0.85
+    | {"combination": 0.75, "lookalike": 0.7}  # aimed at 0.85
 )
 
 

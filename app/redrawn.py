@@ -1,0 +1,91 @@
+"""Terms whose characters are drawn as others: where in a text they may stand.
+
+Law: it only nominates. Two neighbours of a term that the text has, or has what looks like them, are a candidate. The text's
+characters are looked up, not the term's written out: the ways to redraw a term are some hundreds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from app import views
+from app.forms import PAIRS
+from app.lookup import Index
+from app.text import is_han
+
+
+def anchors(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """(two neighbours of a term, its number << 1 | whether they are its last): the first or the last, what fewer look like;
+    both where there are four characters, for one of them may be another altogether. None for a long list."""
+    han = [i for i, term in enumerate(terms) if len(term) >= 2 and all(map(is_han, term))]
+    for i in han if len(han) <= PAIRS else ():
+        term = terms[i]
+        head, tail = (sum(len(views.same_look(c)) for c in part) for part in (term[:2], term[-2:]))
+        if len(term) >= 4 or head <= tail:
+            yield term[:2], i << 1
+        if len(term) >= 4 or head > tail:
+            yield term[-2:], i << 1 | 1
+
+
+class Redrawn:
+    """`index`: of the anchors; `terms`: those they are of."""
+
+    def __init__(self, index: Index, terms: Sequence[str]) -> None:
+        self._terms = terms
+        # What a text may have for the first of the two -> for the second, and whose they are.
+        self._firsts: dict[str, list[tuple[str, list[int]]]] = {}
+        hashes = []
+        for key in index:
+            one, other = (ch + views.same_look(ch) for ch in key)
+            owners = index.get(key)
+            for ch in one:
+                self._firsts.setdefault(ch, []).append((other, owners))
+            hashes.append((_codes(one)[:, None] * _ONE + _codes(other) * _OTHER).ravel())
+        # Most pairs of a text are nobody's, and one look at a table for the whole text says which.
+        size = 1 << max(10, (sum(map(len, hashes)) * _SPARSE).bit_length())
+        self._mask = np.uint32(size - 1)
+        self._some = np.zeros(size, bool)
+        for made in hashes:
+            self._some[made & self._mask] = True
+
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        """(where it would begin, number) of every term that may stand redrawn in `text`, Han characters only."""
+        codes = _codes(text)
+        pairs = self._some[(codes[:-1] * _ONE + codes[1:] * _OTHER) & self._mask]
+        for at in np.flatnonzero(pairs).tolist():
+            other = text[at + 1]
+            for alike, owners in self._firsts.get(text[at], ()):
+                if other in alike:
+                    for owner in owners:
+                        index = owner >> 1
+                        term = self._terms[index]
+                        begin = at + 2 - len(term) if owner & 1 else at
+                        if begin >= 0 and _may_be(text[begin : begin + len(term)], term):
+                            yield begin, index
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts)
+
+
+_ONE, _OTHER = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
+_SPARSE = 16
+"""Places of the table for a pair."""
+
+
+def _codes(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _may_be(surface: str, term: str) -> bool:
+    """Not the term itself, and at most one of its characters is another altogether: what align.weak asks first, for less."""
+    if surface == term or len(surface) != len(term):
+        return False
+    unlike = 0
+    for ch, want in zip(surface, term, strict=True):
+        if ch != want and not views.looks_like(ch, want) and not views.sounds_like(ch, want):
+            unlike += 1
+            if unlike > (len(term) > 3):
+                return False
+    return True
