@@ -7,10 +7,12 @@ characters are looked up, not the term's written out: the ways to redraw a term 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from app import views
+from app.align import SHORT
 from app.forms import PAIRS
 from app.lookup import Index
 from app.text import is_han
@@ -29,17 +31,45 @@ def anchors(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield term[-2:], i << 1 | 1
 
 
+class _Owner(NamedTuple):
+    """Term `number`, which begins `begin` from its anchor; `rest`: by its other characters' places, what may stand there."""
+
+    number: int
+    begin: int
+    term: str
+    rest: tuple[tuple[int, frozenset[str]], ...]
+
+    def may_be(self, text: str, begin: int) -> bool:
+        """At most one of four or more characters is another altogether, and not all are as they are: what align.weak asks
+        first, for less."""
+        if begin + len(self.term) > len(text):
+            return False
+        unlike = len(self.term) <= SHORT
+        for at, alike in self.rest:
+            if text[begin + at] not in alike:
+                if unlike:
+                    return False
+                unlike = True
+        return not text.startswith(self.term, begin)
+
+
+def _owner(term: str, number: int) -> _Owner:
+    last = number & 1
+    rest = range(len(term) - 2) if last else range(2, len(term))
+    alike = [(at, frozenset(term[at] + views.same_look(term[at]) + views.same_sound(term[at]))) for at in rest]
+    return _Owner(number >> 1, 2 - len(term) if last else 0, term, tuple(alike))
+
+
 class Redrawn:
     """`index`: of the anchors; `terms`: those they are of."""
 
     def __init__(self, index: Index, terms: Sequence[str]) -> None:
-        self._terms = terms
         # What a text may have for the first of the two -> for the second, and whose they are.
-        self._firsts: dict[str, list[tuple[str, list[int]]]] = {}
+        self._firsts: dict[str, list[tuple[str, list[_Owner]]]] = {}
         hashes = []
         for key in index:
             one, other = (ch + views.same_look(ch) for ch in key)
-            owners = index.get(key)
+            owners = [_owner(terms[n >> 1], n) for n in index.get(key)]
             for ch in one:
                 self._firsts.setdefault(ch, []).append((other, owners))
             hashes.append((_codes(one)[:, None] * _ONE + _codes(other) * _OTHER).ravel())
@@ -59,11 +89,9 @@ class Redrawn:
             for alike, owners in self._firsts.get(text[at], ()):
                 if other in alike:
                     for owner in owners:
-                        index = owner >> 1
-                        term = self._terms[index]
-                        begin = at + 2 - len(term) if owner & 1 else at
-                        if begin >= 0 and _may_be(text[begin : begin + len(term)], term):
-                            yield begin, index
+                        begin = at + owner.begin
+                        if begin >= 0 and owner.may_be(text, begin):
+                            yield begin, owner.number
 
     def __bool__(self) -> bool:
         return bool(self._firsts)
@@ -76,16 +104,3 @@ _SPARSE = 16
 
 def _codes(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
-def _may_be(surface: str, term: str) -> bool:
-    """Not the term itself, and at most one of its characters is another altogether: what align.weak asks first, for less."""
-    if surface == term or len(surface) != len(term):
-        return False
-    unlike = 0
-    for ch, want in zip(surface, term, strict=True):
-        if ch != want and not views.looks_like(ch, want) and not views.sounds_like(ch, want):
-            unlike += 1
-            if unlike > (len(term) > 3):
-                return False
-    return True
