@@ -29,13 +29,16 @@ class Live(NamedTuple):
     starts: Places
 
 
+_NOTHING: tuple[Hits, None] = ((), None)
+
+
 class Native:
     """The engine in C."""
 
     name = "native"
 
-    def __init__(self, patterns: Sequence[str], live: bool) -> None:
-        """`patterns`: distinct, not empty, sorted."""
+    def __init__(self, patterns: Sequence[str], table: CharTable | None = None, live: bool = False) -> None:
+        """`patterns`: distinct, not empty, sorted. `table`: the view of a text that they are in."""
         codes = np.frombuffer("".join(patterns).encode("utf-32-le", "surrogatepass"), np.uint32)
         counts = np.bincount(codes)
         # The commonest characters get the least numbers: their children lie close together.
@@ -52,39 +55,47 @@ class Native:
                 "roots": np.frombuffer(roots, np.int32),
                 "letters": letters,
                 "outputs": np.frombuffer(outputs, np.int32),
-            }
+            },
+            table,
         )
 
-    def _take(self, arrays: Mapping[str, Array]) -> None:
+    def _take(self, arrays: Mapping[str, Array], table: CharTable | None) -> None:
         assert native.scan is not None
         self._arrays = {name: arrays[name] for name in ("states", "depths", "roots", "letters", "outputs")}
         self._scan = native.scan.Automaton(*self._arrays.values()).scan
+        self._table, self._map = table, None if table is None else table.map
 
     def arrays(self) -> Mapping[str, Array]:
         return self._arrays
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Array]) -> Native:
+    def of(cls, arrays: Mapping[str, Array], table: CharTable | None = None) -> Native:
         made = cls.__new__(cls)
-        made._take(arrays)
+        made._take(arrays, table)
         return made
 
-    def find(self, text: str, table: CharTable | None, since: int) -> Hits:
-        found = self._scan(text, None if table is None else table.map, since, False)
-        if found is False and table is not None:
-            table.meet(text)
-            found = self._scan(text, table.map, since, False)
+    def find(self, text: str, since: int = 0) -> Hits:
+        """Every occurrence in text[since:]."""
+        found = self._scan(text, self._map, since, False)
+        if found is False:
+            found = self._again(text, since, False)
         return found or ()
 
-    def watch(self, text: str, table: CharTable | None, since: int) -> tuple[Hits, Live | None]:
-        found = self._scan(text, None if table is None else table.map, since, True)
-        if found is False and table is not None:
-            table.meet(text)
-            found = self._scan(text, table.map, since, True)
+    def watch(self, text: str, since: int = 0) -> tuple[Hits, Live | None]:
+        """The same, and what of the end may still become a pattern."""
+        found = self._scan(text, self._map, since, True)
+        if found is False:
+            found = self._again(text, since, True)
         if found is None:
-            return (), None
+            return _NOTHING
         hits, live = found
         return hits or (), live and Live(*live)
+
+    def _again(self, text: str, since: int, live: bool) -> Any:
+        """With the characters that the map did not know."""
+        assert self._table is not None
+        self._table.meet(text)
+        return self._scan(text, self._map, since, live)
 
 
 class Pure:
@@ -92,8 +103,9 @@ class Pure:
 
     name = "pure"
 
-    def __init__(self, patterns: Sequence[str], live: bool) -> None:
+    def __init__(self, patterns: Sequence[str], table: CharTable | None = None, live: bool = False) -> None:
         """`patterns`: distinct, not empty. Without `live`, `watch` tells nothing of the end."""
+        self._table = table
         self._patterns = CharwiseDoubleArrayAhoCorasick(list(patterns))
         prefixes = {p[:n] for p in patterns for n in range(1, len(p))} if live else ()
         self._prefixes = CharwiseDoubleArrayAhoCorasick([p + SENTINEL for p in prefixes]) if prefixes else None
@@ -106,28 +118,30 @@ class Pure:
         }
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Array]) -> Pure:
+    def of(cls, arrays: Mapping[str, Array], table: CharTable | None = None) -> Pure:
         made = cls.__new__(cls)
+        made._table = table
         restore = CharwiseDoubleArrayAhoCorasick.deserialize
         made._patterns = restore(arrays["patterns"].tobytes())
         made._prefixes = restore(arrays["prefixes"].tobytes()) if arrays["prefixes"].size else None
         made._longest = int(arrays["longest"][0])
         return made
 
-    def find(self, text: str, table: CharTable | None, since: int) -> Hits:
-        return self._both(text, table, since, False)[0]
+    def find(self, text: str, since: int = 0) -> Hits:
+        return self._both(text, since, False)[0]
 
-    def watch(self, text: str, table: CharTable | None, since: int) -> tuple[Hits, Live | None]:
-        return self._both(text, table, since, True)
+    def watch(self, text: str, since: int = 0) -> tuple[Hits, Live | None]:
+        return self._both(text, since, True)
 
-    def _both(self, text: str, table: CharTable | None, since: int, live: bool) -> tuple[Hits, Live | None]:
+    def _both(self, text: str, since: int, live: bool) -> tuple[Hits, Live | None]:
+        table = self._table
         rest = text[since:] if since else text
         shown = rest if table is None else table.apply(rest)
         found = self._patterns.find_overlapping(shown)
         tail = shown[max(0, len(shown) - self._longest + 1) :]
         alive = self._prefixes.find_overlapping(tail + SENTINEL) if live and self._prefixes else []
         if not found and not alive:
-            return (), None
+            return _NOTHING
         places = range(len(rest)) if table is None else table.places(rest)
 
         def at(start: int, end: int) -> Places:

@@ -6,7 +6,7 @@ Law: what `of` makes of `arrays` answers as the original did.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -88,20 +88,26 @@ class Lookup:
     """Patterns with the numbers (0 or more, 63 bits) of those that own them. `table`: the view of a text that they are in
     (None: the text as it is); `live`: whether `watch` is to be asked."""
 
+    find: Callable[..., Hits]
+    """find(text, since=0): every occurrence in text[since:]."""
+    watch: Callable[..., tuple[Hits, Live | None]]
+    """watch(text, since=0): the same, and what of the end may still become a pattern."""
+
     def __init__(self, owned: Iterable[tuple[str, int]], table: CharTable | None = None, live: bool = False) -> None:
         owners: dict[str, dict[int, None]] = {}
         for pattern, owner in owned:
             owners.setdefault(pattern, {})[owner] = None
         patterns = sorted(owners)
         self._take(
-            table,
             _sums((len(owners[p]) for p in patterns), len(patterns)),
             np.fromiter((n for p in patterns for n in owners[p]), np.int64),
-            Automaton(patterns, live) if patterns else None,
+            Automaton(patterns, table, live) if patterns else None,
         )
 
-    def _take(self, table: CharTable | None, ends: Array, owners: Array, engine: Engine | None) -> None:
-        self.table, self._engine = table, engine
+    def _take(self, ends: Array, owners: Array, engine: Engine | None) -> None:
+        self._engine = engine
+        self.find = engine.find if engine is not None else _found_nothing
+        self.watch = engine.watch if engine is not None else _watched_nothing
         self._ends, self._owners = ends.data, owners.data
 
     def arrays(self) -> dict[str, Array]:
@@ -115,22 +121,23 @@ class Lookup:
     @classmethod
     def of(cls, arrays: Mapping[str, Array], table: CharTable | None = None) -> Lookup:
         made = cls.__new__(cls)
-        made._take(table, arrays["ends"], arrays["owners"], Automaton.of(arrays) if arrays["ends"].size else None)
+        engine = Automaton.of(arrays, table) if arrays["ends"].size else None
+        made._take(arrays["ends"], arrays["owners"], engine)
         return made
 
     def __bool__(self) -> bool:
         return self._engine is not None
 
-    def find(self, text: str, since: int = 0) -> Hits:
-        """Every occurrence in text[since:]."""
-        return self._engine.find(text, self.table, since) if self._engine is not None else ()
-
-    def watch(self, text: str, since: int = 0) -> tuple[Hits, Live | None]:
-        """The same, and what of the end may still become a pattern."""
-        return self._engine.watch(text, self.table, since) if self._engine is not None else ((), None)
-
     def owners(self, number: int) -> list[int]:
         return self._owners[self._ends[number - 1] if number else 0 : self._ends[number]].tolist()
+
+
+def _found_nothing(text: str, since: int = 0) -> Hits:
+    return ()
+
+
+def _watched_nothing(text: str, since: int = 0) -> tuple[Hits, Live | None]:
+    return (), None
 
 
 def _sums(numbers: Iterable[int], count: int) -> Array:

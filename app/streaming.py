@@ -29,7 +29,7 @@ MOST = 4096
 the list, for a text of nothing but terms."""
 
 MASK = "*"
-_STEP = 2 * REACH
+_STEP = 4 * REACH
 """Settled folded characters that readers wait for: looking seldom keeps a delta cheap."""
 
 
@@ -43,6 +43,17 @@ class _Piece:
     origins: Sequence[int] | None = None  # computed only where something hit
 
 
+class _Watch:
+    """One detector at work on a text. Folded indices: `hold`, before which it has told all; until the text is `wake` long there
+    is no need to ask it again."""
+
+    __slots__ = ("hold", "name", "scan", "wake")
+
+    def __init__(self, detector: Detector) -> None:
+        self.name, self.scan = detector.name, detector.scan
+        self.hold = self.wake = 0
+
+
 class Channel:
     """One text as it arrives: a choice's content, its reasoning, an argument of a tool call, a prompt's slot."""
 
@@ -54,7 +65,8 @@ class Channel:
         path: Path = (),
         readers: Sequence[Reader] = (),
     ) -> None:
-        self._detectors, self._policy, self._scope, self._path = detectors, policy, scope, path
+        self._watches = [_Watch(detector) for detector in detectors]
+        self._policy, self._scope, self._path = policy, scope, path
         self._readers = readers
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
@@ -65,8 +77,6 @@ class Channel:
         self._out = 0
         self._size = 0
         self._folded_size = 0
-        self._asleep: dict[str, tuple[int, int]] = {}  # detector -> (its hold, the length at which to ask it again)
-        self._known: dict[str, int] = {}  # detector -> its hold: it need not look before it again
         self._half = ""  # the first half of a surrogate pair that a model cut in two
         self._closed = False
         self._stopped_at = 0  # folded index of the finding that stops
@@ -148,40 +158,41 @@ class Channel:
         self._held = ""
 
     def _settle(self, final: bool) -> str:
-        hold = self._folded_size
-        for detector in self._detectors:
-            asleep = self._asleep.get(detector.name)
-            if asleep is not None and self._folded_size < asleep[1] and not final:
-                hold = min(hold, asleep[0])
+        hold = size = self._folded_size
+        base, settled = self._base, self._since
+        for watch in self._watches:
+            if size < watch.wake and not final:
+                hold = min(hold, watch.hold)
                 continue
             try:
-                since = max(self._since, self._known.get(detector.name, 0))
-                scan = detector.scan(self._window, since - self._base, final, self._scope)
+                found, until, wake = watch.scan(self._window, max(settled, watch.hold) - base, final, self._scope)
             except Exception as e:
                 # The type alone: a message could hold the text.
-                log.error("detector failed", extra={"detector": detector.name, "error": type(e).__name__})
-                self.fail(detector.name)
+                log.error("detector failed", extra={"detector": watch.name, "error": type(e).__name__})
+                self.fail(watch.name)
                 if self.stopped is not None:
                     return ""
                 continue
-            hold = min(hold, scan.hold + self._base)
-            self._known[detector.name] = scan.hold + self._base
-            if scan.wake:
-                self._asleep[detector.name] = scan.hold + self._base, scan.wake + self._base
-            for c in scan.candidates:
-                moved = _moved(c, self._base)
-                if moved.start >= self._since:
+            watch.hold = until = until + base
+            if until < hold:
+                hold = until
+            if wake:
+                watch.wake = wake + base
+            for c in found:
+                moved = _moved(c, base)
+                if moved.start >= settled:
                     self._pool[moved] = None
-        if not final:
+        if self._pool and not final:
             # A combining mark may follow, and belongs to the finding: none must stay on what replaces it.
-            hold = min([hold, *(c.start for c in self._pool if c.end == self._folded_size)])
+            hold = min([hold, *(c.start for c in self._pool if c.end == size)])
         stop = self._decide(hold, final) if self._pool else None
         if stop is not None:
             self._follow(self._stopped_at, final=True)
             return self._release(stop)
         self._since = hold
-        self._follow(hold, final)
-        released = self._release(self._size if hold >= self._folded_size else self._original(hold))
+        if self._readers:
+            self._follow(hold, final)
+        released = self._release(self._size if hold >= size else self._original(hold))
         self._trim()
         if len(self._held) > HELD_MAX and not final:
             self.degraded.append("held_overflow")
@@ -325,7 +336,10 @@ class Channel:
         count = until - self._out
         if count <= 0:
             return ""
-        text, self._held = self._held[:count], self._held[count:]
+        if count == len(self._held):
+            text, self._held = self._held, ""
+        else:
+            text, self._held = self._held[:count], self._held[count:]
         if self._masks:
             chars = list(text)
             for start, end in self._masks:
@@ -342,9 +356,10 @@ class Channel:
         """Forget what no detector may look back at."""
         keep = min(self._since, *self._read.values()) if self._read else self._since
         cut = keep - self._base - KEPT
-        if cut > KEPT:
-            self._window = self._window[cut:]
-            self._base += cut
+        if cut <= KEPT:
+            return
+        self._window = self._window[cut:]
+        self._base += cut
         first = self._base if self._read else keep
         past = bisect_left(self._pieces, first, key=lambda p: p.folded)
         if past == len(self._pieces) or self._pieces[past].folded > first:

@@ -109,6 +109,8 @@ class Blocklist:
         return Scan([replace(c, tier="suspect") for c in found.candidates], found.hold)
 
     def _both(self, look: Callable[[Terms], tuple[list[Hit], int]], size: int, scope: Scope) -> Scan:
+        if not (self.now.base.term_rows or self.now.fresh.term_rows):
+            return Scan([], size)
         candidates, hold = [], size
         for part, gone in self.now.parts():
             if not part.term_rows:
@@ -133,8 +135,11 @@ class _Passages:
         self._blocklist = blocklist
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
+        now = self._blocklist.now
+        if now.base.passages is None and now.fresh.passages is None:
+            return Scan([], len(text))
         candidates, hold, wake = [], len(text), 0
-        for part, gone in self._blocklist.now.parts():
+        for part, gone in now.parts():
             if part.passages is None:
                 continue
             found, until, later = part.passages.find(text, since, final)

@@ -57,14 +57,15 @@ def test_a_table_of_a_million_characters_maps_as_its_dictionary_says() -> None:
 @given(st.sets(st.text("ab赌博b1", min_size=1, max_size=5), min_size=1, max_size=40), SMALL, st.integers(0, 5))
 def test_both_engines_find_the_same(patterns: set[str], text: str, since: int) -> None:
     listed = sorted(patterns)
-    compiled, pure = Native(listed, live=True), Pure(listed, live=True)
-    assert Native.of(compiled.arrays()).find(text, None, 0) == compiled.find(text, None, 0)
+    since = min(since, len(text))
     for table in (None, views.SKELETON, views.SHAPE):
-        ours, live = compiled.watch(text, table, min(since, len(text)))
-        theirs, alive = pure.watch(text, table, min(since, len(text)))
+        compiled, pure = Native(listed, table, live=True), Pure(listed, table, live=True)
+        ours, live = compiled.watch(text, since)
+        theirs, alive = pure.watch(text, since)
         assert sorted(ours) == sorted(theirs)
         assert live == alive
-        assert list(ours) == list(compiled.find(text, table, min(since, len(text))))
+        assert list(ours) == list(compiled.find(text, since))
+        assert list(ours) == list(Native.of(compiled.arrays(), table).find(text, since))
 
 
 @settings(max_examples=200, deadline=None)
@@ -80,18 +81,18 @@ def test_both_engines_find_what_is_there(patterns: set[str], text: str) -> None:
     starts = [at for at in range(len(text)) if any(p.startswith(text[at:]) and p != text[at:] for p in listed)]
     live = Live(tuple(range(starts[0], len(text))), tuple(s - starts[0] for s in starts)) if starts else None
     for engine in (Native(listed, live=True), Pure(listed, live=True)):
-        hits, alive = engine.watch(text, None, 0)
+        hits, alive = engine.watch(text)
         assert (sorted(hits), alive) == (there, live)
 
 
 def test_many_patterns_are_found_each_in_its_place() -> None:
     listed = sorted({f"{chr(0x4E00 + n * 7919 % 20000)}{chr(0x4E00 + n % 5000)}{n % 97}" for n in range(50_000)})
-    found = Native(listed, live=False).find(" ".join(listed), None, 0)
+    found = Native(listed, live=False).find(" ".join(listed))
     assert {number for number, _ in found} == set(range(len(listed)))
 
 
 def test_a_pattern_may_be_long_but_not_without_end() -> None:
-    assert Native(["a" * 60_000], live=False).find("b" + "a" * 60_001, None, 0)[1][1][0] == 2
+    assert Native(["a" * 60_000], live=False).find("b" + "a" * 60_001)[1][1][0] == 2
     with pytest.raises(ValueError, match="too long"):
         Native(["a" * 70_000], live=False)
 
