@@ -32,7 +32,7 @@ _SCRIPT = 12
 _MARKS = frozenset("。、,;:!?…")
 _JOINS = frozenset(" \t\n\r-_·'")
 _JOINED = re.compile(r"[ \t_·'-]*|[ \t]*\r?\n[ \t]*|\S*")
-"""What stands for the space in a term: a line's end or joiners, or marks with no space. A mark with one ends a sentence, a cell."""
+"""What stands for the space in a term: joiners, a line's end, or marks without a space. With one, a mark ends a sentence or a cell."""
 _LONE = frozenset(".,;:!?/&'’\"“”|+=(){}[]<>\\")
 """What stands by itself within English words and code that are no disguise: who're, hero|in, her}{oin."""
 _NEVER_DOUBLED = frozenset("ahijkquvwxy")
@@ -81,7 +81,7 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
     exact = leet = symbols = 0
     foreign: list[str] = []
     at, own, last = start, False, ""
-    loose = False  # words that only stand side by side, unless the letters are spaced out
+    loose = False  # its parts only stand side by side, if nothing else disguises it
     j = 0
     while j < len(term):
         want = term[j]
@@ -306,12 +306,12 @@ def _beside(
             break
         at -= step
     while stop - end + step <= AROUND:
-        ahead = text[stop : stop + step + 1]
-        if not gap.startswith(ahead[: len(gap)]) or list(map(kind, ahead[len(gap) :])) not in ([], [True], [True, False]):
+        between, ahead = text[stop : stop + len(gap)], text[stop + len(gap) : stop + step + 1]
+        if not gap.startswith(between) or not all(map(kind, ahead[:1])) or any(map(kind, ahead[1:])):
             break
-        if len(ahead) <= step and not final:
+        if len(ahead) < 2 and not final:
             return None
-        if len(ahead) < step:
+        if not ahead:
             break
         stop += step
     return text[at:start:step], text[end + len(gap) : stop : step]
