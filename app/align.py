@@ -8,6 +8,7 @@ in tests/evasion/clean.jsonl. Where a rule was measured, docs/adr/0011 has the f
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from operator import eq
 from typing import NamedTuple
 
@@ -23,11 +24,17 @@ LEFT, RIGHT = 8, 4
 SHORT, LONG = 3, 6
 """Terms of at most SHORT Han characters must not lie across a word boundary at either edge. Up to LONG they must not at
 both: confirming one edge would let a suffix hide them. Longer ones do not collide with ordinary text by chance."""
+AROUND = 16
+"""Folded characters around evenly spaced ones (消 毒 品 质) that are looked at for more of them."""
 
 _SCRIPT = 12
 """Characters beside a look-alike that show the script of the text."""
 _MARKS = frozenset("。、,;:!?…")
 _JOINS = frozenset(" \t\n\r-_·'")
+_JOINED = re.compile(r"[ \t_·'-]*|[ \t]*\r?\n[ \t]*|\S*")
+"""What stands for the space in a term: joiners, a line's end, or marks without a space. With one, a mark ends a sentence or a cell."""
+_LONE = frozenset(".,;:!?/&'’\"“”|+=(){}[]<>\\")
+"""What stands by itself within English words and code that are no disguise: who're, hero|in, her}{oin."""
 _NEVER_DOUBLED = frozenset("ahijkquvwxy")
 """Letters that English words all but never double."""
 _PARTICLES = frozenset(
@@ -74,6 +81,7 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
     exact = leet = symbols = 0
     foreign: list[str] = []
     at, own, last = start, False, ""
+    loose = False  # its parts only stand side by side, if nothing else disguises it
     j = 0
     while j < len(term):
         want = term[j]
@@ -114,10 +122,13 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
                 doubled[j - 1] = doubled.get(j - 1, 0) + 1
                 if doubled[j - 1] > REPEATS:
                     return None
+                loose = loose or (latin and any(map(str.isspace, text[begin:at])))
                 at += 1
                 continue
             return None
-        if at > begin and j and not own and not (dropped == j - 1 >= 0):
+        if own:
+            loose = loose or not _JOINED.fullmatch(text, begin, at)
+        elif at > begin and j and not (dropped == j - 1 >= 0):
             gaps.append((j, text[begin:at]))
         own = False
         if how:
@@ -162,15 +173,25 @@ def align(text: str, start: int, term: str, final: bool, dropped: int = -1) -> _
         strange = _is_foreign(text, start, end, final)
         if strange is not False:
             return None if strange else Open(start)
+    spaced = _spaced(term, gaps)
+    if loose and not (spaced or (gaps and _latin_gaps(gaps))):
+        return None
+    even = _even(gaps) if spaced else ""
     if gaps:
         names.add("noise")
-        if not (_han_gaps(term, gaps) if han else _latin_gaps(term, gaps)):
+        if not (_han_gaps(term, gaps) if han else spaced or _latin_gaps(gaps)):
             return None
+        if even and not han:
+            more = _beside(text, start, end, even, is_word, final)
+            if more is None:
+                return Open(start)
+            if _goes_on(more[0][::-1]) or _goes_on(more[1]):
+                return None
         listed = _listed(text, start, end, gaps, final)
         if listed is not False:
             return None if listed else Open(start)
     if 0 < han <= LONG and han == len(term):
-        verdict = _stands(text, start, end, term, [j for j, _ in gaps], bool(doubled), final)
+        verdict = _stands(text, start, end, term, [j for j, _ in gaps], bool(doubled), even, final)
         if verdict is not True:
             return None if verdict is False else Open(start)
     return Aligned(start, end, frozenset(names))
@@ -231,11 +252,18 @@ def _han_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
 
 
 def _listed(text: str, start: int, end: int, gaps: list[tuple[int, str]], final: bool) -> bool | None:
-    """The one mark between the pieces goes on beside them: a list (红/白/粉), an identifier (pen_is_open). None if what
-    follows decides."""
-    mark = gaps[0][1]
-    if len(gaps) > 1 or len(mark) > 1 or mark.isspace():
+    """The one mark between the pieces goes on beside them: a list (红/白/粉), an identifier (pen_is_open), a table
+    (| 枪 | 支 |). None if what follows decides."""
+    mark = gaps[0][1].strip()
+    if len(gaps) > 1 or len(mark) != 1:
         return False
+    if mark != gaps[0][1]:
+        before, after = text[max(0, start - GAP) : start].rstrip(), text[end : end + GAP].lstrip()
+        if before.endswith(mark) and not before[-2:-1].strip():
+            return True
+        if after in ("", mark) and not final and len(text) < end + GAP:
+            return None
+        return after.startswith(mark) and not after[1:2].strip()
     if start > 1 and text[start - 1] == mark and text[start - 2].isalnum():
         return True
     after = text[end : end + 2]
@@ -244,21 +272,62 @@ def _listed(text: str, start: int, end: int, gaps: list[tuple[int, str]], final:
     return None
 
 
-def _latin_gaps(term: str, gaps: list[tuple[int, str]]) -> bool:
-    """Letters one by one, or pieces joined by symbols: words that stand side by side are no term."""
-    inner = [j for j in range(1, len(term)) if not views.is_noise(term[j]) and not views.is_noise(term[j - 1])]
-    if {j for j, _ in gaps} >= set(inner):
-        return True
+def _spaced(term: str, gaps: list[tuple[int, str]]) -> bool:
+    """There is noise between all characters that the term has side by side."""
+    inner = (j for j in range(1, len(term)) if not views.is_noise(term[j]) and not views.is_noise(term[j - 1]))
+    return bool(gaps) and {j for j, _ in gaps}.issuperset(inner)
+
+
+def _even(gaps: list[tuple[int, str]]) -> str:
+    """The gap that all of them are, or ''."""
+    return gaps[0][1] if len({gap for _, gap in gaps}) == 1 else ""
+
+
+def _latin_gaps(gaps: list[tuple[int, str]]) -> bool:
+    """Pieces joined by symbols: words that stand side by side are no term."""
     if any(c.isspace() for _, gap in gaps for c in gap):
         return False
-    return len(gaps) > 1 or not frozenset(".,;:!?/&").issuperset(gaps[0][1])
+    return len(gaps) > 1 or not _LONE.issuperset(gaps[0][1]) or "||" in gaps[0][1]  # || hides a spoiler
 
 
-def _stands(text: str, start: int, end: int, term: str, cuts: list[int], repeated: bool, final: bool) -> bool | None:
+def _goes_on(letters: str) -> bool:
+    """Letters one by one beside a term spelt so make another word of it (m e t h o d); a and i may be words themselves."""
+    return letters[:1].isalpha() and letters not in ("a", "i")
+
+
+def _beside(
+    text: str, start: int, end: int, gap: str, kind: Callable[[str], bool], final: bool
+) -> tuple[str, str] | None:
+    """The characters before and after start:end that stand alone behind the same gap. None if what follows decides."""
+    step = len(gap) + 1
+    at, stop = start, end
+    while start - at + step <= AROUND and at >= step and text.startswith(gap, at - len(gap)) and kind(text[at - step]):
+        if at > step and kind(text[at - step - 1]):
+            break
+        at -= step
+    while stop - end + step <= AROUND:
+        between, ahead = text[stop : stop + len(gap)], text[stop + len(gap) : stop + step + 1]
+        if not gap.startswith(between) or not all(map(kind, ahead[:1])) or any(map(kind, ahead[1:])):
+            break
+        if len(ahead) < 2 and not final:
+            return None
+        if not ahead:
+            break
+        stop += step
+    return text[at:start:step], text[end + len(gap) : stop : step]
+
+
+def _stands(
+    text: str, start: int, end: int, term: str, cuts: list[int], repeated: bool, even: str, final: bool
+) -> bool | None:
     """True if `term` at start:end is no part of other words; None if what follows decides."""
     before, after = _window(text, start, end)
     if end + len(after) == len(text) and len(after) < RIGHT and not final:
         return None
+    sides = _beside(text, start, end, even, _shown, final) if even else ("", "")
+    if sides is None:
+        return None
+    before, after = before or sides[0], after or sides[1][:RIGHT]
     if repeated and before.endswith(term[0]):
         before = ""  # the run that the term begins with
     at_start, at_end = words.crossed(before + term + after, len(before), len(before) + len(term))
@@ -339,9 +408,9 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
         if len(term) < 4 and ((start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end]))):
             return None
     else:
-        inside = [gap for _, gap in gaps if any(map(str.isalnum, gap))]
+        inside = [gap for _, gap in gaps if not all(map(views.is_noise, gap))]
         if inside:
-            # Letters or digits between the characters: one or two in a gap, and nothing else changed.
+            # Letters, digits or signs for them between the characters: one or two in a gap, and nothing else changed.
             if names or any(len(gap) > 2 for gap in inside):
                 return None
             names.add("interleave")
@@ -353,7 +422,7 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             return None  # the skeleton's to find
         if "interleave" not in names and words.is_word(surface):
             return None
-        if _crossed(text, start, end, surface):
+        if _crossed(text, start, end, surface, _even(gaps) if len(gaps) == len(term) - 1 else ""):
             return None
         if len(term) <= SHORT and "interleave" not in names and not _single(surface, term):
             return None
@@ -392,16 +461,22 @@ def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
 
 def _window(text: str, start: int, end: int) -> tuple[str, str]:
     left = start
-    while left and start - left < LEFT and is_han(text[left - 1]):
+    while left and start - left < LEFT and _shown(text[left - 1]):
         left -= 1
     right = end
-    while right < len(text) and right - end < RIGHT and is_han(text[right]):
+    while right < len(text) and right - end < RIGHT and _shown(text[right]):
         right += 1
     return text[left:start], text[end:right]
 
 
-def _crossed(text: str, start: int, end: int, surface: str) -> bool:
+def _shown(ch: str) -> bool:
+    return is_han(ch) and ch not in views.STROKES
+
+
+def _crossed(text: str, start: int, end: int, surface: str, even: str = "") -> bool:
     before, after = _window(text, start, end)
+    if even and (sides := _beside(text, start, end, even, _shown, True)):
+        before, after = before or sides[0], after or sides[1][:RIGHT]
     return words.crosses(before + surface + after, len(before), len(before) + len(surface))
 
 

@@ -39,6 +39,7 @@ def _engine() -> bytes:
     digest = hashlib.sha256()
     for name in (
         "terms.py",
+        "align.py",
         "forms.py",
         "redrawn.py",
         "lookup.py",

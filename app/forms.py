@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 from app import views, words
 from app.text import fold, is_han
@@ -33,11 +34,9 @@ def strong(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
         yield dense, plain
         if not any("a" <= c <= "z" for c in term):
             continue
-        for letters in ("i", "l", "il"):
-            if any(c in term for c in letters):
-                made = _ones(term, letters)
-                if len(made) >= 3:
-                    yield made, plain
+        for made in _ones(term):
+            if len(made) >= 3:
+                yield made, plain
         if term.isascii() and term.isalpha() and 4 <= len(term) < 250:
             for at in range(1, len(term) - 1):
                 if term[at] in "aeiou":
@@ -46,9 +45,13 @@ def strong(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
                         yield made, plain + at + 1
 
 
-def _ones(term: str, letters: str) -> str:
-    """The skeleton of `term` with `letters` written as 1."""
-    return views.skeleton("".join("1" if c in letters else c for c in term))
+def _ones(term: str) -> Iterator[str]:
+    """The skeletons of `term` with letters that look like 1 written so: any of up to three, of more all of a kind."""
+    places = [at for at, c in enumerate(term) if c in "il"]
+    kinds = ([at for at in places if term[at] in kind] for kind in ("i", "l", "il"))
+    for some in (s for n in (1, 2, 3) for s in combinations(places, n)) if len(places) <= 3 else kinds:
+        if some:
+            yield views.skeleton("".join("1" if at in some else c for at, c in enumerate(term)))
 
 
 def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:

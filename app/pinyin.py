@@ -12,7 +12,9 @@ from functools import lru_cache
 from app import views
 from app.text import is_han, is_word
 
-_LATIN = re.compile("[a-z][a-z'’]+")
+_LATIN = re.compile("(?:[a-z]{2,6}[1-5])+(?![a-z0-9])|[a-z][a-z'’]+")
+"""Syllables with their tones, or letters."""
+_TONED = re.compile("[a-z]+[1-5]")
 _NEAR = 32
 """Characters beside two syllables that are looked at for English."""
 ENGLISH = frozenset(["a", "ai", "an", "can", "e", "he", "me", "men", "o", "she", "you"])
@@ -30,6 +32,9 @@ def _parse(token: str) -> tuple[str, ...] | None:
 
 @lru_cache(1 << 14)
 def _parsed(token: str) -> tuple[str, ...] | None:
+    if token[-1].isdecimal():
+        toned = tuple(_TONED.findall(token))
+        return toned if all(views.syllable(name[:-1]) is not None for name in toned) else None
     token = token.replace("’", "'").rstrip("'")
     # From the end, so that a token of many readings costs no more than another.
     rest: list[tuple[str, ...] | None] = [None] * len(token) + [()]
@@ -63,7 +68,7 @@ class Spelt:
             size += begin - at
             for name in names:
                 begin = text.index(name, begin)
-                made.append(views.syllable(name) or "")
+                made.append(views.syllable(name.rstrip("12345")) or "")
                 self.syllables.append(size)
                 self._spans.append((begin, begin + len(name)))
                 size += 1

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app import forms, views
-from app.align import GAP, REPEATS, RIGHT, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
+from app.align import AROUND, GAP, REPEATS, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
 from app.automaton import Array, Places
 from app.codes import coded
 from app.lookup import Index, Lookup, Texts, as_bytes, part_of
@@ -38,7 +38,7 @@ _LOOKUPS = {
 _INDEXES = ("pairs", "syllables", "anchors")
 _END = 1 << 62
 _MIXED = re.compile(r"[a-z]")
-_BETWEEN = re.compile(r"[a-z0-9@$][a-z0-9@$]?(?=[\u4e00-\u9fff])")
+_BETWEEN = re.compile(r"[a-z0-9@$€£¥]{1,2}(?=[\u4e00-\u9fff])")
 
 
 class Hit(NamedTuple):
@@ -280,7 +280,7 @@ class Terms:
 
     def read(self, text: str, original: str, since: int, final: bool) -> tuple[list[Hit], int]:
         """What the weaker views find from `since` on, and up to where they have. `original` folds to `text`."""
-        hold = len(text) if final else max(since, len(text) - REACH - RIGHT)
+        hold = len(text) if final else max(since, len(text) - REACH - AROUND)
         hits: dict[Hit, None] = {}
         if (self._weak or self._sounds) and hold > since:
             base = max(0, since - KEPT)

@@ -52,6 +52,10 @@ _NEAR = (
 ).split()
 
 
+STROKES = frozenset("丶丨丿亅乛乚")
+"""Han characters that are one stroke: put between others as a mark."""
+
+
 def _latin() -> dict[str, str]:
     table = {"ӏ": "l", "ϲ": "c", "Ϲ": "c"}
     for line in (files("app") / "data" / "latin.tsv").read_text("utf-8").splitlines():
@@ -83,7 +87,7 @@ def _skeleton_of(ch: str) -> str:
         return _LEET.get(style, style)
     if ch in _LEET:
         return _LEET[ch]
-    return ch if ch.isalnum() else ""
+    return ch if ch.isalnum() and ch not in STROKES else ""
 
 
 class _Han(NamedTuple):
@@ -128,14 +132,14 @@ def _syllables() -> dict[str, str]:
 
 def _sound_of(ch: str) -> str:
     row = _han().get(ch)
-    if row is not None:
+    if row is not None and ch not in STROKES:
         return _syllables()[row.sounds[0]]
     return ch if "\ue000" <= ch <= "\ue7ff" else ""
 
 
 def _shape_of(ch: str) -> str:
     row = _han().get(ch)
-    return row.shape if row is not None else ch if is_han(ch) else ""
+    return "" if ch in STROKES else row.shape if row is not None else ch if is_han(ch) else ""
 
 
 SKELETON = CharTable(_skeleton_of, runs=True, beyond=False)
@@ -385,8 +389,10 @@ def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags:
 
 
 def _beside(folded: str, start: int, end: int, until: int) -> bool:
-    """A letter, a digit or a sign for one stands beside."""
-    return bool((start and _SIGN.match(folded, start - 1)) or (end < until and _SIGN.match(folded, end)))
+    """A letter, a digit or a sign for one stands beside: after, if all they are is `!`, which ends a sentence as well."""
+    if end < until and _SIGN.match(folded, end):
+        return True
+    return bool(start and _SIGN.match(folded, start - 1)) and folded[start:end].strip("!") != ""
 
 
 _SIGN = re.compile(r"[a-z0-9@$]")

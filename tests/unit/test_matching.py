@@ -347,3 +347,62 @@ def test_what_a_list_enforces_shows_in_its_version() -> None:
         Lexicon([Term("蓝色信号", "violence", allow=("蓝色信号灯",))]),
     ]  # fmt: skip
     assert len({each.version for each in lists}) == len(lists)
+
+
+GATED = [
+    # term, text in which it is found, clean twin
+    ("fake id", "fake\nid and fake-id", "He was a fake. ID cards were checked."),
+    ("fake id", "fake.id", "SELECT fake, id"),
+    ("fake id", "f a k e. i d", "| fake | id |"),
+    ("stolen cards", "stolen  cards", "stolen\n\nCards"),
+    ("heroin", "the hero!n", '"My hero!" In the end'),
+    ("heroin", "heroiiin", "heroi in"),
+    ("heroin", "he|ro|in", "hero|in"),
+    ("heroin", "her*oin", "\\frac{her}{oin}"),
+    ("heroin", "hero||in||", "hero+in"),
+    ("heroin", "her~oin", '<a title="hero">in'),
+    ("whore", "w'h'o'r'e", "Who're you and who’re they"),
+    ("meth", "m e t h", "m e t h o d"),
+    ("meth", "m e t h a lot", "m e t h a n e"),
+    ("meth", "I sell m.e.t.h.", "M.E.T.H.O.D."),
+    ("whore", "a w h o r e here", "w h o r e s"),
+    ("fake id", "f a k e i d", "f a k e i d e a"),
+    ("毒品", "买 毒 品 吗", "消 毒 品 质"),
+    ("毒品", "毒\n品", "消\n毒\n品\n质"),
+    ("高利贷", "放 高 利 贷", "提 高 利 贷"),
+    ("枪支", "枪 | 支", "| 枪 | 支 | 数 |"),
+    ("枪支", "想搞| 枪 | 支 |的", "| 枪 | 支 |"),
+    ("赌博", "赌@博", "赌@博物馆"),
+    ("代开发票", "代$开$发$票", "代$$$开$$$发$$$票"),
+    ("赌博", "赌丶博", "打丶赌丶博丶得"),
+    ("毒品", "毒丨品", "消丨毒丨品丨质"),
+    ("买卖器官", "mai3 mai4 qi4 guan1", "mai3 mai4 qi4 che1"),
+    ("代开发票", "dai4kai1fa1piao4", "dai4kai1fa1piao4x"),
+    ("卖淫", "mai4 yin2", "mp3 mai4 yin2c"),
+    ("phishing", "ph1shing", "ph2shing"),
+    ("online casino", "onl1ne casino", "on11ne1 casino"),
+    ("heroin", "hërøin", "hërøine"),
+    ("fake id", "ꜰake ɨđ", "ꜰake ɨđea"),
+    ("枪支", "鎗支", "鎗枝"),
+]
+
+
+@pytest.mark.parametrize(("term", "found", "twin"), GATED)
+def test_a_gate_tells_a_disguise_from_ordinary_text_however_it_is_cut(term: str, found: str, twin: str) -> None:
+    own = Lexicon([Term(term, "violence")])
+    for text, hits in ((found, True), (f"啊，{found} .", True), (twin, False), (f"啊，{twin} .", False)):
+        whole = screened(text, own)
+        assert bool(whole[0]) is hits, (text, whole)
+        channel = Channel([own], policy(), SCOPE, readers=[own])
+        assert "".join(map(channel.push, text)) + channel.finish() == whole[1]
+        assert channel.findings == whole[0]
+
+
+def test_an_evenly_spaced_term_waits_for_what_may_make_another_word_of_it() -> None:
+    own = Lexicon([Term("meth", "violence"), Term("毒品", "violence")])
+    for text in ("m e t h o", "m-e-t-h-a-n-e", "消 毒 品 质", "毒 品 质", "| 毒 | 品 |"):
+        whole = screened(text, own)
+        for at in range(len(text)):
+            channel = Channel([own], policy(), SCOPE, readers=[own])
+            assert channel.push(text[:at]) + channel.push(text[at:]) + channel.finish() == whole[1]
+            assert channel.findings == whole[0]
