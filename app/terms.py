@@ -151,13 +151,18 @@ class Terms:
             ways += [(False, True, until) for until in shown]
         if marks.leet:
             ways += [(True, True, until) for until in shown]
-        if marks.escapes and marks.tags:
-            ways.append((False, False, stop))  # a tag may turn out to be none, or hide an escape
+        if marks.escapes:
+            ways.append((False, False, stop))  # a tag, decoded or not, may turn out to be none or hide an escape
         for leet, tags, until in ways:
             # What is decoded begins before `since`: a word's left edge is a matter of decoded text too.
             always = until < size and not leet
             for decoded in views.decode(text, base, until, leet, always, None if final else since, tags):
-                hold = min(hold, decoded.hold, self._decoded(decoded, since, final, hits))
+                # Past what may yet be a tag nothing is sure, but that it must be waited for.
+                sure = decoded.sure and (until == shown[0] or not tags)
+                found = hits if sure else {}
+                hold = min(hold, decoded.hold, self._decoded(decoded, since, final, found))
+                if not sure:
+                    hold = min([hold, *(hit.start for hit in found)])
         return hold
 
     def _decoded(self, decoded: views.Decoded, since: int, final: bool, hits: dict[Hit, None]) -> int:

@@ -261,13 +261,14 @@ _NAMES = {name.lower(): text for name, text in reversed(html.entities.html5.item
 class Decoded(NamedTuple):
     """`text`: folded text decoded; its character i comes from starts[i]:ends[i] of the folded text, by techniques[i] or as
     it is (''). `hold`: where an escape begins that shows only once decoded and is not complete, or the
-    length of the folded text."""
+    length of the folded text. `sure`: it does not go past what may yet be a tag."""
 
     text: str
     starts: list[int]
     ends: list[int]
     techniques: list[str]
     hold: int
+    sure: bool = True
 
 
 class Marks(NamedTuple):
@@ -333,17 +334,20 @@ def decode(
     first = size if settled is None else bisect_left(once.starts, settled)
     stop = size if settled is None else open_escape(once.text, first, size)
     made = []
-    for shown in [stop] if settled is None or not tags else open_tags(once.text, first, stop):
+    ends = [stop] if settled is None or not tags else open_tags(once.text, first, stop)
+    for shown in ends:
         twice = _decode(once.text, 0, shown, False, shown < size, tags)
+        if twice is None:
+            made.append(once._replace(sure=shown == ends[0]))
+            continue
         made.append(
-            once
-            if twice is None
-            else Decoded(
+            Decoded(
                 twice.text,
                 [once.starts[i] for i in twice.starts],
                 [once.ends[i - 1] for i in twice.ends],
                 [how or once.techniques[i] for how, i in zip(twice.techniques, twice.starts, strict=True)],
                 once.starts[stop] if stop < size else len(folded),
+                shown == ends[0],
             )
         )
     return made
