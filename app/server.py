@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -281,6 +282,9 @@ async def _child(fd: int, status: int, store: str | None) -> None:
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=fd)]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
+    # What is loaded by now stays: the collector need not walk it while a request waits.
+    gc.collect()
+    gc.freeze()
     report = asyncio.create_task(_report(gateway, status))
     try:
         await serving
