@@ -618,10 +618,10 @@ static PyObject *build(PyObject *module, PyObject *args)
     const int64_t count = ends.len / (Py_ssize_t)sizeof(int64_t);
     const int64_t *stops = ends.buf;
     for (int64_t i = 0; i < count; i++)
-        if (stops[i] - (i ? stops[i - 1] : 0) > UINT16_MAX || stops[i] * (int64_t)sizeof(uint32_t) > text.len) {
+        if (stops[i] <= (i ? stops[i - 1] : 0) || stops[i] - (i ? stops[i - 1] : 0) > UINT16_MAX || stops[i] * (int64_t)sizeof(uint32_t) > text.len) {
             PyBuffer_Release(&text);
             PyBuffer_Release(&ends);
-            return PyErr_Format(PyExc_ValueError, "pattern %lld is too long", (long long)i);
+            return PyErr_Format(PyExc_ValueError, "pattern %lld is empty or too long", (long long)i);
         }
     Array array = {NULL, NULL, 0, 0, FREE, FREE, FREE, alphabet};
     Output *outputs = NULL;
@@ -659,6 +659,8 @@ static PyObject *has(PyObject *module, PyObject *const *args, Py_ssize_t count)
     const int kind = PyUnicode_KIND(args[0]);
     const void *data = PyUnicode_DATA(args[0]);
     Py_ssize_t i = PyLong_AsSsize_t(args[2]);
+    if (i == -1 && PyErr_Occurred())
+        return NULL;
     if (i < 0)
         i = 0;
     for (; i < PyUnicode_GET_LENGTH(args[0]); i++) {

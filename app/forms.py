@@ -63,7 +63,9 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
         if han[i] and len(term) >= 3:
             for sound in readings(term):
                 yield sound, i << 3 | SOUND
-            yield views.SHAPE.apply(term), i << 3 | SHAPE
+            shape = views.SHAPE.apply(term)
+            if len(shape) == len(term):  # a lone stroke has none: it is noise
+                yield shape, i << 3 | SHAPE
         dense = views.skeleton(term)
         if len(dense) >= 2 and (han[i] or len(term) >= 4) and (len(term) > 2 or len(short) <= PAIRS):
             back = dense[::-1]

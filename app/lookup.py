@@ -97,7 +97,7 @@ class Lookup:
         owners: dict[str, dict[int, None]] = {}
         for pattern, owner in owned:
             owners.setdefault(pattern, {})[owner] = None
-        patterns = sorted(owners)
+        patterns = sorted(filter(None, owners))
         self._take(
             _sums((len(owners[p]) for p in patterns), len(patterns)),
             np.fromiter((n for p in patterns for n in owners[p]), np.int64),

@@ -17,9 +17,9 @@ from app.policy import Policies, Policy, strictest, taxonomy
 from app.streaming import Channel
 from app.types import Action, Detector, Finding, Path, Reader, Scope, Slot, Verdict
 
-SLICE = 2048
+SLICE = 512
 """Characters screened at most before the event loop gets a turn; fewer where they cost more than _TURN."""
-_FIRST, _LEAST = 512, 64
+_LEAST = 64
 _TURN = 0.002
 """Seconds that a slice should take."""
 _SLOT = 64
@@ -69,7 +69,7 @@ class Moderator:
 
     async def _whole(self, channel: Channel, text: str, policy: Policy) -> str:
         # How a text is cut changes nothing in what is found, so the cut may follow the clock.
-        parts, at, size = [], 0, _FIRST
+        parts, at, size = [], 0, SLICE
         while at < len(text) and channel.stopped is None:
             if at:
                 await asyncio.sleep(0)
@@ -78,7 +78,7 @@ class Moderator:
             at += size
             parts.append(channel.push(part) if at < len(text) else channel.finish(part))
             taken = perf_counter() - started
-            size = min(SLICE, max(_LEAST, int(size * min(2.0, _TURN / max(taken, 1e-6)))))
+            size = min(SLICE, max(_LEAST, int(size * min(1.2, _TURN / max(taken, 1e-6)))))
             if taken > policy.rules.detector_ms / 1000:
                 # These detectors run here and now, so the result is there; what is late is only counted.
                 metrics.LATE.inc()

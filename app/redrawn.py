@@ -7,6 +7,7 @@ characters are looked up, not the term's written out: the ways to redraw a term 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +57,19 @@ class _Owner(NamedTuple):
 def _owner(term: str, number: int) -> _Owner:
     last = number & 1
     rest = range(len(term) - 2) if last else range(2, len(term))
-    alike = [(at, frozenset(term[at] + views.same_look(term[at]) + views.same_sound(term[at]))) for at in rest]
-    return _Owner(number >> 1, 2 - len(term) if last else 0, term, tuple(alike))
+    return _Owner(number >> 1, 2 - len(term) if last else 0, term, tuple([(at, _alike(term[at])) for at in rest]))
+
+
+@lru_cache(1 << 13)
+def _alike(ch: str) -> frozenset[str]:
+    return frozenset(ch + views.same_look(ch) + views.same_sound(ch))
+
+
+@lru_cache(1 << 13)
+def _either(ch: str) -> tuple[str, np.ndarray[tuple[int], np.dtype[np.uint32]]]:
+    """What a text may have for `ch`, and its codes."""
+    alike = ch + views.same_look(ch)
+    return alike, _codes(alike)
 
 
 class Redrawn:
@@ -68,17 +80,17 @@ class Redrawn:
         self._firsts: dict[str, list[tuple[str, list[_Owner]]]] = {}
         hashes = []
         for key in index:
-            one, other = (ch + views.same_look(ch) for ch in key)
+            (one, ones), (other, others) = map(_either, key)
             owners = [_owner(terms[n >> 1], n) for n in index.get(key)]
             for ch in one:
                 self._firsts.setdefault(ch, []).append((other, owners))
-            hashes.append((_codes(one)[:, None] * _ONE + _codes(other) * _OTHER).ravel())
+            hashes.append((ones[:, None] * _ONE + others * _OTHER).ravel())
         # Most pairs of a text are nobody's, and one look at a table for the whole text says which.
         size = 1 << max(10, (sum(map(len, hashes)) * _SPARSE).bit_length())
         self._mask = np.uint32(size - 1)
         self._some = np.zeros(size, bool)
-        for made in hashes:
-            self._some[made & self._mask] = True
+        if hashes:
+            self._some[np.concatenate(hashes) & self._mask] = True
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """(where it would begin, number) of every term that may stand redrawn in `text`, Han characters only."""

@@ -12,6 +12,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 from app import text as folding
 from app.policy import Policy
@@ -29,8 +30,10 @@ MOST = 4096
 the list, for a text of nothing but terms."""
 
 MASK = "*"
-_STEP = 4 * REACH
-"""Settled folded characters that readers wait for: looking seldom keeps a delta cheap."""
+_STEP, _LEAST_STEP = 4 * REACH, 2 * REACH
+"""Settled folded characters that readers wait for: looking seldom keeps a delta cheap, where a look is quick."""
+_QUICK = 0.001
+"""Seconds."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Channel:
         self._watches = [_Watch(detector) for detector in detectors]
         self._policy, self._scope, self._path = policy, scope, path
         self._readers = readers
+        self._step = _LEAST_STEP
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
         self._base = 0
@@ -260,7 +264,7 @@ class Channel:
         """Let the readers look at settled folded text before `until`; `final`: they will see no more."""
         for reader in self._readers if self._pieces else ():
             read = self._read[reader.name]
-            if not final and until - read < _STEP:
+            if not final and until - read < self._step:
                 continue
             begin = self._pieces[0].original
             # Whole characters only: one may fold to several, and the window or what is settled begin within it.
@@ -274,6 +278,7 @@ class Channel:
             first = self._original(base) if base else begin
             last = self._size if stop == self._folded_size else self._original(stop)
             original = "".join([p.text for p in self._pieces])[first - begin : last - begin]
+            began = perf_counter()
             try:
                 scan = reader.read(
                     self._window[base - self._base : stop - self._base],
@@ -289,6 +294,8 @@ class Channel:
                 self._read[reader.name] = until
                 continue
             self._read[reader.name] = max(read, scan.hold + base)
+            # How much is looked at changes nothing in what is found, so it may follow the clock.
+            self._step = _STEP if perf_counter() - began < _QUICK else _LEAST_STEP
             for c in sorted(scan.candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
                 moved = _moved(c, base)
                 start, end = self._span(moved, original, first)

@@ -38,7 +38,7 @@ _LOOKUPS = {
 _INDEXES = ("pairs", "syllables", "anchors")
 _END = 1 << 62
 _MIXED = re.compile(r"[a-z]")
-_BETWEEN = re.compile(r"[a-z0-9@$€£¥]{1,2}(?=[\u4e00-\u9fff])")
+_BETWEEN = re.compile(r"[a-z0-9@$€£¥][a-z0-9@$€£¥]?(?=[\u4e00-\u9fff])")
 
 
 class Hit(NamedTuple):

@@ -148,7 +148,7 @@ class CharTable(dict[int, int | str | None]):
         at, end = self._pooled, self._pooled + len(made)
         if len(made) > 31 or end > len(self._pool):
             return _UNKNOWN
-        self._pool[at:end] = np.frombuffer(made.encode("utf-32-le"), np.uint32)
+        self._pool[at:end] = np.frombuffer(made.encode("utf-32-le", "surrogatepass"), np.uint32)
         self._pooled = end
         return _SEVERAL | at << 5 | len(made)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import html.entities
 import re
 from bisect import bisect_left
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -187,12 +187,14 @@ def _groups() -> tuple[dict[str, str], dict[str, str]]:
     return {k: "".join(v) for k, v in by_sound.items()}, {k: "".join(v) for k, v in by_shape.items()}
 
 
+@lru_cache(1 << 13)
 def same_sound(ch: str) -> str:
     """Characters in use whose first reading is one of `ch`'s."""
     by_sound, _ = _groups()
     return "".join(dict.fromkeys(c for s in sounds(ch) for c in by_sound.get(s, "") if c != ch))
 
 
+@lru_cache(1 << 13)
 def same_look(ch: str) -> str:
     """Characters of the same shape as `ch`, and those whose glyphs resemble its glyph."""
     row = _han().get(ch)
@@ -328,8 +330,8 @@ def decode(
     False to leave them in, with what they hold.
     """
     once = _decode(folded, since, until, leet, always, tags)
-    if once is None or not any(once.techniques):
-        return [once] if once is not None else []
+    if once is None:
+        return []
     size = len(once.text)
     first = size if settled is None else bisect_left(once.starts, settled)
     stop = size if settled is None else open_escape(once.text, first, size)

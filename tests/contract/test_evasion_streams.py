@@ -188,6 +188,7 @@ def test_composed_disguises_give_the_same_however_they_are_cut() -> None:
         "%25e8%25b5%258c博，好", "&#x26;#36172;&#21338;，好", "%26%2336172%3b博，好", "coc&#97;ine, yes",
         "今天&" + "amp;" * 8 + "#36172;博，好", "e2⑧杠，好", "买" + "卖" * 10 + "淫，好",
         "<r&#36172;博，好", "好<a title=&#36172;&#21338;>，好", "<!--sat on fake passpor+ wh<!-    ",
+        "枪\\u652\\x66>，好", "代&#x&#x35;b5%35，好", "刷单<<i>x\\u{3e}返利，好", "枪\\u6<b>52f，好", "\\u97<b>5e&amp;#27861集资，好",
     ],
 )  # fmt: skip
 def test_half_a_disguise_holds_what_is_before_it(text: str) -> None:

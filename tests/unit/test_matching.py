@@ -17,6 +17,7 @@ from app.detectors.blocklist import Blocklist
 from app.detectors.lexicon import Lexicon, Term
 from app.policy import Policy, parse
 from app.streaming import Channel
+from app.terms import Terms
 from app.text import fold, is_mark
 from app.types import TECHNIQUES, Action, Finding, Scope
 
@@ -406,3 +407,10 @@ def test_an_evenly_spaced_term_waits_for_what_may_make_another_word_of_it() -> N
             channel = Channel([own], policy(), SCOPE, readers=[own])
             assert channel.push(text[:at]) + channel.push(text[at:]) + channel.finish() == whole[1]
             assert channel.findings == whole[0]
+
+
+def test_a_term_with_a_lone_stroke_in_it_is_found_and_fails_nothing() -> None:
+    terms = Terms(["一丿件之", "赌博", "丨丨丨"])
+    for text in ("一丿件之", "一件之", "赌丶博", "一 丿 件 之"):
+        terms.read(text, text, 0, True)
+    assert [h.number for h in terms.find("这里一丿件之", 0, True)[0]] == [0]

@@ -93,8 +93,10 @@ def test_many_patterns_are_found_each_in_its_place() -> None:
 
 def test_a_pattern_may_be_long_but_not_without_end() -> None:
     assert Native(["a" * 60_000], live=False).find("b" + "a" * 60_001)[1][1][0] == 2
-    with pytest.raises(ValueError, match="too long"):
+    with pytest.raises(ValueError, match="empty or too long"):
         Native(["a" * 70_000], live=False)
+    with pytest.raises(ValueError, match="empty or too long"):
+        Native(["", "a"])
 
 
 def test_patterns_with_several_owners_keep_them() -> None:
