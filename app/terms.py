@@ -127,25 +127,23 @@ class Terms:
 
     def find(self, text: str, since: int, final: bool) -> tuple[list[Hit], int]:
         """Hits that start at or after `since`, and the hold. `text[:since]` is context; `final`: nothing follows."""
-        size = len(text)
         hits: dict[Hit, None] = {}
-        hold = self._find(text, since, final, hits) if self._strong else size
+        hold = self._look(text, since, final, hits)
+        base = since - KEPT if since > KEPT else 0
+        marks = views.marks(text, base)
+        if marks is not None:
+            hold = min(hold, self._shown(text, base, since, final, marks, hits))
         if self._literal:
             hold = min(hold, self._exact(text, since, final, hits))
         return list(hits), hold
 
-    def _find(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
-        """By the skeleton: of the text as it is, with its escapes decoded, and with symbols as letters."""
-        hold = self._look(text, since, final, hits)
-        base = max(0, since - KEPT)
-        marks = views.marks(text, base)
-        if marks is None:
-            return hold
+    def _shown(self, text: str, base: int, since: int, final: bool, marks: views.Marks, hits: dict[Hit, None]) -> int:
+        """What shows with escapes decoded, tags taken out, symbols as letters."""
         size = len(text)
         stop = size if final else views.open_escape(text, since, size)
         shown = [stop] if final else views.open_tags(text, since, stop)
         # What an open escape decodes to may complete another one, left of it.
-        hold = min(hold, stop if stop == size else views.open_escape(text, since, stop))
+        hold = stop if stop == size else views.open_escape(text, since, stop)
         ways = []  # (leet, tags, until)
         if marks.escapes or marks.tags:
             ways += [(False, True, until) for until in shown]
@@ -205,6 +203,8 @@ class Terms:
     def _live(self, text: str, places: Places, starts: Places) -> int:
         """Start of the longest suffix that may still become a term: no gap in it is wider than GAP, no run longer than REPEATS."""
         size = len(text)
+        if size - places[0] == len(places) and text[places[0]] >= "\u2e80":
+            return places[0]  # nothing between, and no word goes on into it
         # From the end back to the first gap that no match can span.
         reach, after, begin = len(places), size, -1
         while reach and size - places[0] > len(places):
