@@ -28,9 +28,22 @@ RECALL = (
     dict.fromkeys([*EXACT, *DECODED], 0.99)
     | dict.fromkeys(["traditional", "homoglyph", "repeat", "digit"], 0.95)
     | dict.fromkeys(
-        ["noise", "markdown", "alnum", "leet", "homophone", "pinyin", "mixed_pinyin", "split", "reversed", "tag"], 0.85
+        [
+            "noise",
+            "markdown",
+            "alnum",
+            "leet",
+            "homophone",
+            "pinyin",
+            "mixed_pinyin",
+            "split",
+            "reversed",
+            "tag",
+            "combination",
+        ],
+        0.85,
     )
-    | {"combination": 0.75, "lookalike": 0.7}  # aimed at 0.85
+    | {"lookalike": 0.7}  # aimed at 0.85
 )
 
 
@@ -79,7 +92,7 @@ def test_a_technique_is_seen_through(technique: str) -> None:
 
 def test_clean_twins_are_left_alone() -> None:
     hits = Counter(case["kind"] for case in read("clean.jsonl") if actions(case["text"]))
-    assert sum(hits.values()) <= 0.06 * len(read("clean.jsonl")), hits
+    assert sum(hits.values()) <= 0.05 * len(read("clean.jsonl")), hits
 
 
 def test_a_topic_word_in_a_lecture_a_law_or_the_news_is_flagged_at_most() -> None:
