@@ -71,7 +71,7 @@ class Channel:
         self._watches = [_Watch(detector) for detector in detectors]
         self._policy, self._scope, self._path = policy, scope, path
         self._readers = readers
-        self._step = _LEAST_STEP
+        self._steps = dict.fromkeys((r.name for r in readers), _LEAST_STEP)  # reader -> what it waits for
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
         self._base = 0
@@ -264,7 +264,7 @@ class Channel:
         """Let the readers look at settled folded text before `until`; `final`: they will see no more."""
         for reader in self._readers if self._pieces else ():
             read = self._read[reader.name]
-            if not final and until - read < self._step:
+            if not final and until - read < self._steps[reader.name]:
                 continue
             begin = self._pieces[0].original
             # Whole characters only: one may fold to several, and the window or what is settled begin within it.
@@ -295,7 +295,7 @@ class Channel:
                 continue
             self._read[reader.name] = max(read, scan.hold + base)
             # How much is looked at changes nothing in what is found, so it may follow the clock.
-            self._step = _STEP if perf_counter() - began < _QUICK else _LEAST_STEP
+            self._steps[reader.name] = _STEP if perf_counter() - began < _QUICK else _LEAST_STEP
             for c in sorted(scan.candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
                 moved = _moved(c, base)
                 start, end = self._span(moved, original, first)

@@ -309,19 +309,7 @@ class Terms:
             if not spelt.syllables:
                 spelt = None
         if spelt is not None or not text.isascii():
-            shown = spelt.text if spelt is not None else text
-            for number, places in self._sounds.find(shown):
-                spans = [(i, i + 1) for i in places] if spelt is None else list(map(spelt.span, places))
-                for index in self._sounds.owners(number):
-                    hit = weak(text, spans, self._terms[index], "".join([shown[i] for i in places]))
-                    if hit is not None:
-                        yield Hit(hit.start, hit.end, index, hit.techniques)
-            for number, places in self._shapes.find(text):
-                for index in self._shapes.owners(number):
-                    spans = [(i, i + 1) for i in places]
-                    hit = weak(text, spans, self._terms[index], "".join([text[i] for i in places]))
-                    if hit is not None:
-                        yield Hit(hit.start, hit.end, index, hit.techniques)
+            yield from self._alike(text, spelt)
         parts: list[tuple[int, int, str]] = []
         for number, places in self._weak.find(text):
             start, end = places[0], places[-1] + 1
@@ -336,8 +324,6 @@ class Terms:
                         yield Hit(hit.start, hit.end, index, hit.techniques)
         if parts:
             yield from self._composed(text, parts)
-        if self._drawn and not text.isascii():
-            yield from self._redrawn(text)
         if spelt is not None and self._syllables:
             yield from self._spelt(text, spelt)
         for gap in _BETWEEN.finditer(text) if self._pairs else ():
@@ -348,14 +334,32 @@ class Terms:
                 if hit is not None:
                     yield Hit(hit.start, hit.end, between, hit.techniques)
 
-    def _redrawn(self, text: str) -> Iterator[Hit]:
-        """Terms whose characters are drawn as others."""
-        way = views.SHAPE.places(text)
-        for begin, index in self._drawn.find("".join([text[i] for i in way])):
-            term = self._terms[index]
-            picked = way[begin : begin + len(term)]
-            surface = "".join([text[i] for i in picked])
-            hit = weak(text, [(i, i + 1) for i in picked], term, surface)
+    def _alike(self, text: str, spelt: Spelt | None) -> Iterator[Hit]:
+        """Terms by sound, by shape, and with characters drawn as others."""
+        shown = spelt.text if spelt is not None else text
+        tried: set[tuple[int, Places]] = set()
+        for number, places in self._sounds.find(shown):
+            spans = [(i, i + 1) for i in places] if spelt is None else list(map(spelt.span, places))
+            surface = "".join([shown[i] for i in places])
+            for index in self._sounds.owners(number):
+                tried.add((index, tuple([start for start, _ in spans])))
+                hit = weak(text, spans, self._terms[index], surface)
+                if hit is not None:
+                    yield Hit(hit.start, hit.end, index, hit.techniques)
+        # What one of them has asked is not asked again: a text of nothing but disguises would pay for it three times.
+        others = [
+            (index, places) for number, places in self._shapes.find(text) for index in self._shapes.owners(number)
+        ]
+        if self._drawn:
+            way = views.SHAPE.places(text)
+            for begin, index in self._drawn.find("".join([text[i] for i in way])):
+                others.append((index, tuple(way[begin : begin + len(self._terms[index])])))
+        for index, places in others:
+            if (index, places) in tried:
+                continue
+            tried.add((index, places))
+            surface = "".join([text[i] for i in places])
+            hit = weak(text, [(i, i + 1) for i in places], self._terms[index], surface)
             if hit is not None:
                 yield Hit(hit.start, hit.end, index, hit.techniques)
 

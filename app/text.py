@@ -189,7 +189,15 @@ class CharTable(dict[int, int | str | None]):
 
 
 _RUN = re.compile(r"(.)\1+", re.DOTALL)
-_TABLE = CharTable(lambda ch: "" if _invisible(ch) else _fold_char(ch))
+
+
+def _folded(ch: str) -> str:
+    if "\u4e00" <= ch <= "\u9fff" and ch not in _SAME and ch not in _simplified():
+        return ch  # most ideographs are met when the tables are read, and have no other form
+    return "" if _invisible(ch) else _fold_char(ch)
+
+
+_TABLE = CharTable(_folded)
 "".join(map(chr, range(0x250))).translate(_TABLE)
 
 
