@@ -99,7 +99,9 @@ class _Han(NamedTuple):
 @cache
 def _han() -> dict[str, _Han]:
     table = {}
-    for line in (files("app") / "data" / "han.tsv").read_text("utf-8").splitlines():
+    source = (files("app") / "data" / "han.tsv").read_text("utf-8")
+    fold(source)  # every character of it is met at once
+    for line in source.splitlines():
         if line.startswith("#"):
             continue
         ch, sounds, shape, splits, *_ = [*line.split("\t"), "", ""]
