@@ -25,7 +25,7 @@ class Compiled(BuildHookInterface[Any]):
         command.run()
         for file in Path(self._made).glob("app/_scan.*"):
             build_data["force_include"][str(file)] = f"app/{file.name}"
-        build_data["pure_python"], build_data["infer_tag"] = False, True
+            build_data["pure_python"], build_data["infer_tag"] = False, True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self.target_name == "wheel":
