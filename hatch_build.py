@@ -23,7 +23,7 @@ class Compiled(BuildHookInterface[Any]):
         command.inplace, command.build_lib, command.build_temp = version == "editable", self._made, self._made
         command.ensure_finalized()
         command.run()
-        for file in Path(self._made).glob("app/_scan.*"):
+        for file in Path(self._made).glob("app/_scan.*.so"):
             build_data["force_include"][str(file)] = f"app/{file.name}"
             build_data["pure_python"], build_data["infer_tag"] = False, True
 
