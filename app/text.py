@@ -12,6 +12,7 @@ A character may fold to none, one or several.
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -130,6 +131,7 @@ class CharTable(dict[int, int | str | None]):
         self._codes = np.zeros(_CODES, np.uint32)
         self._pool = np.zeros(1 << 14, np.uint32)
         self._pooled = 0
+        self._filling = threading.Lock()
         scan, rest = native.scan, _UNKNOWN if beyond else _GONE
         self.map = scan.Map(self._codes, self._pool, rest, runs) if scan is not None else None
         """The same for the native engine; None without it."""
@@ -145,11 +147,12 @@ class CharTable(dict[int, int | str | None]):
         return value
 
     def _several(self, made: str) -> int:
-        at, end = self._pooled, self._pooled + len(made)
-        if len(made) > 31 or end > len(self._pool):
-            return _UNKNOWN
-        self._pool[at:end] = np.frombuffer(made.encode("utf-32-le", "surrogatepass"), np.uint32)
-        self._pooled = end
+        with self._filling:  # a list is loaded in a thread while the loop folds
+            at, end = self._pooled, self._pooled + len(made)
+            if len(made) > 31 or end > len(self._pool):
+                return _UNKNOWN
+            self._pool[at:end] = np.frombuffer(made.encode("utf-32-le", "surrogatepass"), np.uint32)
+            self._pooled = end
         return _SEVERAL | at << 5 | len(made)
 
     def meet(self, text: str) -> None:
