@@ -31,7 +31,7 @@ from app.upstream import Upstream
 from app.web import asgi
 from app.web.moderations import Moderations
 from app.web.passing import Passing
-from app.web.proxy import Proxy
+from app.web.proxy import Limits, Proxy
 
 log = logging.getLogger("sluice")
 
@@ -56,15 +56,24 @@ class Gateway:
             policy.load(settings.policy),
             readers(self.lexicon, self.blocklist),
         )
-        self.upstream = Upstream(settings, pass_credentials=not self.apps.keyed)
+        self.upstream = Upstream(
+            settings.upstream_url, settings.upstream_key, settings, credentials=not self.apps.keyed
+        )
+        self.surrogate = (
+            Upstream(settings.surrogate_upstream, settings.surrogate_key, settings, credentials=False)
+            if settings.surrogate_upstream
+            else None
+        )
         url = redis_url or settings.redis_url
         self.store = Store(url, settings.deployment) if url else None
         self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}", self.store)
         self.refusals = Feed(self.store, "refusals", self.keys.refusal.learn) if self.store else None
         self.entries = Entries(self.store, settings.data_dir, self._entries_changed)
         self._tasks: list[asyncio.Task[None]] = []
+        limits = Limits(settings.answer_max_characters, settings.answer_max_seconds)
+        stand_in = (self.surrogate, settings.surrogate_model) if self.surrogate is not None else None
         routed: dict[str, Any] = {
-            d.route: Proxy(d, self.moderator, self.apps, self.keys, self.upstream, self.journal)
+            d.route: Proxy(d, self.moderator, self.apps, self.keys, self.upstream, self.journal, limits, stand_in)
             for d in dialects.shipped()
         }
         self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.apps)}
@@ -92,6 +101,8 @@ class Gateway:
 
     async def start(self) -> None:
         await self.upstream.outbound.start()
+        if self.surrogate is not None:
+            await self.surrogate.outbound.start()
         await self.journal.start()
         await self.entries.start()
         if self.refusals is not None:
@@ -110,6 +121,8 @@ class Gateway:
             await self.refusals.stop()
         await self.journal.stop()
         await self.upstream.outbound.close()
+        if self.surrogate is not None:
+            await self.surrogate.outbound.close()
         if self.store is not None:
             await self.store.close()
 

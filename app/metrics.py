@@ -26,6 +26,17 @@ HELD = Histogram(
     "Most characters held at once in an answer",
     buckets=(0, 1, 2, 4, 8, 16, 32, 64, 256, 1024, 65536),
 )
+HELD_MS = Histogram(
+    "sluice_held_milliseconds",
+    "Milliseconds that the texts of an answer were held, summed over them",
+    buckets=(0, 1, 2, 5, 10, 20, 50, 100, 250, 1000, 5000, 60000),
+)
+LEAKED = Counter(
+    "sluice_leaked_characters_total",
+    "Characters released before a mask or a stop that belong to its finding: none for terms, entries and patterns",
+)
+UNSCREENED = Counter("sluice_unscreened_characters_total", "Characters released beyond those screened: an alarm")
+KNOWN = Counter("sluice_known_characters_total", "Characters of prompts whose outcome was known from an earlier turn")
 SECONDS = Histogram(
     "sluice_first_text_seconds", "From request to first byte of the answer", ["dialect"],
     buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60),

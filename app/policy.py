@@ -24,12 +24,15 @@ from app.errors import PolicyError
 from app.types import TECHNIQUES, Action, Candidate, Direction, Finding
 
 ActionWord = Literal["pass", "flag", "mask", "replace", "block", "off"]
+AnswerWord = Literal["pass", "flag", "mask", "replace", "regenerate", "block", "off"]
 # YAML 1.1 reads a bare `off` as false.
-_Action = Annotated[ActionWord, BeforeValidator(lambda v: "off" if v is False else v)]
+_off = BeforeValidator(lambda v: "off" if v is False else v)
+_Action = Annotated[ActionWord, _off]
+_AnswerAction = Annotated[AnswerWord, _off]
 Technique = Literal[TECHNIQUES]  # type: ignore[valid-type]
 Profile = Literal["draft_2023_04", "interim_2023_08"]
 
-_OF_WORD = {a.word: a for a in Action} | {"off": Action.PASS}
+_OF_WORD = {a.word: a for a in Action} | {"off": Action.PASS, "regenerate": Action.REPLACE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,10 @@ class _Strict(BaseModel):
 
 
 class CategoryRule(_Strict):
-    """Action per direction; what is left out keeps the taxonomy's default."""
+    """Action per direction; what is left out keeps the taxonomy's default. `regenerate`: replace, by asking the model once
+    more."""
 
-    answer: _Action | None = None
+    answer: _AnswerAction | None = None
     prompt: _Action | None = None
     techniques_off: list[Technique] = []
 
@@ -108,6 +112,14 @@ class SuspectRule(_Strict):
     count: int = Field(default=0, ge=0, le=1000)
 
 
+class StreamRule(_Strict):
+    """How text waits for what judges it as a whole. `prompt`: terms, entries and patterns are strict, classifiers follow and cut;
+    `strict`: text waits for them at each check point. `every`: folded characters between two of them at most."""
+
+    mode: Literal["prompt", "strict"] = "prompt"
+    every: int = Field(default=160, ge=32, le=4096)
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
 
@@ -121,6 +133,7 @@ class Rules(_Strict):
     categories: dict[str, CategoryRule] = {}
     degraded: DegradedRule = DegradedRule()
     suspects: SuspectRule = SuspectRule()
+    stream: StreamRule = StreamRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -144,6 +157,7 @@ class Policy:
         self.unmoderated_routes = frozenset(unmoderated_routes)
         self.shadow = frozenset(rules.shadow)
         self._cap = Action.BLOCK
+        self._regenerate = frozenset(id for id, rule in rules.categories.items() if rule.answer == "regenerate")
         self._actions: dict[tuple[str, Direction], Action] = {}
         self._off: dict[str, frozenset[str]] = {}
         for category in taxonomy().values():
@@ -185,6 +199,19 @@ class Policy:
         policy = copy.copy(self)
         policy._cap = min(action, self._cap)
         return policy
+
+    @property
+    def regenerating(self) -> bool:
+        """Some category asks the model once more."""
+        return bool(self._regenerate)
+
+    def regenerates(self, category: str) -> bool:
+        """An answer stopped for `category` is asked for once more."""
+        return category in self._regenerate
+
+    def stands_in(self, category: str) -> bool:
+        """The answer of a model that stands in may be shown; not where the category has words of its own, as help has."""
+        return category not in self.rules.surrogates
 
     def shadowed(self, candidate: Candidate) -> bool:
         """True where policy computes the action but does not apply it: by rule, category or detector."""

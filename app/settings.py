@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import SettingsError
 
 PREFIX = "SLUICE_"
-_SECRET = {"upstream_key", "secret_key", "admin_token", "redis_url"}
+_SECRET = {"upstream_key", "surrogate_key", "secret_key", "admin_token", "redis_url"}
 
 
 def _packaged(name: str) -> Path:
@@ -42,6 +42,15 @@ class Settings(BaseModel):
     upstream_connect_timeout: float = Field(2.0, gt=0)
     upstream_first_token_timeout: float = Field(60.0, gt=0)
     upstream_idle_timeout: float = Field(30.0, gt=0)
+    surrogate_upstream: str | None = Field(
+        None,
+        description="a safe model's base, ending in /v1: asked where an answer was stopped before its first character",
+    )
+    surrogate_key: str | None = Field(None, description="the safe model's key")
+    surrogate_model: str | None = Field(None, description="the safe model's name; unset: the one the client asked for")
+    answer_max_characters: int = Field(4 << 20, ge=1024, description="what a model may say in one answer")
+    answer_max_seconds: float = Field(3600.0, gt=0)
+    client_stall_timeout: float = Field(60.0, gt=0, description="a client that reads nothing for so long is cut off")
     host: str = "127.0.0.1"
     port: int = Field(8100, ge=0, le=65535)
     ops_host: str = "127.0.0.1"
@@ -69,7 +78,7 @@ class Settings(BaseModel):
 
 def _secret(name: str, value: Any) -> bool:
     # An address with credentials is refused later, but `doctor` shows it first.
-    return name in _SECRET or (name == "upstream_url" and "@" in value)
+    return name in _SECRET or (name in ("upstream_url", "surrogate_upstream") and "@" in value)
 
 
 def loopback(host: str) -> bool:
@@ -108,22 +117,27 @@ def read(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
         raise SettingsError("\n".join(lines)) from None
 
 
-def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
-    """Reasons not to serve with these settings; empty if none. `app_keys`: the apps file names at least one key."""
-    reasons = []
+def _unsound(name: str, address: str, key: str) -> list[str]:
+    """What is wrong with a model's base URL, if anything."""
     try:
-        url = urlsplit(settings.upstream_url)
+        url = urlsplit(address)
         sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         url, sound = urlsplit(""), False
     if not sound:
-        reasons.append("SLUICE_UPSTREAM_URL must be an http or https URL, for example http://127.0.0.1:8000/v1")
-    elif not url.path.rstrip("/").endswith("/v1"):
-        reasons.append("SLUICE_UPSTREAM_URL must end in /v1, as the OpenAI client takes it")
-    elif "@" in url.netloc or url.query or url.fragment:
-        reasons.append(
-            "SLUICE_UPSTREAM_URL must carry no credentials, query or fragment; the key goes into SLUICE_UPSTREAM_KEY"
-        )
+        return [f"{PREFIX}{name} must be an http or https URL, for example http://127.0.0.1:8000/v1"]
+    if not url.path.rstrip("/").endswith("/v1"):
+        return [f"{PREFIX}{name} must end in /v1, as the OpenAI client takes it"]
+    if "@" in url.netloc or url.query or url.fragment:
+        return [f"{PREFIX}{name} must carry no credentials, query or fragment; the key goes into {PREFIX}{key}"]
+    return []
+
+
+def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
+    """Reasons not to serve with these settings; empty if none. `app_keys`: the apps file names at least one key."""
+    reasons = _unsound("UPSTREAM_URL", settings.upstream_url, "UPSTREAM_KEY")
+    if settings.surrogate_upstream is not None:
+        reasons += _unsound("SURROGATE_UPSTREAM", settings.surrogate_upstream, "SURROGATE_KEY")
     if settings.upstream_key and not loopback(settings.host) and not app_keys:
         reasons.append(
             "SLUICE_UPSTREAM_KEY with the non-loopback SLUICE_HOST would be an open proxy on your bill (开放代理): "

@@ -3,21 +3,26 @@
 Law: what is released, found and decided is a function of the text alone, never of how it was cut; a plain answer is
 the same machine fed once. Text goes out up to the `hold` of the most cautious detector. A finding is settled once
 every finding that could start before or at it is known, in order of start; at the first that stops, the text before
-it is released and nothing after. Readers follow behind, in text already let go: what they find flags.
+it is released and nothing after. Readers follow behind, in text already let go: what they find flags. Scorers are asked at check
+points, once all that starts before one is settled; their answers come from outside (`due`, `take`), and in strict mode text
+waits for them.
 """
 
 from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from app import checkpoints
 from app import text as folding
+from app.checkpoints import Check
 from app.policy import Policy
 from app.terms import KEPT, REACH
-from app.types import Action, Candidate, Detector, Finding, Path, Reader, Scope
+from app.types import Action, Candidate, Detector, Finding, Path, Reader, Scope, Scorer
 
 log = logging.getLogger("sluice.streaming")
 
@@ -67,10 +72,15 @@ class Channel:
         scope: Scope,
         path: Path = (),
         readers: Sequence[Reader] = (),
+        scorers: Sequence[Scorer] = (),
     ) -> None:
         self._watches = [_Watch(detector) for detector in detectors]
         self._policy, self._scope, self._path = policy, scope, path
-        self._readers = readers
+        self._readers, self._scorers = readers, scorers
+        self._strict = bool(scorers) and policy.rules.stream.mode == "strict"
+        self._point = self._checked = 0  # folded indices of the last check point, and of the last that was answered
+        self._prefix = ""  # folded text before self._point, as much as a question shows
+        self._due: deque[Check] = deque()
         self._steps = dict.fromkeys((r.name for r in readers), _LEAST_STEP)  # reader -> what it waits for
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
@@ -83,11 +93,12 @@ class Channel:
         self._folded_size = 0
         self._half = ""  # the first half of a surrogate pair that a model cut in two
         self._closed = False
+        self._until = 0  # original index before which everything is settled
         self._stopped_at = 0  # folded index of the finding that stops
         self._pool: dict[Candidate, None] = {}
         self._masks: list[tuple[int, int]] = []
         self._settled: list[tuple[Candidate, Finding]] = []
-        self.findings: list[Finding] = []
+        self._findings: list[Finding] = []
         self._spans: dict[
             str, list[tuple[int, int]]
         ] = {}  # category -> (start, furthest end so far) of what is settled
@@ -100,6 +111,14 @@ class Channel:
         self.unread: list[str] = []
         """Readers that failed: they could have flagged, so the text is flagged."""
         self.held_max = 0
+        self.leaked = 0
+        """Original characters let go that belong to a finding that masks or stops."""
+        self.masked = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found and decided so far, in original indices."""
+        return self._findings
 
     @property
     def screened(self) -> int:
@@ -160,6 +179,10 @@ class Channel:
         """Stop here for a reason outside the text (a failed detector, a time limit): what is held is never released."""
         self.stopped = action
         self._held = ""
+        self._due.clear()
+
+    def _leak(self, finding: Finding) -> None:
+        self.leaked += max(0, min(self._out, finding.end) - finding.start)
 
     def _settle(self, final: bool) -> str:
         hold = size = self._folded_size
@@ -191,19 +214,88 @@ class Channel:
             hold = min([hold, *(c.start for c in self._pool if c.end == size)])
         stop = self._decide(hold, final) if self._pool else None
         if stop is not None:
-            self._follow(self._stopped_at, final=True)
-            return self._release(stop)
-        self._since = hold
-        if self._readers:
-            self._follow(hold, final)
-        released = self._release(self._size if hold >= size else self._original(hold))
-        self._trim()
-        if len(self._held) > HELD_MAX and not final:
+            self._until, self._since = stop, self._stopped_at
+        else:
+            self._until, self._since = self._size if hold >= size else self._original(hold), hold
+        if self._scorers:
+            self._ask(final and stop is None)
+        released = self._go()
+        if len(self._held) > HELD_MAX and not final and self.stopped is None:
             self.degraded.append("held_overflow")
             self.cut(Action.BLOCK)
             return released
         self.held_max = max(self.held_max, len(self._held))
         return released
+
+    def _go(self) -> str:
+        """Let go of what is settled and, in strict mode, answered."""
+        final = (self._closed or self.stopped is not None) and not self._due
+        until, read = self._until, self._since
+        if self._scorers and not final:
+            # Readers stay behind the check points in either mode: what they find must not depend on when an answer comes.
+            read = min(read, self._checked)
+            if self._strict:
+                until = min(until, self._size if self._checked == self._folded_size else self._original(self._checked))
+        if self._readers:
+            self._follow(read, final)
+        released = self._release(until)
+        if final and self.stopped is not None:
+            self._held = ""
+        self._trim()
+        return released
+
+    # ---- check points
+
+    @property
+    def due(self) -> Check | None:
+        """The next question for the scorers; answered by `take`."""
+        return self._due[0] if self._due else None
+
+    def _ask(self, final: bool) -> None:
+        """Put questions for the check points before what is settled; `final`: the text's end is one."""
+        window = self._window[self._point - self._base : self._since - self._base]
+        last = 0
+        for end in (*checkpoints.points(window, 0, self._policy.rules.stream.every), *([len(window)] if final else ())):
+            if end > last:
+                self._prefix = (self._prefix + window[last:end])[-checkpoints.PREFIX :]
+                self._due.append(Check(self._prefix, len(self._prefix) - (end - last), self._point + end))
+                last = end
+        self._point += last
+
+    def take(self, candidates: Sequence[Candidate], failed: Sequence[str] = ()) -> str:
+        """The scorers' answer to `due`, indices of its text, and the names of those that gave none; return what may go out
+        now."""
+        check = self._due.popleft()
+        began = check.at - len(check.text)
+        self.unread += [name for name in failed if name not in self.unread]
+        found = []
+        for c in sorted(candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
+            c = _moved(replace(c, start=max(c.start, check.since)), began)
+            if c.start < c.end <= check.at:
+                finding = self._finding(c, self._original(c.start), self._original(c.end - 1) + 1, "")
+                if finding.action is Action.MASK and not self._strict:
+                    finding = replace(finding, action=Action.FLAG)  # it comes too late to mask
+                found.append((c, finding))
+        self._checked = check.at
+        at, stop = next(((c.start, f) for c, f in found if f.action.stops and not f.shadow), (0, None))
+        for c, finding in found:
+            if stop is not None and finding.start > stop.start:
+                break
+            self._tell(c.detector, finding)
+            if finding.shadow or finding.action < Action.MASK:
+                continue
+            self._leak(finding)
+            if finding.action is Action.MASK:
+                self._masks.append((finding.start, finding.end))
+                self.masked = True
+        if stop is not None:
+            # All that starts before the check point is settled, whatever came after it; what starts behind the stop is as if
+            # never seen.
+            self._findings = [f for f in self._findings if f.start <= stop.start]
+            self.stopped = max(f.action for f in self._findings if f.action.stops and not f.shadow)
+            self._due.clear()
+            self._until, self._since, self._stopped_at = stop.start, at, at
+        return self._go()
 
     def fail(self, name: str) -> None:
         """A detector could not answer: record it, and do what policy says for this direction."""
@@ -242,6 +334,8 @@ class Channel:
             spans.append((start, max(end, spans[-1][1] if spans else 0)))
             if len(flags := self._flags.setdefault(finding.category, [])) < MOST:
                 flags.append(finding)
+            if finding.action >= Action.MASK:
+                self._leak(finding)
             if finding.action.stops:
                 if stop is None:
                     stop, stop_folded = finding.start, c.start
@@ -251,14 +345,22 @@ class Channel:
                     self.stopped = max(self.stopped or finding.action, finding.action)
             elif finding.action is Action.MASK:
                 self._masks.append((finding.start, finding.end))
+                self.masked = True
         return stop
 
     def _finding(self, c: Candidate, start: int, end: int, span: str) -> Finding:
         names = c.techniques | folding.techniques(span)
+        action = self._policy.action(c, self._scope.direction, names)
+        if action is Action.MASK and not self._maskable(start, end):
+            action = Action.BLOCK
         return Finding(
-            c.category, c.detector, start, end, c.score, self._policy.action(c, self._scope.direction, names),
+            c.category, c.detector, start, end, c.score, action,
             self._policy.shadowed(c), c.rule, "+".join(sorted(names)) or "plain", self._path,
         )  # fmt: skip
+
+    def _maskable(self, start: int, end: int) -> bool:
+        """The original text from `start` to `end` may be written over."""
+        return True
 
     def _follow(self, until: int, final: bool) -> None:
         """Let the readers look at settled folded text before `until`; `final`: they will see no more."""
@@ -307,7 +409,7 @@ class Channel:
     def _tell(self, source: str, finding: Finding) -> None:
         count = self._count[source] = self._count.get(source, 0) + 1
         if count <= MOST or finding.action > self._strictest[source]:
-            self.findings.append(finding)
+            self._findings.append(finding)
         self._strictest[source] = max(finding.action, self._strictest.get(source, Action.PASS))
 
     def _meets(self, category: str, start: int, end: int) -> bool:
@@ -355,19 +457,21 @@ class Channel:
             text = "".join(chars)
             self._masks = [m for m in self._masks if m[1] > until]
         self._out = until
-        if self.stopped is not None:
-            self._held = ""
         return text
 
     def _trim(self) -> None:
         """Forget what no detector may look back at."""
         keep = min(self._since, *self._read.values()) if self._read else self._since
+        if self._scorers:
+            keep = min(
+                keep, self._due[0].at - len(self._due[0].text) + self._due[0].since if self._due else self._point
+            )
         cut = keep - self._base - KEPT
         if cut <= KEPT:
             return
         self._window = self._window[cut:]
         self._base += cut
-        first = self._base if self._read else keep
+        first = self._base if self._read or self._scorers else keep
         past = bisect_left(self._pieces, first, key=lambda p: p.folded)
         if past == len(self._pieces) or self._pieces[past].folded > first:
             past -= 1  # it begins within a piece

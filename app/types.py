@@ -68,6 +68,8 @@ class Slot:
     age: int = 0
     message: int = -1
     """Index of the message whose spoken text it is (part of); -1: it is no spoken text, and is never joined."""
+    json: bool = False
+    """It is a JSON text, that masks must leave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ class Detector(Protocol):
 
     name: str
 
+    @property
+    def version(self) -> str:
+        """Changes whenever its answers may: verdicts on unchanged texts are kept by it."""
+        ...
+
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         """Look at folded `text[since:]`; `text[:since]` is left context, already settled.
 
@@ -123,8 +130,24 @@ class Reader(Protocol):
 
     name: str
 
+    @property
+    def version(self) -> str: ...
+
     def read(self, text: str, original: str, since: int, final: bool, scope: Scope) -> Scan:
         """Like Detector.scan; `original` is what folds to `text`. The hold is where to go on next time."""
+        ...
+
+
+class Scorer(Protocol):
+    """Judges a text as a whole, at its check points (app.checkpoints); may take its time, within a limit."""
+
+    name: str
+
+    @property
+    def version(self) -> str: ...
+
+    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+        """Look at folded `text`, new from `since` on; candidates before that are cut to it."""
         ...
 
 

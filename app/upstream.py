@@ -26,12 +26,12 @@ ANSWER_MAX = 16 << 20
 
 
 class Upstream:
-    """The model behind `UPSTREAM_URL`."""
+    """A model behind a base URL. `credentials`: the client's own are passed on where there is no `key`."""
 
-    def __init__(self, settings: Settings, *, pass_credentials: bool) -> None:
-        self._base = settings.upstream_url.rstrip("/").removesuffix("/v1")
-        self._key = settings.upstream_key
-        self._pass = pass_credentials and settings.upstream_key is None
+    def __init__(self, url: str, key: str | None, settings: Settings, *, credentials: bool) -> None:
+        self._base = url.rstrip("/").removesuffix("/v1")
+        self._key = key
+        self._pass = credentials and key is None
         self._urls: dict[str, URL] = {}
         self.outbound = Outbound(
             settings.upstream_connect_timeout, settings.upstream_first_token_timeout, settings.upstream_idle_timeout
@@ -46,7 +46,9 @@ class Upstream:
             if name in client and name not in hop and (self._pass or name not in _CREDENTIALS):
                 headers[name] = client[name]
         if self._key is not None:
+            # The two families of APIs look for it in two places.
             headers["Authorization"] = f"Bearer {self._key}"
+            headers["x-api-key"] = self._key
         return headers
 
     async def send(self, method: str, path: str, client: Mapping[str, str], body: bytes | None = None) -> Reply:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from app.types import Action, Candidate, Scan, Scope
 
 _ACTION = {a.word: a for a in Action}
 _NONE: frozenset[str] = frozenset()
+_VERSIONS = count(1)
 _FRESH = 256
 """Changed rows that are compiled apart from the bulk: 8 ms at most."""
 
@@ -67,7 +69,7 @@ class Blocklist:
     def __init__(self, keys: dict[str, bytes] | None = None, folder: Path | None = None) -> None:
         self._keys, self._folder = keys or {}, folder
         self._empty = _Part((), self._keys)
-        self.now = _Generation(self._empty, self._empty, _NONE)
+        self._put(_Generation(self._empty, self._empty, _NONE))
         self.passages = _Passages(self)
 
     def __len__(self) -> int:
@@ -85,7 +87,7 @@ class Blocklist:
 
     def load(self, rows: Iterable[Row]) -> None:
         """Replace the whole list by the unexpired `rows` of the entries table."""
-        self.now = _Generation(_Part(rows, self._keys, self._folder), self._empty, _NONE)
+        self._put(_Generation(_Part(rows, self._keys, self._folder), self._empty, _NONE))
 
     def change(self, rows: Mapping[str, Row | None], whole: bool) -> None:
         """Put changed rows into force (None: no longer), or the `whole` list. A few are compiled by themselves, at once;
@@ -99,7 +101,10 @@ class Blocklist:
         if len(later) + len(gone) > _FRESH:
             self.load([row for id, row in base.rows.items() if id not in gone] + list(later.values()))
         else:
-            self.now = _Generation(base, _Part(later.values(), self._keys), gone)
+            self._put(_Generation(base, _Part(later.values(), self._keys), gone))
+
+    def _put(self, generation: _Generation) -> None:
+        self.now, self.version = generation, str(next(_VERSIONS))
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         return self._both(lambda terms: terms.find(text, since, final), len(text), scope)
@@ -133,6 +138,10 @@ class _Passages:
 
     def __init__(self, blocklist: Blocklist) -> None:
         self._blocklist = blocklist
+
+    @property
+    def version(self) -> str:
+        return self._blocklist.version
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         now = self._blocklist.now

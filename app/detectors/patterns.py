@@ -141,7 +141,7 @@ _BEFORE = 24
 class Patterns:
     """The detector."""
 
-    name = "patterns"
+    name, version = "patterns", "1"
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         hold = len(text) if final else _open(text, since)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ MOST = 10_000
 """Rules over all folders."""
 TOGETHER = 4
 """Rules that may begin at one place of a text: what a place costs at most."""
+_VERSIONS = count(1)
 _ANCHOR, _REST = 100, 500
 """Characters at most."""
 _WITHIN, _WIDEST = 64, 200
@@ -93,6 +95,7 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
+        self.version = str(next(_VERSIONS))
         self._anchors = Lookup(((r.anchor, i) for i, r in enumerate(self._rules)), live=True)
 
     def __len__(self) -> int:
@@ -100,7 +103,7 @@ class Rules:
 
     def take(self, other: Rules) -> None:
         """Enforce `other`'s rules from now on."""
-        self._rules, self._anchors = other._rules, other._anchors
+        self._rules, self._anchors, self.version = other._rules, other._anchors, other.version
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         size = len(text)

@@ -14,9 +14,6 @@ from app.policy import Policy
 from app.types import Action, Scope, Verdict
 from app.web import asgi
 
-VISIBLE = ("content",)
-"""The channel that a receipt covers: the answer's own text."""
-
 
 @dataclass(slots=True)
 class Exchange:
@@ -38,7 +35,19 @@ class Exchange:
     screened: int = 0
     released: int = 0
     held_max: int = 0
+    held_ms: float = 0.0
+    """Milliseconds that texts were held, summed over them."""
+    leaked: int = 0
+    """Characters let go that belong to a finding that masks or stops."""
+    answer_max: int = 16 << 20
+    """Characters that a model may say."""
+    stopped: Verdict | None = None
+    """What stopped the answer, or a choice of it, last."""
+    withdrawn: Verdict | None = None
+    """What stopped an answer that another took the place of."""
     receipt: Receipt | None = None
+    begun: bool = False
+    """The head of the answer, and some of it, has gone out."""
     ended: bool = False
     """The client has all of its answer: that it leaves now is no loss."""
 
@@ -62,7 +71,8 @@ class Exchange:
     def seal(self, body: dict[str, Any], action: Action) -> None:
         """Put decision id, action and receipt into a body, or into the last event of a stream."""
         assert self.receipt is not None
-        body["id"] = self.decision
+        if self.withdrawn is not None:
+            action = max(action, self.withdrawn.action)
         body["sluice"] = {
             "decision": self.decision,
             "action": max(action, self.judged.verdict.action).word,

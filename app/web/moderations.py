@@ -6,7 +6,7 @@ from typing import Any
 
 from app import strictjson
 from app.apps import Apps
-from app.dialects import openai
+from app.dialects import fields, openai
 from app.errors import RequestError
 from app.keys import decision_id
 from app.moderation import Moderator
@@ -35,7 +35,7 @@ class Moderations:
             policy = self._moderator.policies.of(app.policy)
             body = strictjson.loads(await asgi.read_body(receive, head, policy.rules.max_body_bytes))
             texts = _inputs(body)
-            model = openai.field(body, "model", str, "a string", "sluice")
+            model = fields.field(body, "model", str, "a string", "sluice")
             results = []
             for text in texts:
                 judged = await self._moderator.judge(

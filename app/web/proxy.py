@@ -8,15 +8,17 @@ clean end. The journal and the metrics never delay the client.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from app import metrics, sse, strictjson, surrogate
 from app.apps import Apps
-from app.dialects import Dialect, Key, Prompt, put
+from app.dialects import Dialect, Key, Prompt, Shown, put
 from app.errors import RequestError, UpstreamError
 from app.journal import Journal
 from app.keys import Keys, Receipt, decision_id, decision_tail
@@ -25,8 +27,10 @@ from app.outbound import Reply
 from app.types import Action, Path, Scope, Slot, Verdict
 from app.upstream import ANSWER_MAX, Upstream
 from app.web import asgi
-from app.web.exchange import VISIBLE, Exchange
+from app.web.exchange import Exchange
 from app.web.stream import Stream
+
+log = logging.getLogger("sluice.proxy")
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _SHOWN_ID = re.compile(r"slc_[a-z2-7]{26}")
@@ -34,14 +38,40 @@ SLOTS_MAX = 16_384
 """Texts in one request at most: each costs a screening, however short it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Asking a model for the answer. `ends_as`: it stands in for another model, whose answer was stopped so."""
+
+    upstream: Upstream
+    body: dict[str, Any]
+    first: bool = True
+    ends_as: Shown | None = None
+
+
+class Limits(NamedTuple):
+    """How long an answer may get: characters, seconds."""
+
+    characters: int
+    seconds: float
+
+
 class Proxy:
-    """The ASGI app of one dialect's route."""
+    """The ASGI app of one dialect's route. `stand_in`: a model that answers where another's answer was stopped, and its name."""
 
     def __init__(
-        self, dialect: Dialect, moderator: Moderator, apps: Apps, keys: Keys, upstream: Upstream, journal: Journal
+        self,
+        dialect: Dialect,
+        moderator: Moderator,
+        apps: Apps,
+        keys: Keys,
+        upstream: Upstream,
+        journal: Journal,
+        limits: Limits,
+        stand_in: tuple[Upstream, str | None] | None = None,
     ) -> None:
         self._dialect, self._moderator, self._apps = dialect, moderator, apps
         self._keys, self._upstream, self._journal = keys, upstream, journal
+        self._limits, self._stand_in = limits, stand_in
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         head = asgi.headers(scope)
@@ -52,7 +82,7 @@ class Proxy:
                 raise RequestError("this route takes POST", code="method_not_allowed", status=405)
             app = self._apps.identify(head)
             policy = self._moderator.policies.of(app.policy)
-            x = Exchange(app, policy, head, perf_counter())
+            x = Exchange(app, policy, head, perf_counter(), answer_max=self._limits.characters)
             body = await asgi.read_body(receive, head, policy.rules.max_body_bytes)
             x.prompt = self._dialect.prompt(strictjson.loads(body))
             if len(x.prompt.slots) > SLOTS_MAX:
@@ -99,17 +129,51 @@ class Proxy:
             await self._refuse(x, prompt, refused, send)
             return
         x.decision = decision_id()
-        x.receipt = Receipt(self._keys, x.decision, x.app.id)
-        reply = await self._upstream.send("POST", self._dialect.route, x.headers, strictjson.dumps(prompt.body))
+        await self._answer(x, prompt, send)
+
+    async def _answer(self, x: Exchange, prompt: Prompt, send: asgi.Send) -> None:
+        """The model's answer; in place of one that was stopped before its first character, another attempt, where policy has
+        one."""
+        attempt: _Attempt | None = _Attempt(self._upstream, prompt.body)
+        while attempt is not None:
+            # Nothing of an earlier attempt was delivered.
+            x.receipt = Receipt(self._keys, x.decision, x.app.id)
+            try:
+                attempt = await self._attempt(x, prompt, attempt, send)
+            except UpstreamError as e:
+                if x.withdrawn is None or x.begun:
+                    raise
+                # The stand-in failed: what the first answer was stopped for still holds.
+                metrics.UPSTREAM_ERRORS.labels(e.code).inc()
+                await self._show(x, prompt, x.withdrawn, send)
+                return
+
+    async def _attempt(self, x: Exchange, prompt: Prompt, attempt: _Attempt, send: asgi.Send) -> _Attempt | None:
+        """The next attempt, if this one came to nothing."""
+        headers = x.headers if attempt.ends_as is None else {}
+        reply = await attempt.upstream.send("POST", self._dialect.route, headers, strictjson.dumps(attempt.body))
         try:
             if reply.status != 200:
+                if x.withdrawn is not None:
+                    raise UpstreamError("the model did not answer again", code="upstream_status")
                 await self._upstream_error(x, reply, send)
-            elif prompt.stream:
-                await self._stream(x, prompt, reply, send)
-            else:
-                await self._plain(x, prompt, reply, send)
+                return None
+            serve = self._stream if prompt.stream else self._plain
+            return await serve(x, prompt, reply, send, attempt)
         finally:
             reply.close()
+
+    def _instead(self, x: Exchange, prompt: Prompt, attempt: _Attempt, verdict: Verdict) -> _Attempt | None:
+        """What may be tried in place of an answer that `verdict` stopped before its first character."""
+        if prompt.choices > 1 or not verdict.category:
+            return None
+        if attempt.first and x.policy.regenerates(verdict.category):
+            return _Attempt(self._upstream, {k: v for k, v in attempt.body.items() if k != "seed"}, first=False)
+        if self._stand_in is None or attempt.ends_as is not None or not x.policy.stands_in(verdict.category):
+            return None
+        upstream, model = self._stand_in
+        body = prompt.body | ({"model": model} if model else {})
+        return _Attempt(upstream, body, first=False, ends_as=Shown(verdict.action, ""))
 
     def _settle_prompt(self, x: Exchange, prompt: Prompt) -> Slot | None:
         """Put masks and notes into the body; return the slot to refuse for, if any.
@@ -132,7 +196,7 @@ class Proxy:
             if verdict.action.stops:
                 old = slot.origin == "assistant" or self._keys.refusal.known(x.app.id, slot.text, shown)
                 if slot.age and old and not key:
-                    put(prompt.body, slot.path, surrogate.NOTE)
+                    self._dialect.note(prompt, slot, surrogate.NOTE)
                     x.noted += 1
                     continue
                 fresh.append((slot, verdict))
@@ -165,8 +229,12 @@ class Proxy:
     async def _refuse(self, x: Exchange, prompt: Prompt, slot: Slot, send: asgi.Send) -> None:
         verdict = x.judged.verdict
         x.decision = self._keys.refusal.decision(x.app.id, slot.text)
-        shown = x.shown(verdict)
         x.outcome = "prompt_refused"
+        await self._show(x, prompt, verdict, send)
+
+    async def _show(self, x: Exchange, prompt: Prompt, verdict: Verdict, send: asgi.Send) -> None:
+        """Answer without the model: with the words for what `verdict` stopped."""
+        shown = x.shown(verdict)
         if x.policy.rules.blocked_as == "error" and verdict.action is Action.BLOCK:
             await self._error(send, shown.text, "content_filter", None, 400, x)
             return
@@ -175,19 +243,22 @@ class Proxy:
             x.deliver(choice, shown.text)
         if not prompt.stream:
             body = self._dialect.answer(prompt, shown)
+            body["id"] = x.decision
             x.seal(body, verdict.action)
             await asgi.respond_json(send, 200, body, x.head())
             return
         await _start_stream(send, x)
-        opening = self._dialect.opening(prompt) | {"id": x.decision}
-        events = [e for n in range(prompt.choices) for e in self._dialect.ending(opening, n, shown, begun=False)]
+        stream = self._dialect.events(prompt, _nothing)
+        events = [e for n in range(prompt.choices) for e in stream.ending(n, shown, begun=False)]
         x.seal(events[-1], verdict.action)
-        out = b"".join(sse.write(strictjson.dumps(event)) for event in events)
-        await send({"type": "http.response.body", "body": out + sse.write(b"[DONE]")})
+        out = b"".join(stream.write(event, x.decision) for event in events)
+        await send({"type": "http.response.body", "body": out + stream.done})
 
     # ---- the answer, whole
 
-    async def _plain(self, x: Exchange, prompt: Prompt, reply: Reply, send: asgi.Send) -> None:
+    async def _plain(
+        self, x: Exchange, prompt: Prompt, reply: Reply, send: asgi.Send, attempt: _Attempt
+    ) -> _Attempt | None:
         raw = await reply.read(ANSWER_MAX)
         try:
             body = strictjson.loads_upstream(raw)
@@ -198,10 +269,11 @@ class Proxy:
         if body.get("error"):
             raise UpstreamError("the model reported an error", code="upstream_error")
         texts = self._dialect.texts(body, prompt)
-        slots = [Slot(t.path, t.text, "assistant") for t in texts]
+        slots = [Slot(t.path, t.text, "assistant", json=t.json) for t in texts]
         judged = await self._moderator.judge(slots, x.scope, x.policy)
         x.answer = judged.verdict
-        x.screened = x.released = judged.screened
+        x.screened += judged.screened
+        x.released = judged.screened
         self._unavailable(x)
         stopped: dict[int, Verdict] = {}
         masked: set[int] = set()
@@ -212,7 +284,17 @@ class Proxy:
                     stopped[delta.choice] = verdict
             elif text != delta.text:
                 put(body, delta.path, text)
+                self._dialect.masked(body, delta)
                 masked.add(delta.choice)
+        if stopped:
+            x.released = sum(
+                len(d.text) for d, v in zip(texts, judged.slot_verdicts, strict=True) if d.choice not in stopped
+            )
+            worst = max(stopped.values(), key=lambda v: v.action)
+            instead = self._instead(x, prompt, attempt, worst)
+            if instead is not None:
+                x.withdrawn = worst
+                return instead
         for choice, tokens in self._dialect.tokens(body):
             if not prompt.tokens or choice in masked or await self._objectionable(x, tokens):
                 self._dialect.without_tokens(body, choice)
@@ -221,15 +303,20 @@ class Proxy:
         if stopped and x.policy.rules.blocked_as == "error" and x.answer.action is Action.BLOCK:
             x.released = 0
             await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x)
-            return
+            return None
         for delta in self._dialect.texts(body, prompt):
-            if delta.channel == VISIBLE:
+            if delta.visible:
                 x.deliver(delta.choice, _text_at(body, delta.path))
+        if attempt.ends_as is not None:
+            self._dialect.refinish(body, attempt.ends_as)
+        body["id"] = x.decision
         x.seal(body, x.answer.action)
         head = x.head()
-        head[1] = (b"x-sluice-action", max(x.answer.action, x.judged.verdict.action).word.encode())
+        head[1] = (b"x-sluice-action", body["sluice"]["action"].encode())
         x.first = perf_counter()
+        x.begun = True
         await asgi.respond_json(send, 200, body, head)
+        return None
 
     def _unavailable(self, x: Exchange) -> None:
         if x.answer.degraded and x.policy.degraded("answer") is None:
@@ -262,42 +349,57 @@ class Proxy:
 
     # ---- the answer, streamed
 
-    async def _stream(self, x: Exchange, prompt: Prompt, reply: Reply, send: asgi.Send) -> None:
+    async def _stream(
+        self, x: Exchange, prompt: Prompt, reply: Reply, send: asgi.Send, attempt: _Attempt
+    ) -> _Attempt | None:
         if not reply.headers.get("content-type", "").lower().startswith("text/event-stream"):
             raise UpstreamError("the model did not answer with an event stream", code="upstream_protocol_error")
-        stream = Stream(self._moderator, self._dialect, x, prompt)
-        begun = False
+        stream = Stream(self._moderator, self._dialect, x, prompt, attempt.ends_as)
+        # Where another attempt may come, nothing goes out before the first character that stays.
+        waits = prompt.choices == 1 and (
+            (attempt.first and x.policy.regenerating) or (self._stand_in is not None and attempt.ends_as is None)
+        )
+        pending = b""
         try:
             parser = sse.Parser()
             async for chunk in reply.chunks():
-                out = stream.feed(parser.feed(chunk))
-                if out:
-                    if not begun:
-                        await _start_stream(send, x)
-                        begun = True
-                        x.first = perf_counter()
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
+                pending += await stream.feed(parser.feed(chunk))
+                if pending and (stream.told or not waits):
+                    await self._send(x, send, pending)
+                    pending = b""
                 if stream.over:
                     break
+                if perf_counter() - x.started > self._limits.seconds:
+                    raise UpstreamError("the model's answer takes too long", code="upstream_too_long", status=504)
             if not stream.over and (parser.pending or not stream.complete):
                 raise UpstreamError("the model's stream ended in the middle", code="upstream_reset")
-            if not begun:
-                await _start_stream(send, x)
-            await send({"type": "http.response.body", "body": stream.close()})
+            if x.stopped is not None and waits and not stream.told:
+                instead = self._instead(x, prompt, attempt, x.stopped)
+                if instead is not None:
+                    x.withdrawn, x.stopped = x.stopped, None
+                    return instead
+            await self._send(x, send, pending + stream.close(), last=True)
             x.ended = True
             if not stream.stopped:
                 await reply.drain()
         except (UpstreamError, sse.TooLarge) as e:
             error = e if isinstance(e, UpstreamError) else UpstreamError(str(e), code="upstream_protocol_error")
-            if not begun:
+            if not x.begun:
                 raise error from None
             x.outcome = error.code
             metrics.UPSTREAM_ERRORS.labels(error.code).inc()
-            event = self._dialect.error(error.message, error.code, None, error.status)
             # No final message follows: the server then breaks the transfer off, so that no client takes it for an end.
-            await send({"type": "http.response.body", "body": sse.write(strictjson.dumps(event)), "more_body": True})
+            await send({"type": "http.response.body", "body": pending + stream.error(error), "more_body": True})
         finally:
             stream.account()
+        return None
+
+    async def _send(self, x: Exchange, send: asgi.Send, out: bytes, *, last: bool = False) -> None:
+        if not x.begun:
+            await _start_stream(send, x)
+            x.begun = True
+            x.first = perf_counter()
+        await send({"type": "http.response.body", "body": out, "more_body": not last})
 
     # ---- afterwards
 
@@ -306,7 +408,7 @@ class Proxy:
         metrics.REQUESTS.labels(self._dialect.name, mode, x.outcome).inc()
         if x.first is not None:
             metrics.SECONDS.labels(self._dialect.name).observe(x.first - x.started)
-        for direction, verdict in (("prompt", x.judged.verdict), ("answer", x.answer)):
+        for direction, verdict in (("prompt", x.judged.verdict), ("answer", x.withdrawn or x.answer)):
             for name in verdict.degraded:
                 metrics.DEGRADED.labels(name, direction).inc()
             if verdict.action > Action.PASS:
@@ -318,6 +420,14 @@ class Proxy:
             metrics.SCREENED.inc(x.screened)
             metrics.RELEASED.inc(x.released)
             metrics.HELD.observe(x.held_max)
+            metrics.HELD_MS.observe(x.held_ms)
+            if x.leaked:
+                metrics.LEAKED.inc(x.leaked)
+        if x.released > x.screened:
+            metrics.UNSCREENED.inc(x.released - x.screened)
+            log.error("released more than was screened", extra={"decision": x.decision, "dialect": self._dialect.name})
+        if x.judged.known:
+            metrics.KNOWN.inc(x.judged.known)
         self._journal.record(
             {
                 "decision": x.decision or None,
@@ -329,13 +439,29 @@ class Proxy:
                 "profile": x.policy.profile,
                 "noted": x.noted,
                 "prompt": _journalled(x.judged.verdict),
-                "answer": _journalled(x.answer),
+                "answer": _journalled(x.withdrawn or x.answer),
+                "instead": _journalled(x.answer) if x.withdrawn is not None else None,
                 "screened": x.screened,
                 "released": x.released,
                 "held_max": x.held_max,
+                "held_ms": round(x.held_ms, 2),
+                "leaked": x.leaked,
                 "ms": round((perf_counter() - x.started) * 1000, 2),
             }
         )
+
+
+class _Nothing:
+    """The texts of an answer that no model gave."""
+
+    def __call__(self, channel: Path) -> str:
+        return ""
+
+    def masked(self, channel: Path) -> bool:
+        return False
+
+
+_nothing = _Nothing()
 
 
 def _text_at(body: Any, path: Path) -> str:

@@ -1,41 +1,92 @@
 """A streamed answer: the model's events in, bytes for the client out.
 
-Law: no I/O. Every text goes through a channel of its own; a choice that has ended, by the model or by us, says no more,
-whatever still comes. Only an event that may be the last one waits, for it must carry the receipt.
+Law: no I/O; it waits for nothing but scorers. Every text goes through a channel of its own; a choice that has ended, by the model
+or by us, says no more, whatever still comes. Only an event that may be the last one waits, for it must carry the receipt.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from time import perf_counter
 from typing import Any
 
-from app import sse, strictjson
-from app.dialects import Delta, Dialect, Prompt, put
+from app import metrics, sse, strictjson
+from app.dialects import Delta, Dialect, Prompt, Shown, Tokens, put
 from app.errors import UpstreamError
 from app.moderation import Moderator, conclude
 from app.streaming import Channel
 from app.types import Action, Path, Verdict
-from app.web.exchange import VISIBLE, Exchange
+from app.web.exchange import Exchange
 
 _Key = tuple[int, Path]
+_Event = dict[str, Any]
+
+
+class _Text:
+    """One text of the answer: its channel, and how far it is."""
+
+    __slots__ = ("asking", "channel", "delta", "held", "out", "said", "since", "taken", "tokens")
+
+    def __init__(self, channel: Channel, delta: Delta) -> None:
+        self.channel, self.delta = channel, delta
+        self.taken = self.out = 0  # characters that came, and that went
+        self.said: list[str] = []  # where the dialect repeats it
+        self.since: float | None = None  # when it began to hold what it holds
+        self.held = 0.0  # seconds
+        self.tokens: deque[tuple[int, Any]] = deque()  # (characters that must have gone out, log probabilities)
+        self.asking: asyncio.Task[str] | None = None
+
+
+class _Said:
+    """What the client has of the texts of an answer's only choice."""
+
+    def __init__(self, texts: dict[_Key, _Text]) -> None:
+        self._texts = texts
+
+    def __call__(self, channel: Path) -> str:
+        text = self._texts.get((0, channel))
+        return "".join(text.said) if text is not None else ""
+
+    def masked(self, channel: Path) -> bool:
+        text = self._texts.get((0, channel))
+        return text is not None and text.channel.masked
+
+
+class _Place:
+    """What one event of the model becomes: events before it, itself, and how it stopped choices."""
+
+    def __init__(self, body: _Event) -> None:
+        self.body = body
+        self.before: list[_Event] = []
+        self.shown: dict[_Key, tuple[Delta, str]] = {}  # what of it goes out in itself
+        self.stops: list[tuple[int, Action]] = []
 
 
 class Stream:
-    """One answer. `over`: the client has all it will get, whatever the model may still send."""
+    """One answer. `over`: the client has all it will get, whatever the model may still send. `told`: it has a character of the
+    model's. `ends_as`: how the answer of a model that stands in for another ends."""
 
-    def __init__(self, moderator: Moderator, dialect: Dialect, x: Exchange, prompt: Prompt) -> None:
-        self._moderator, self._dialect, self._x, self._prompt = moderator, dialect, x, prompt
-        self._channels: dict[_Key, tuple[Channel, Delta]] = {}
-        self._past: list[Channel] = []
-        """Channels of tool calls that another call took the place of."""
+    def __init__(
+        self, moderator: Moderator, dialect: Dialect, x: Exchange, prompt: Prompt, ends_as: Shown | None = None
+    ) -> None:
+        self._moderator, self._name, self._x, self._prompt, self._ends_as = moderator, dialect.name, x, prompt, ends_as
+        self._texts: dict[_Key, _Text] = {}
+        self._past: list[_Text] = []
+        """Texts of tool calls that another call took the place of."""
+        self._events = dialect.events(prompt, _Said(self._texts))
+        self._strict = x.policy.rules.stream.mode == "strict"
         self._calls: dict[_Key, str] = {}
+        self._carried: dict[_Key, bytes] = {}  # what tokens say that are part of a character
+        self._carried_tokens: dict[_Key, Any] = {}
         self._begun: set[int] = set()
         self._done: set[int] = set()
         """Choices that have ended; those that we stopped are in `_stopped` too."""
         self._stopped: set[int] = set()
-        self._last: dict[str, Any] = {"model": prompt.model}
-        self._kept: dict[str, Any] | None = None
+        self._kept: _Event | None = None
         self._marker = False
-        self.over = False
+        self._size = 0  # characters of the model's texts
+        self.over = self.told = False
 
     @property
     def stopped(self) -> bool:
@@ -47,193 +98,306 @@ class Stream:
         """Every choice that began has ended."""
         return self._marker or (bool(self._done) and self._begun <= self._done)
 
-    def feed(self, events: list[sse.Event]) -> bytes:
+    async def feed(self, events: list[sse.Event]) -> bytes:
         """Raises UpstreamError for what is no event of the dialect."""
-        out: list[dict[str, Any]] = []
+        out: list[_Event] = []
         for event in events:
             if event.data == b"[DONE]":
                 self._marker = self.over = True
-                out += self._finish_rest()
+                out += await self._finish_rest()
                 break
             if event.data.strip():
-                out += self._screen(_parsed(event.data))
+                out += await self._screen(self._parsed(event.data))
             if self.over:
                 break
         written = []
         for body in out:
             if self._kept is not None:
-                written.append(self._write(self._kept))
+                written.append(self._events.write(self._kept, self._x.decision))
             self._kept = body
             if not (self.over or (self._done and self._begun <= self._done)):
-                written.append(self._write(body))
+                written.append(self._events.write(body, self._x.decision))
                 self._kept = None
         return b"".join(written)
 
     def close(self) -> bytes:
         """The last bytes of a stream that is complete."""
         self._conclude()
-        last = self._kept or {k: v for k, v in self._last.items() if k not in ("choices", "usage")} | {"choices": []}
+        last = self._kept or self._events.closing()
         self._x.seal(last, self._x.answer.action)
-        out = self._write(last)
-        return out + sse.write(b"[DONE]") if self._marker or self._stopped else out
+        out = self._events.write(last, self._x.decision)
+        return out + self._events.done if self._marker or self._stopped else out
+
+    def error(self, e: UpstreamError) -> bytes:
+        """How the client is told that no more will come."""
+        return self._events.error(e.message, e.code, e.status)
 
     def account(self) -> None:
         """Hand the counts to the exchange, however the stream ended."""
         self._conclude()
-        channels = self._texts()
-        self._x.screened = sum(c.screened for c in channels)
-        self._x.released = sum(c.released for c in channels)
-        self._x.held_max = max((c.held_max for c in channels), default=0)
+        now = perf_counter()
+        for text in self._all():
+            if text.asking is not None:
+                text.asking.cancel()
+            if text.since is not None:
+                text.held += now - text.since
+                text.since = None
+        channels = [text.channel for text in self._all()]
+        self._x.screened += sum(c.screened for c in channels)
+        self._x.released += sum(c.released for c in channels)
+        self._x.leaked += sum(c.leaked for c in channels)
+        self._x.held_max = max([self._x.held_max, *(c.held_max for c in channels)])
+        self._x.held_ms += 1000 * sum(text.held for text in self._all())
 
     def _conclude(self) -> None:
-        self._x.answer = conclude(self._texts(), self._x.policy, self._x.scope)
+        self._x.answer = conclude((text.channel for text in self._all()), self._x.policy, self._x.scope)
 
-    def _texts(self) -> list[Channel]:
-        return [*self._past, *(c for c, _ in self._channels.values())]
+    def _all(self) -> list[_Text]:
+        return [*self._past, *self._texts.values()]
 
-    def _write(self, body: dict[str, Any]) -> bytes:
-        body["id"] = self._x.decision
-        return sse.write(strictjson.dumps(body))
+    def _parsed(self, data: bytes) -> _Event:
+        try:
+            body = strictjson.loads_upstream(data)
+        except ValueError:
+            raise UpstreamError("the model sent an event that is not JSON", code="upstream_protocol_error") from None
+        if not isinstance(body, dict) or self._events.failed(body):
+            raise UpstreamError("the model reported an error in its stream", code="upstream_error")
+        return body
 
     # ---- one event
 
-    def _screen(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+    async def _screen(self, body: _Event) -> list[_Event]:
         """The events that the client gets for one event of the model."""
+        events = self._events
         if self._done:
-            self._dialect.without(body, self._done)
-        deltas = self._dialect.texts(body, self._prompt)
-        self._dialect.without_tokens(body)
-        self._last = body
-        before: list[dict[str, Any]] = []
-        after: list[dict[str, Any]] = []
-        shown: dict[_Key, tuple[Delta, str]] = {}
+            events.without(body, self._done)
+        deltas = events.texts(body)
+        if deltas is None:
+            metrics.DROPPED_FIELDS.labels(self._name).inc()
+            return []
+        tokens = events.tokens(body)
+        at = _Place(body)
         for delta in deltas:
             self._begun.add(delta.choice)
             if delta.choice in self._done:
                 put(body, delta.path, "")  # stopped by an earlier text of this very event
                 continue
-            tails, action = self._over(body, delta, shown)
-            before += tails
-            if action is not None:
+            if await self._end(self._over(delta), at) is not None:
                 put(body, delta.path, "")
-                after += self._stop(body, delta.choice, action)
                 continue
-            text = self._push(delta)
-            put(body, delta.path, text)
-            shown[delta.choice, delta.channel] = delta, text
-            if (action := self._channels[delta.choice, delta.channel][0].stopped) is not None:
-                after += self._stop(body, delta.choice, action)
-        for choice in self._dialect.finished(body):
+            text = self._text(delta)
+            if delta.repeat:
+                await self._repeat(text, delta, at)
+            else:
+                said = await self._take(text, delta.text, final=delta.whole)
+                put(body, delta.path, said)
+                at.shown[delta.choice, delta.channel] = delta, said
+            if (action := text.channel.stopped) is not None:
+                self._stop(at, delta.choice, action)
+        if tokens and self._prompt.tokens:
+            self._note(tokens, deltas, at)
+        for choice, prefix in events.ended(body):
             if choice not in self._done:
-                tails, endings = self._finish(choice, body, shown)
-                before, after = before + tails, after + endings
-        self.over = len(self._stopped) == self._prompt.choices
-        emptied = bool(deltas) and not any(text for _, text in shown.values())
-        silent = not (body["choices"] or body.get("usage")) or (emptied and self._dialect.silent(body))
-        return before + ([] if silent else [body]) + after
+                await self._finish(choice, prefix, at)
+        for delta, said in at.shown.values():
+            if said:
+                self._give(body, self._texts.get((delta.choice, delta.channel)))
+        return self._emit(at, bool(deltas) and not any(said for _, said in at.shown.values()))
 
-    def _over(
-        self, body: dict[str, Any], delta: Delta, shown: dict[_Key, tuple[Delta, str]]
-    ) -> tuple[list[dict[str, Any]], Action | None]:
-        """What `delta` shows to be at its end: a name, when what it names goes on; a call, when another takes its
-        index, unless some of its text is still held (a client may join the two). The rest of what ended, and how one
-        of it was stopped."""
+    def _emit(self, at: _Place, emptied: bool) -> list[_Event]:
+        for event in at.before:
+            self._events.sent(event)
+        out = at.before
+        if not ((emptied or at.stops or not at.shown) and self._events.silent(at.body, bool(at.stops))):
+            if self._ends_as is not None:
+                self._events.refinish(at.body, self._ends_as)
+            self._events.sent(at.body)
+            out.append(at.body)
+        for choice, action in at.stops:
+            out += self._ending(choice, action)
+        self.over = self._events.last(at.body) or (bool(at.stops) and len(self._done) >= self._prompt.choices)
+        return out
+
+    def _text(self, delta: Delta) -> _Text:
+        key = (delta.choice, delta.channel)
+        text = self._texts.get(key)
+        if text is None:
+            channel = self._moderator.channel(self._x.scope, self._x.policy, delta.channel, json=delta.json)
+            text = self._texts[key] = _Text(channel, delta)
+        return text
+
+    async def _take(self, text: _Text, fresh: str, *, final: bool) -> str:
+        """Push `fresh`; what may go out now."""
+        channel = text.channel
+        text.taken += len(fresh)
+        self._size += len(fresh)
+        if self._size > self._x.answer_max:
+            raise UpstreamError("the model's answer is too long", code="upstream_too_large")
+        said = channel.finish(fresh) if final else channel.push(fresh)
+        if channel.due is not None or text.asking is not None:
+            said += await self._ask(text, wait=final or self._strict or channel.stopped is not None)
+        if channel.holding:
+            if text.since is None:
+                text.since = perf_counter()
+        elif text.since is not None:
+            text.held += perf_counter() - text.since
+            text.since = None
+        return self._went(text, said)
+
+    async def _ask(self, text: _Text, *, wait: bool) -> str:
+        """Let the scorers answer: while the stream waits, or as it goes on."""
+        said = ""
+        if text.asking is not None and (wait or text.asking.done()):
+            said = await text.asking
+            text.asking = None
+        if text.channel.due is not None and text.asking is None:
+            answer = self._moderator.answer(text.channel, self._x.scope, self._x.policy)
+            if wait:
+                return said + await answer
+            text.asking = asyncio.create_task(answer)
+        return said
+
+    def _went(self, text: _Text, said: str) -> str:
+        if said:
+            self.told = True
+            text.out += len(said)
+            if text.delta.visible:
+                self._x.deliver(text.delta.choice, said)
+            if self._events.repeats:
+                text.said.append(said)
+        return said
+
+    async def _repeat(self, text: _Text, delta: Delta, at: _Place) -> None:
+        """Put what the client was given in the place of what the model says again; what of it is new is told first."""
+        known = text.taken > 0
+        said = await self._take(text, delta.text[text.taken :], final=True)
+        if said and known:
+            self._before(at, text, said)
+        put(at.body, delta.path, "".join(text.said))
+
+    def _over(self, delta: Delta) -> list[_Text]:
+        """What `delta` shows to be at its end: a name, when what it names goes on; a call, when another takes its index,
+        unless some of its text is still held (a client may join the two)."""
         over = []
-        name = self._channels.get((delta.choice, (*delta.channel[:-1], "name")))
-        if name is not None and name[1].channel != delta.channel:
+        name = self._texts.get((delta.choice, (*delta.channel[:-1], "name")))
+        if name is not None and name.delta.channel != delta.channel and not name.delta.whole:
             over.append(name)
         if delta.call is not None:
             place, id = delta.call
             before = self._calls.setdefault((delta.choice, place), id)
             if before != id:
                 self._calls[delta.choice, place] = id
-                for key, held in list(self._channels.items()):
-                    ended = key[1][-1] == "name" or not held[0].holding
+                for key, text in list(self._texts.items()):
+                    ended = key[1][-1] == "name" or not text.channel.holding
                     if key[0] == delta.choice and key[1][: len(place)] == place and ended:
-                        over.append(self._channels.pop(key))
-                        self._past.append(held[0])
-        tails: list[dict[str, Any]] = []
-        for held in over:
-            tails += self._tail(body, held, shown)
-            if held[0].stopped is not None:
-                return tails, held[0].stopped
-        return tails, None
+                        over.append(self._texts.pop(key))
+                        self._past.append(text)
+        return over
 
-    def _push(self, delta: Delta) -> str:
-        key = (delta.choice, delta.channel)
-        held = self._channels.get(key)
-        if held is None:
-            channel = self._moderator.channel(self._x.scope, self._x.policy, delta.channel)
-            held = self._channels[key] = (channel, delta)
-        text = held[0].push(delta.text)
-        if delta.whole:
-            text += held[0].finish()
-        return self._deliver(delta, text)
+    # ---- log probabilities
 
-    def _deliver(self, delta: Delta, text: str) -> str:
-        if delta.channel == VISIBLE:
-            self._x.deliver(delta.choice, text)
-        return text
+    def _note(self, tokens: list[Tokens], deltas: list[Delta], at: _Place) -> None:
+        """Keep log probabilities until their text has gone out. Tokens that say anything else than it are not its own."""
+        said = {delta.path: delta for delta in deltas}
+        for given in tokens:
+            delta = said.get(given.path)
+            if delta is None or given.given is None or given.spoken is None:
+                continue
+            key = (delta.choice, delta.channel)
+            spoken = self._carried.pop(key, b"") + given.spoken
+            kept = _together(self._carried_tokens.pop(key, None), given.given)
+            text = self._texts[key]
+            if not delta.text:
+                # Part of a character: it goes with the rest.
+                self._carried[key], self._carried_tokens[key] = spoken, kept
+            elif spoken == delta.text.encode("utf-8", "surrogatepass"):
+                text.tokens.append((text.taken, kept))
+
+    def _give(self, event: _Event, text: _Text | None) -> None:
+        """Put the log probabilities of what has gone out into the event that it goes out with."""
+        if text is None or not text.tokens:
+            return
+        if text.channel.masked:
+            text.tokens.clear()
+        given = None
+        while text.tokens and text.tokens[0][0] <= text.out:
+            given = _together(given, text.tokens.popleft()[1])
+        if given is not None:
+            self._events.give(event, Tokens(text.delta.choice, (), given, None))
 
     # ---- endings
 
-    def _finish(
-        self, choice: int, body: dict[str, Any], shown: dict[_Key, tuple[Delta, str]]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Let go of what a choice still holds: (events before the one with its ending, events after)."""
-        tails: list[dict[str, Any]] = []
-        endings: list[dict[str, Any]] = []
-        self._begun.add(choice)
-        for key, held in list(self._channels.items()):
-            if key[0] == choice and choice not in self._stopped:
-                tails += self._tail(body, held, shown)
-                if (action := held[0].stopped) is not None:
-                    endings += self._stop(body, choice, action)
-        self._done.add(choice)
-        return tails, endings
+    async def _finish(self, choice: int, prefix: Path, at: _Place) -> None:
+        """Let go of what the texts below `prefix` still hold; without one the choice ends."""
+        texts = [
+            text for (owner, channel), text in list(self._texts.items())
+            if owner == choice and channel[: len(prefix)] == prefix
+        ]  # fmt: skip
+        if not prefix:
+            self._begun.add(choice)
+        await self._end(texts, at)
+        if not prefix:
+            self._done.add(choice)
 
-    def _tail(
-        self, body: dict[str, Any], held: tuple[Channel, Delta], shown: dict[_Key, tuple[Delta, str]]
-    ) -> list[dict[str, Any]]:
-        """The rest of one channel: into the event itself where it has a place there, else into one before it."""
-        channel, delta = held
-        text = self._deliver(delta, channel.finish())
-        if not text:
-            return []
-        place = shown.get((delta.choice, delta.channel))
-        if place is None:
-            return [self._dialect.tail(body, delta, text)]
-        put(body, place[0].path, place[1] + text)
-        return []
+    async def _end(self, texts: list[_Text], at: _Place) -> Action | None:
+        """Let go of the rest of `texts`: into the event itself where it has a place there, else into one before it. How one of
+        them was stopped."""
+        for text in texts:
+            if text.delta.choice in self._stopped:
+                continue
+            said = await self._take(text, "", final=True)
+            if said:
+                key = (text.delta.choice, text.delta.channel)
+                place = at.shown.get(key)
+                if place is None:
+                    self._before(at, text, said)
+                else:
+                    at.shown[key] = place[0], place[1] + said
+                    put(at.body, place[0].path, place[1] + said)
+            if (action := text.channel.stopped) is not None:
+                self._stop(at, text.delta.choice, action)
+                return action
+        return None
 
-    def _finish_rest(self) -> list[dict[str, Any]]:
+    def _before(self, at: _Place, text: _Text, said: str) -> None:
+        event = self._events.tail(text.delta, said)
+        if event is not None:
+            self._give(event, text)
+            at.before.append(event)
+
+    async def _finish_rest(self) -> list[_Event]:
         """The model said [DONE] and left endings out: nothing held may be lost."""
-        out: list[dict[str, Any]] = []
+        out: list[_Event] = []
         for choice in sorted(self._begun - self._done):
-            body = {k: v for k, v in self._last.items() if k not in ("choices", "usage")} | {"choices": []}
-            tails, endings = self._finish(choice, body, {})
-            out += tails + endings
+            at = _Place({})
+            await self._finish(choice, (), at)
+            out += at.before
+            for stopped, action in at.stops:
+                out += self._ending(stopped, action)
         return out
 
-    def _stop(self, body: dict[str, Any], choice: int, action: Action) -> list[dict[str, Any]]:
+    def _stop(self, at: _Place, choice: int, action: Action) -> None:
         """End one choice: its own ending is taken out of the event, ours follows."""
-        self._stopped.add(choice)
-        self._done.add(choice)
-        self._dialect.unfinish(body, choice)
-        channels = [c for (owner, _), (c, _) in self._channels.items() if owner == choice]
+        if choice not in self._stopped:
+            self._stopped.add(choice)
+            self._done.add(choice)
+            self._events.unfinish(at.body, choice)
+            at.stops.append((choice, action))
+
+    def _ending(self, choice: int, action: Action) -> list[_Event]:
+        channels = [text.channel for (owner, _), text in self._texts.items() if owner == choice]
         verdict = conclude(channels, self._x.policy, self._x.scope)
-        shown = self._x.shown(Verdict(action, [], verdict.category, verdict.clause))
-        seen = self._channels.get((choice, VISIBLE))
-        begun = seen is not None and seen[0].released > 0
+        self._x.stopped = verdict = Verdict(action, [], verdict.category, verdict.clause)
+        shown = self._x.shown(verdict)
+        begun = any(t.out for (owner, _), t in self._texts.items() if owner == choice and t.delta.visible)
         self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
-        return self._dialect.ending({k: v for k, v in body.items() if k != "choices"}, choice, shown, begun)
+        return self._events.ending(choice, shown, begun)
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
-    try:
-        body = strictjson.loads_upstream(data)
-    except ValueError:
-        raise UpstreamError("the model sent an event that is not JSON", code="upstream_protocol_error") from None
-    if not isinstance(body, dict) or body.get("error"):
-        raise UpstreamError("the model reported an error in its stream", code="upstream_error")
-    return body
+def _together(one: Any, other: Any) -> Any:
+    """Two runs of log probabilities as one."""
+    if one is None:
+        return other
+    if isinstance(one, dict):
+        return {name: _together(one[name], other.get(name)) for name in one}
+    return one + other if other is not None else one
