@@ -47,7 +47,29 @@ _GRACE = 10
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol; deadlines and limits of its own come here (docs/adr/0008)."""
+    """uvicorn's HTTP/1.1 protocol, with deadlines and limits of its own (docs/adr/0008)."""
+
+    stall = 60.0
+    """Seconds after which a client that reads nothing is cut off: what is written to it would wait for ever, and the model
+    with it."""
+    _stalled: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.stall, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._forget_stall()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_stall()
+        super().connection_lost(exc)
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
 
 class Server(uvicorn.Server):
@@ -58,10 +80,11 @@ class Server(uvicorn.Server):
         yield
 
 
-def _uvicorn(app: Any, *, lifespan: str = "off") -> Server:
+def _uvicorn(app: Any, *, lifespan: str = "off", stall: float = Protocol.stall) -> Server:
+    protocol = type("Protocol", (Protocol,), {"stall": stall})
     return Server(
         uvicorn.Config(
-            app, loop="none", http=Protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
+            app, loop="none", http=protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
             server_header=False, date_header=True, proxy_headers=False, timeout_graceful_shutdown=_GRACE, backlog=2048,
         )
     )  # fmt: skip
@@ -272,7 +295,7 @@ async def _report(gateway: Gateway, fd: int) -> None:
 async def _child(fd: int, status: int, store: str | None) -> None:
     os.set_blocking(status, False)
     gateway = create_app(configuration.read(), store)
-    server = _uvicorn(gateway, lifespan="on")
+    server = _uvicorn(gateway, lifespan="on", stall=settings.client_stall_timeout)
 
     def stop() -> None:
         server.should_exit = True

@@ -37,7 +37,7 @@ class Upstream:
             settings.upstream_connect_timeout, settings.upstream_first_token_timeout, settings.upstream_idle_timeout
         )
 
-    def _headers(self, client: Mapping[str, str]) -> dict[str, str]:
+    def _headers(self, path: str, client: Mapping[str, str]) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
         # A name listed in Connection belongs to that hop alone (RFC 9110 7.6.1).
         hop = {name.strip().lower() for name in client.get("connection", "").split(",")}
@@ -46,9 +46,9 @@ class Upstream:
             if name in client and name not in hop and (self._pass or name not in _CREDENTIALS):
                 headers[name] = client[name]
         if self._key is not None:
-            # The two families of APIs look for it in two places.
             headers["Authorization"] = f"Bearer {self._key}"
-            headers["x-api-key"] = self._key
+            if path.startswith("/v1/messages"):
+                headers["x-api-key"] = self._key  # where Anthropic looks for it
         return headers
 
     async def send(self, method: str, path: str, client: Mapping[str, str], body: bytes | None = None) -> Reply:
@@ -60,4 +60,4 @@ class Upstream:
             url = URL(self._base + quote(path, safe="/:@"), encoded=True)
             if len(self._urls) < 64:
                 self._urls[path] = url
-        return await self.outbound.open(method, url, self._headers(client), body)
+        return await self.outbound.open(method, url, self._headers(path, client), body)

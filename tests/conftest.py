@@ -41,11 +41,12 @@ WORD = "示例违禁短语"
 class _Thread(threading.Thread):
     """An ASGI app on a real socket, in a loop and thread of its own."""
 
-    def __init__(self, app: Any, lifespan: str) -> None:
+    def __init__(self, app: Any, lifespan: str, stall: float = 60.0) -> None:
         super().__init__(daemon=True)
         self.port = free_port()
+        protocol = type("Protocol", (Protocol,), {"stall": stall})
         config = uvicorn.Config(
-            app, host="127.0.0.1", port=self.port, http=Protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
+            app, host="127.0.0.1", port=self.port, http=protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
             timeout_graceful_shutdown=1,
         )  # fmt: skip
         self.server = uvicorn.Server(config)
@@ -261,7 +262,7 @@ def make_gateway(model: Model, tmp_path: Path) -> Iterator[Callable[..., Running
             settings["apps"].write_text(apps, "utf-8")
         defaults: dict[str, Any] = {"upstream_url": model.url, "data_dir": folder / "data", "secret_key": SECRET}
         gateway = create_app(read({}, **(defaults | settings)))
-        thread = _Thread(gateway, "on")
+        thread = _Thread(gateway, "on", gateway.settings.client_stall_timeout)
         opened.append(thread)
         thread.__enter__()
         return Running(gateway, thread)

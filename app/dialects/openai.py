@@ -35,7 +35,7 @@ def asked(value: Any) -> bool:
 def runs(given: Any) -> list[str]:
     """The texts of log probabilities: their tokens run together, once as texts and once from their bytes, then every token
     and alternative on a line of its own."""
-    lists = [v for v in given.values() if isinstance(v, list)] if isinstance(given, dict) else [given]
+    lists = [v for v in (given.values() if isinstance(given, dict) else [given]) if isinstance(v, list)]
     found = []
     for tokens in lists:
         found.append(

@@ -425,7 +425,10 @@ class _Events:
             for i, part in enumerate(item.get(field) or ()):
                 for name in ("text", "refusal"):
                     if name in part:
-                        part[name] = self._said(("output", at, field, i, name))
+                        part[name] = said = self._said(("output", at, field, i, name))
+                        if name == "text" and field == "content" and item.get("type") == "message":
+                            where = {"item_id": item.get("id", ""), "output_index": at, place: i}
+                            events.append({"type": "response.output_text.done", **where, "text": said, "logprobs": []})
                 events.append(
                     {
                         "type": f"response.{kind}.done",

@@ -175,9 +175,6 @@ def test_fields_that_no_screen_can_read_are_refused_by_name(gateway: Running, mo
 
 def test_what_cannot_be_screened_in_a_stream_is_refused_with_the_way_out(gateway: Running, model: Model) -> None:
     for route, fields, param in [
-        (CHAT, {"logprobs": True}, "logprobs"),
-        (CHAT, {"logprobs": True, "top_logprobs": 2}, "logprobs"),
-        (LEGACY, {"logprobs": 1}, "logprobs"),
         (LEGACY, {"echo": True}, "echo"),
     ]:
         error = refusal(gateway.http.post(route, json=GOOD[route] | {"stream": True} | fields))

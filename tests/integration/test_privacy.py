@@ -46,7 +46,7 @@ def logged() -> Iterator[io.StringIO]:
 class Chatty:
     """A detector that fails and quotes what it choked on, as libraries do."""
 
-    name = "chatty"
+    name, version = "chatty", "1"
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         if CANARY in text:

@@ -202,7 +202,9 @@ def test_a_term_split_over_consecutive_messages_is_flagged_and_refuses_nothing(g
     assert answered.headers["x-sluice-action"] == "flag" and len(model.script.asked) == 1
     (found,) = recorded(gateway, answered.json()["id"])["prompt"]["findings"]
     assert found["technique"] == "join" and found["action"] == "flag"
-    assert gateway.chat(WORD[:3], {"role": "assistant", "content": "嗯"}, WORD[3:]).headers["x-sluice-action"] == "pass"
+    # Whoever speaks in between, a person's next message follows on their last; what two persons say is never joined.
+    assert gateway.chat(WORD[:3], {"role": "assistant", "content": "嗯"}, WORD[3:]).headers["x-sluice-action"] == "flag"
+    assert gateway.chat(WORD[:3], {"role": "assistant", "content": WORD[3:]}).headers["x-sluice-action"] == "pass"
 
 
 def test_a_refused_message_never_refuses_the_next_turn_on_any_gateway_with_the_key(

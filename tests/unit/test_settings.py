@@ -28,11 +28,18 @@ DEFAULTS = {
     "REDIS_URL": "",
     "DATA_DIR": ".sluice",
     "APPS": "",
+    "SURROGATE_UPSTREAM": "",
+    "SURROGATE_KEY": "",
+    "SURROGATE_MODEL": "",
+    "ANSWER_MAX_CHARACTERS": "4194304",
+    "ANSWER_MAX_SECONDS": "3600.0",
+    "CLIENT_STALL_TIMEOUT": "60.0",
     "SECRET_KEY": "",
     "ADMIN_TOKEN": "",
 }
 SECRETS = {
     "UPSTREAM_KEY": "sk-upstream-canary",
+    "SURROGATE_KEY": "sk-surrogate-canary",
     "SECRET_KEY": "k1:canary-canary-canary-canary-canary",
     "ADMIN_TOKEN": "canary-token-of-at-least-thirty-two-characters",
     "REDIS_URL": "redis://:canary@127.0.0.1:6379/0",
