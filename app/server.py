@@ -295,7 +295,7 @@ async def _report(gateway: Gateway, fd: int) -> None:
 async def _child(fd: int, status: int, store: str | None) -> None:
     os.set_blocking(status, False)
     gateway = create_app(configuration.read(), store)
-    server = _uvicorn(gateway, lifespan="on", stall=settings.client_stall_timeout)
+    server = _uvicorn(gateway, lifespan="on", stall=gateway.settings.client_stall_timeout)
 
     def stop() -> None:
         server.should_exit = True

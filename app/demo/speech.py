@@ -180,7 +180,7 @@ class Responses:
         for i, (kind, given) in enumerate(_parts(a)):
             item = self._item(kind, i, given)
             output.append(item)
-            hollow = {"reasoning": {"summary": []}, "call": {"arguments": ""}, "text": {"content": []}}[kind]
+            hollow: dict[str, dict[str, Any]] = {"reasoning": {"summary": []}, "call": {"arguments": ""}, "text": {"content": []}}[kind]
             yield {"type": "output_item.added", "output_index": i, "item": item | hollow | {"status": "in_progress"}}
             place = {"item_id": item["id"], "output_index": i}
             if kind == "call":
@@ -200,7 +200,7 @@ class Responses:
                 )  # fmt: skip
                 part = item[field][0]
                 place |= {index: 0}
-                more = {"logprobs": []} if kind == "text" else {}
+                more: dict[str, Any] = {"logprobs": []} if kind == "text" else {}
                 yield {"type": f"{part_stem}.added", **place, "part": part | {"text": ""}}
                 yield from ({"type": f"{stem}.delta", **place, "delta": piece, **more} for piece in cut(given))
                 yield {"type": f"{stem}.done", **place, "text": given, **more}
@@ -247,7 +247,7 @@ class Messages:
         yield {"type": "ping"}
         for i, (kind, given) in enumerate(_parts(a)):
             block = self._block(kind, given)
-            hollow = {"reasoning": {"thinking": "", "signature": ""}, "call": {"input": {}}, "text": {"text": ""}}[kind]
+            hollow: dict[str, dict[str, Any]] = {"reasoning": {"thinking": "", "signature": ""}, "call": {"input": {}}, "text": {"text": ""}}[kind]
             yield {"type": "content_block_start", "index": i, "content_block": block | hollow}
             deltas: list[dict[str, Any]] = (
                 [{"type": "thinking_delta", "thinking": p} for p in cut(given)] + [{"type": "signature_delta", "signature": SIGNATURE}]
