@@ -180,8 +180,14 @@ class Responses:
         for i, (kind, given) in enumerate(_parts(a)):
             item = self._item(kind, i, given)
             output.append(item)
-            hollow: dict[str, dict[str, Any]] = {"reasoning": {"summary": []}, "call": {"arguments": ""}, "text": {"content": []}}[kind]
-            yield {"type": "output_item.added", "output_index": i, "item": item | hollow | {"status": "in_progress"}}
+            empty: dict[str, dict[str, Any]] = {
+                "reasoning": {"summary": []}, "call": {"arguments": ""}, "text": {"content": []},
+            }  # fmt: skip
+            yield {
+                "type": "output_item.added",
+                "output_index": i,
+                "item": item | empty[kind] | {"status": "in_progress"},
+            }
             place = {"item_id": item["id"], "output_index": i}
             if kind == "call":
                 yield from (
@@ -247,8 +253,10 @@ class Messages:
         yield {"type": "ping"}
         for i, (kind, given) in enumerate(_parts(a)):
             block = self._block(kind, given)
-            hollow: dict[str, dict[str, Any]] = {"reasoning": {"thinking": "", "signature": ""}, "call": {"input": {}}, "text": {"text": ""}}[kind]
-            yield {"type": "content_block_start", "index": i, "content_block": block | hollow}
+            empty: dict[str, dict[str, Any]] = {
+                "reasoning": {"thinking": "", "signature": ""}, "call": {"input": {}}, "text": {"text": ""},
+            }  # fmt: skip
+            yield {"type": "content_block_start", "index": i, "content_block": block | empty[kind]}
             deltas: list[dict[str, Any]] = (
                 [{"type": "thinking_delta", "thinking": p} for p in cut(given)] + [{"type": "signature_delta", "signature": SIGNATURE}]
                 if kind == "reasoning"
