@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import zip_longest
 from time import perf_counter
 from typing import NamedTuple
 
@@ -95,6 +96,15 @@ class Moderator:
                 out += channel.take([c for found in given for c in found or ()], failed)
         return out
 
+    async def ends_in_stop(self, channel: Channel, scope: Scope, policy: Policy) -> bool:
+        """Would the channel's text be stopped if it ended here?"""
+        if not (channel.holding or self.scorers):
+            return False
+        ended = channel.fork()
+        ended.finish()
+        await self.answer(ended, scope, policy)
+        return ended.stopped is not None
+
     async def _ask(self, scorer: Scorer, text: str, since: int, scope: Scope, policy: Policy) -> list[Candidate] | None:
         try:
             async with asyncio.timeout(policy.rules.detector_ms / 1000):
@@ -106,13 +116,19 @@ class Moderator:
             log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
         return None
 
-    async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy) -> Judged:
-        """Screen every slot, and the seams between messages of one origin. Never raises for what a detector does."""
+    async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy, choices: Sequence[int] = ()) -> Judged:
+        """Screen every slot, and the seams between messages of one origin. `choices`: whose text each slot is; as in a stream,
+        what a choice says behind a text that was stopped is not heard. Never raises for what a detector does."""
         judged = Judged(Verdict())
         outcomes = []
         state = self._state(scope, policy) if scope.direction == "prompt" else None
         work = 0
-        for slot in slots:
+        over: set[int] = set()
+        for slot, choice in zip_longest(slots, choices):
+            if choice in over:
+                judged.delivered.append("")
+                judged.slot_verdicts.append(Verdict())
+                continue
             work += len(slot.text) + _SLOT
             if work > SLICE:
                 work = 0
@@ -121,6 +137,8 @@ class Moderator:
             judged.delivered.append(text)
             judged.slot_verdicts.append(decide([outcome], policy, scope))
             judged.screened += outcome.screened
+            if choices and outcome.stopped is not None:
+                over.add(choice)
             outcomes.append(outcome)
         spoken = [slot for slot in slots if slot.message >= 0]
         joined = await self._joined(spoken, scope, policy, state, judged) if len(spoken) > 1 else []

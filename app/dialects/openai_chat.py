@@ -61,7 +61,7 @@ class Chat(openai.Choices):
                     if delta.channel == _CONTENT:
                         delta = delta._replace(visible=True, json=prompt.structured)
                     found.append(delta)
-        return found
+        return sorted(found, key=_order)
 
     def spoken(self, index: int, shown: Shown) -> dict[str, Any]:
         return {
@@ -70,6 +70,12 @@ class Chat(openai.Choices):
             "logprobs": None,
             "finish_reason": openai.finish_word(shown),
         }
+
+
+def _order(delta: Delta) -> int:
+    """As a model says them: its thoughts, its answer, its calls."""
+    first = delta.channel[0]
+    return 0 if str(first).startswith("reasoning") else 2 if first in ("tool_calls", "function_call") else 1
 
 
 class _Events(openai.ChoiceEvents):

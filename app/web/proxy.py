@@ -270,7 +270,7 @@ class Proxy:
             raise UpstreamError("the model reported an error", code="upstream_error")
         texts = self._dialect.texts(body, prompt)
         slots = [Slot(t.path, t.text, "assistant", json=t.json) for t in texts]
-        judged = await self._moderator.judge(slots, x.scope, x.policy)
+        judged = await self._moderator.judge(slots, x.scope, x.policy, [t.choice for t in texts])
         x.answer = judged.verdict
         x.screened += judged.screened
         x.released = judged.screened
@@ -279,9 +279,7 @@ class Proxy:
         masked: set[int] = set()
         for delta, verdict, text in zip(texts, judged.slot_verdicts, judged.delivered, strict=True):
             if verdict.action.stops:
-                worst = stopped.get(delta.choice)
-                if worst is None or verdict.action > worst.action:
-                    stopped[delta.choice] = verdict
+                stopped[delta.choice] = verdict
             elif text != delta.text:
                 put(body, delta.path, text)
                 self._dialect.masked(body, delta)

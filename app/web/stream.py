@@ -185,6 +185,14 @@ class Stream:
             if await self._end(self._over(delta), at) is not None:
                 put(body, delta.path, "")
                 continue
+            if (delta.choice, delta.channel) not in self._texts:
+                if not delta.text:
+                    # A text begins with its first character.
+                    at.shown[delta.choice, delta.channel] = delta, ""
+                    continue
+                if await self._follows(delta, at):
+                    put(body, delta.path, "")
+                    continue
             text = self._text(delta)
             if delta.repeat:
                 await self._repeat(text, delta, at)
@@ -192,8 +200,8 @@ class Stream:
                 said = await self._take(text, delta.text, final=delta.whole)
                 put(body, delta.path, said)
                 at.shown[delta.choice, delta.channel] = delta, said
-            if (action := text.channel.stopped) is not None:
-                self._stop(at, delta.choice, action)
+            if text.channel.stopped is not None:
+                await self._stop(at, text)
         if tokens and self._prompt.tokens:
             self._note(tokens, deltas, at)
         for choice, prefix in events.ended(body):
@@ -354,10 +362,19 @@ class Stream:
                 else:
                     at.shown[key] = place[0], place[1] + said
                     put(at.body, place[0].path, place[1] + said)
-            if (action := text.channel.stopped) is not None:
-                self._stop(at, text.delta.choice, action)
-                return action
+            if text.channel.stopped is not None:
+                await self._stop(at, text)
+                return text.channel.stopped
         return None
+
+    async def _follows(self, delta: Delta, at: _Place) -> bool:
+        """Another text of the choice begins. One that seems to have ended and would then be stopped is: the APIs that say where
+        a text ends must give the same verdict as those that do not."""
+        for (choice, _), text in list(self._texts.items()):
+            if choice == delta.choice and text.channel.stopped is None:
+                if await self._moderator.ends_in_stop(text.channel, self._x.scope, self._x.policy):
+                    return await self._end([text], at) is not None
+        return False
 
     def _before(self, at: _Place, text: _Text, said: str) -> None:
         event = self._events.tail(text.delta, said)
@@ -376,13 +393,22 @@ class Stream:
                 out += self._ending(stopped, action)
         return out
 
-    def _stop(self, at: _Place, choice: int, action: Action) -> None:
-        """End one choice: its own ending is taken out of the event, ours follows."""
-        if choice not in self._stopped:
-            self._stopped.add(choice)
-            self._done.add(choice)
-            self._events.unfinish(at.body, choice)
-            at.stops.append((choice, action))
+    async def _stop(self, at: _Place, text: _Text) -> None:
+        """End one choice for what `text` says: what the texts before it still hold goes out, the choice's own ending is taken
+        out of the event, ours follows."""
+        choice = text.delta.choice
+        if choice in self._stopped:
+            return
+        self._stopped.add(choice)
+        self._done.add(choice)
+        for (owner, _), before in list(self._texts.items()):
+            if before is text:
+                break
+            if owner == choice and (said := await self._take(before, "", final=True)):
+                self._before(at, before, said)
+        self._events.unfinish(at.body, choice)
+        assert text.channel.stopped is not None
+        at.stops.append((choice, text.channel.stopped))
 
     def _ending(self, choice: int, action: Action) -> list[_Event]:
         channels = [text.channel for (owner, _), text in self._texts.items() if owner == choice]
