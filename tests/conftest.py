@@ -89,6 +89,8 @@ class Script:
         self.stream_type = "text/event-stream"
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.before: Callable[[dict[str, Any]], None] = lambda body: None
+        """Called with each request, and may set what it is answered with."""
         self.disconnected = threading.Event()
         self.sent = 0
         self.chat("好的。")
@@ -121,6 +123,7 @@ class Script:
         body = orjson.loads(await asgi.read_body(receive, asgi.headers(scope), 64 << 20))
         self.asked.append(body)
         self.headers.append(asgi.headers(scope))
+        self.before(body)
         if not body.get("stream") or self.stream is None:
             assert self.plain is not None
             status, headers, raw = self.plain

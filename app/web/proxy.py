@@ -167,7 +167,7 @@ class Proxy:
         """What may be tried in place of an answer that `verdict` stopped before its first character."""
         if prompt.choices > 1 or not verdict.category:
             return None
-        if attempt.first and x.policy.regenerates(verdict.category):
+        if attempt.first and verdict.action is Action.REPLACE and x.policy.regenerates(verdict.category):
             return _Attempt(self._upstream, {k: v for k, v in attempt.body.items() if k != "seed"}, first=False)
         if self._stand_in is None or attempt.ends_as is not None or not x.policy.stands_in(verdict.category):
             return None

@@ -371,9 +371,10 @@ class Stream:
         """Another text of the choice begins. One that seems to have ended and would then be stopped is: the APIs that say where
         a text ends must give the same verdict as those that do not."""
         for (choice, _), text in list(self._texts.items()):
-            if choice == delta.choice and text.channel.stopped is None:
-                if await self._moderator.ends_in_stop(text.channel, self._x.scope, self._x.policy):
-                    return await self._end([text], at) is not None
+            if choice != delta.choice or text.channel.stopped is not None:
+                continue
+            if await self._moderator.ends_in_stop(text.channel, self._x.scope, self._x.policy):
+                return await self._end([text], at) is not None
         return False
 
     def _before(self, at: _Place, text: _Text, said: str) -> None:
