@@ -55,6 +55,8 @@ class Path:
         out, parser = b"", sse.Parser()
         for chunk in raw:
             out += await stream.feed(parser.feed(chunk))
+            if stream.failed is not None:
+                raise stream.failed
             if stream.over:
                 break
         assert stream.complete or stream.over

@@ -8,6 +8,7 @@ state on the model's server is text that nobody screened.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -52,6 +53,11 @@ _DELTAS: dict[str, Path] = {
 }
 """Kind of a delta -> where its text stands below its item; the middle step is an index of the event's own."""
 _PARTS = {"content_part": ("content", "content_index"), "reasoning_summary_part": ("summary", "summary_index")}
+_PROGRESS = re.compile(
+    r"(?:[a-z]+(?:_[a-z]+)*_call|mcp_list_tools)"
+    r"\.(?:in_progress|searching|interpreting|generating|partial_image|completed|failed)\Z"
+)
+"""Events of how far a tool of the server is."""
 _ANSWERS = ("created", "in_progress", "queued", "completed", "incomplete", "failed")
 _PLACES = frozenset(
     {"output_index", "content_index", "summary_index", "annotation_index", "item_id", "sequence_number"}
@@ -155,7 +161,7 @@ class Responses:
         """The texts below an item or a part; `visible`: it is (part of) a message."""
         found = []
         for delta in fields.texts_below(value, path, channel):
-            if "logprobs" in delta.channel:
+            if delta.channel[2:3] == ("content",) and delta.channel[4:5] == ("logprobs",):
                 continue  # screened as what they are: the answer's own tokens
             if visible and delta.channel[2:3] == ("content",) and delta.channel[4:] == ("text",):
                 delta = delta._replace(visible=True, json=prompt.structured)
@@ -187,7 +193,7 @@ class Responses:
         }  # fmt: skip
         return body
 
-    def note(self, prompt: Prompt, slot: Slot, text: str) -> None:
+    def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:
         put(prompt.body, slot.path, text)
 
     def error(self, message: str, code: str, param: str | None, status: int) -> dict[str, Any]:
@@ -196,7 +202,8 @@ class Responses:
 
 class _Events:
     done = b""
-    repeats = True
+    repeats = parts = True
+    event_max = 16 << 20  # its last event says the whole answer again
 
     def __init__(self, dialect: Responses, prompt: Prompt, said: Said) -> None:
         self._dialect, self._prompt, self._said = dialect, prompt, said
@@ -238,10 +245,10 @@ class _Events:
             number = self._annotations[part] = self._annotations.get(part, -1) + 1
             below_it = fields.texts_below(event.get("annotation"), ("annotation",), (*part, "annotations", number))
             return [d._replace(whole=True) for d in below_it]
-        if name.split(".")[0].endswith("_call") or name.startswith("mcp_list_tools."):
+        if _PROGRESS.match(name):
             # How far a tool of the server is: no text but perhaps an image.
             image = event.get("partial_image_b64")
-            sealed = isinstance(image, str) and fields.sealed("partial_image_b64", image)
+            sealed = isinstance(image, str) and fields.sealed("partial_image_b64", image, event)
             shaped = ("type", "partial_image_b64") if sealed else ("type",)
             fields.clean(event, _PLACES | {"partial_image_index"}, shaped, self._dialect.name)
             return []
@@ -422,7 +429,10 @@ class _Events:
             ("content", "content_index", "content_part"),
             ("summary", "summary_index", "reasoning_summary_part"),
         ):
-            for i, part in enumerate(item.get(field) or ()):
+            parts = item.get(field)
+            for i, part in enumerate(parts if isinstance(parts, list) else ()):
+                if not isinstance(part, dict):
+                    continue
                 for name in ("text", "refusal"):
                     if name in part:
                         part[name] = said = self._said(("output", at, field, i, name))
@@ -447,9 +457,8 @@ class _Events:
         response = (self._response or _response(self._prompt)) | end | {"output": output, "usage": None}
         return {"type": f"response.{end['status']}", "response": response}
 
-    def closing(self) -> dict[str, Any]:
-        output = [item for _, item in sorted(self._items.items())]
-        return self._final(Shown(Action.REPLACE, ""), output)
+    def closing(self) -> dict[str, Any] | None:
+        return None
 
     def write(self, event: dict[str, Any], decision: str) -> bytes:
         event["sequence_number"] = self._number

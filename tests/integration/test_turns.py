@@ -139,7 +139,7 @@ def test_what_is_unchanged_since_an_earlier_turn_is_not_screened_anew_until_what
     ask(gateway, api, *history)
     before = count("sluice_known_characters_total")
     ask(gateway, api, *history, "好", "再说")
-    assert count("sluice_known_characters_total") - before >= sum(map(len, history))
+    wait_for(lambda: count("sluice_known_characters_total") - before >= sum(map(len, history)))
     # A live entry is in force at once, in old messages too; and no longer when it is gone.
     gateway.block("浮着一层薄雾", action="mask")
     got = ask(gateway, api, *history, "好", "再说")
