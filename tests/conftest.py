@@ -126,7 +126,8 @@ class Script:
         self.asked.append(body)
         self.headers.append(asgi.headers(scope))
         if self.reply is not None:
-            api = next(api for api in speech.ALL if api.route == scope["path"])
+            echo = _Echo(body)
+            api = next(api for api in (echo, *speech.ALL) if api.route == scope["path"])
             answer = self.reply(scope["path"], body)
             self.plain = (200, {}, orjson.dumps(api.plain(answer)))
             self.stream = list(api.stream(self.cut, answer))
@@ -158,6 +159,16 @@ class Script:
         while (await receive())["type"] != "http.disconnect":
             pass
         self.disconnected.set()
+
+
+class _Echo(speech.Responses):
+    """Says the request again, as that API's servers do."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self._given = {name: body[name] for name in ("instructions", "text", "tool_choice", "tools") if name in body}
+
+    def _response(self, status: str, output: list[Any], a: speech.Answer | None = None) -> dict[str, Any]:
+        return super()._response(status, output, a) | self._given
 
 
 def chunk(index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
@@ -256,7 +267,8 @@ def said(raw: bytes, choice: int = 0, channel: str = "content") -> str:
 
 
 @contextmanager
-def _gateways(model: Model, under: Path) -> Iterator[Callable[..., Running]]:
+def gateways(model: Model, under: Path) -> Iterator[Callable[..., Running]]:
+    """Gateways before a model: see `make_gateway`."""
     opened: list[_Thread] = []
 
     def make(policy: str | None = None, apps: str | None = None, **settings: Any) -> Running:
@@ -283,14 +295,14 @@ def _gateways(model: Model, under: Path) -> Iterator[Callable[..., Running]]:
 @pytest.fixture
 def make_gateway(model: Model, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """make_gateway(policy=yaml text, apps=yaml text, **settings) -> Running."""
-    with _gateways(model, tmp_path) as make:
+    with gateways(model, tmp_path) as make:
         yield make
 
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One gateway for tests that leave it as it is, before the shared model; WORD is on its blocklist."""
-    with _gateways(shared_model, tmp_path_factory.mktemp("shared")) as make:
+    with gateways(shared_model, tmp_path_factory.mktemp("shared")) as make:
         running = make()
         running.block(WORD)
         yield running
