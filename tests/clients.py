@@ -1,26 +1,29 @@
 """Real clients as their users have them: one function per client, API and way to listen, so that a test can ask them all the same.
 
-Law: a way only asks and collects; what it returns is what the client's user gets, the ids of the answer apart.
+Law: a way only asks and collects; what it returns is what the client's user gets, the ids of the answer apart. Clients that take
+seconds to import are imported where they are used: every process of a parallel run collects every test.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, RunConfig, Runner, Tool
-from agents.model_settings import ModelSettings
-from anthropic import Anthropic
-from langchain_core.messages import AIMessage
-from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, ContentFilterFinishReasonError, OpenAI
 from pydantic import BaseModel
 
 from app.demo.speech import Answer, Call
+
+if TYPE_CHECKING:
+    from agents import Tool
+    from anthropic import Anthropic
+    from langchain_core.messages import AIMessage
+    from langchain_openai import ChatOpenAI
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -239,6 +242,8 @@ def _responses_helper(url: str, turns: Sequence[Any], tools: bool, extra: dict[s
 
 @lru_cache
 def anthropic(url: str) -> Anthropic:
+    from anthropic import Anthropic
+
     return Anthropic(base_url=url.removesuffix("/v1"), api_key="test", max_retries=0, timeout=20)
 
 
@@ -287,6 +292,8 @@ def _messages_helper(url: str, turns: Sequence[Any], tools: bool, extra: dict[st
 
 
 def langchain(url: str, **more: Any) -> ChatOpenAI:
+    from langchain_openai import ChatOpenAI
+
     return ChatOpenAI(model="m", base_url=url, api_key="test", max_retries=0, timeout=20, **more)  # type: ignore[arg-type]
 
 
@@ -329,6 +336,8 @@ def run_agent(
     extra: dict[str, Any] | None = None,
 ) -> Any:
     """A run from its first question to its final answer."""
+    from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, RunConfig, Runner
+    from agents.model_settings import ModelSettings
 
     async def run() -> Any:
         async with AsyncOpenAI(base_url=url, api_key="test", max_retries=0, timeout=20) as client:
@@ -368,6 +377,18 @@ def _agents(responses: bool, streamed: bool) -> Callable[[str, Sequence[Any], bo
         return Got(result.final_output, None, [], agent_said(result), [i.to_input_item() for i in result.new_items])
 
     return ask
+
+
+def errors(client: str) -> Any:
+    """The module whose errors a client raises."""
+    return importlib.import_module("anthropic" if client == "anthropic" else "openai")
+
+
+def agents_error() -> type[Exception]:
+    """What the Agents SDK makes of an answer that did not end well."""
+    from agents import ModelBehaviorError
+
+    return ModelBehaviorError
 
 
 WAYS = [
