@@ -165,7 +165,9 @@ class _Echo(speech.Responses):
     """Says the request again, as that API's servers do."""
 
     def __init__(self, body: dict[str, Any]) -> None:
-        self._given = {name: body[name] for name in ("instructions", "text", "tool_choice", "tools") if name in body}
+        self._given = {
+            name: body[name] for name in ("instructions", "metadata", "text", "tool_choice", "tools") if name in body
+        }
 
     def _response(self, status: str, output: list[Any], a: speech.Answer | None = None) -> dict[str, Any]:
         return super()._response(status, output, a) | self._given
@@ -195,10 +197,17 @@ class Model:
 
 
 @contextmanager
+def served(app: Any) -> Iterator[int]:
+    """An ASGI app on a port of its own."""
+    with _Thread(app, "off") as thread:
+        yield thread.port
+
+
+@contextmanager
 def _model() -> Iterator[Model]:
     script = Script()
-    with _Thread(script, "off") as thread:
-        yield Model(script, thread.port)
+    with served(script) as port:
+        yield Model(script, port)
 
 
 @pytest.fixture
