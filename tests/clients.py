@@ -384,11 +384,11 @@ def errors(client: str) -> Any:
     return importlib.import_module("anthropic" if client == "anthropic" else "openai")
 
 
-def agents_error() -> type[Exception]:
-    """What the Agents SDK makes of an answer that did not end well."""
-    from agents import ModelBehaviorError
+def agents_errors() -> tuple[type[Exception], ...]:
+    """What the Agents SDK makes of an answer that did not end well, or that is a refusal."""
+    from agents import ModelBehaviorError, ModelRefusalError
 
-    return ModelBehaviorError
+    return ModelBehaviorError, ModelRefusalError
 
 
 WAYS = [

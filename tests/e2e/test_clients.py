@@ -23,7 +23,7 @@ from tests.clients import (
     Way,
     Weather,
     agent_said,
-    agents_error,
+    agents_errors,
     anthropic,
     call,
     errors,
@@ -347,7 +347,7 @@ def test_reasoning_is_told_before_the_text_that_follows_it(gateway: Running, mod
 def test_a_block_ends_as_the_client_knows_it(way: Way, gateway: Running, model: Model) -> None:
     says(model, Answer(f"前文，{WORD}后文"))
     if way.client == "agents" and way.api == "responses":
-        with pytest.raises(agents_error(), match="content_filter"):
+        with pytest.raises(agents_errors(), match="content_filter"):
             way.ask(gateway.base_url, ["你好"], False, {})
         return
     got = way.ask(gateway.base_url, ["你好"], False, {})
@@ -387,7 +387,7 @@ def test_no_tool_of_an_agent_runs_with_arguments_that_were_cut(
     says(model, Answer("我来查。", calls=(call(note),)), Answer("没有查到。"))
     ran, tool = _tool()
     if responses:
-        with pytest.raises(agents_error(), match="content_filter"):
+        with pytest.raises(agents_errors(), match="content_filter"):
             run_agent(gateway.base_url, ["你好"], responses=True, streamed=streamed, tools=[tool])
     else:
         result = run_agent(gateway.base_url, ["你好"], responses=False, streamed=streamed, tools=[tool])
@@ -426,7 +426,7 @@ def test_a_block_in_a_structured_answer_is_the_clients_own_filtered_ending(
     name: str, gateway: Running, model: Model
 ) -> None:
     model.script.reply = structured(f"前{WORD}后")
-    filtered = (Filtered, ContentFilterFinishReasonError, agents_error())
+    filtered = (Filtered, ContentFilterFinishReasonError, *agents_errors())
     with pytest.raises(pydantic.ValidationError if name in _UNAWARE else filtered):
         STRUCTURED[name](gateway.base_url)
 
@@ -494,7 +494,7 @@ def test_a_model_that_breaks_off_is_the_clients_own_error(way: Way, gateway: Run
     known = errors(way.client).APIError
     if way.api == "responses":
         # Their words for an event of type error.
-        known = {"langchain": ValueError, "agents": agents_error()}.get(way.client, known)
+        known = {"langchain": ValueError, "agents": agents_errors()}.get(way.client, known)
     with pytest.raises(known, match=None if way.api == "responses" and way.client == "openai" else "broke off"):
         way.ask(gateway.base_url, ["你好"], False, {})
 
@@ -517,7 +517,7 @@ def test_after_a_refused_prompt_the_conversation_goes_on(way: Way, gateway: Runn
     turn: list[Any] = []
     if way.client == "agents" and way.api == "responses":
         # The client raises, and its user has nothing for the history but the question.
-        with pytest.raises(agents_error(), match="content_filter"):
+        with pytest.raises(agents_errors(), match="content_filter"):
             way.ask(gateway.base_url, [asked_first], False, {})
     else:
         refused = way.ask(gateway.base_url, [asked_first], False, {})
