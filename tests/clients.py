@@ -391,6 +391,13 @@ def agents_errors() -> tuple[type[Exception], ...]:
     return ModelBehaviorError, ModelRefusalError
 
 
+def langchain_refusal() -> type[Exception]:
+    """What LangChain raises for a refusal where it was to parse an answer."""
+    from langchain_openai.chat_models.base import OpenAIRefusalError
+
+    return OpenAIRefusalError
+
+
 WAYS = [
     Way("openai", "chat", "plain", _chat_plain),
     Way("openai", "chat", "chunks", _chat_chunks),

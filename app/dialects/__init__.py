@@ -192,7 +192,7 @@ class Dialect(Protocol):
         """A text of a plain answer is no longer what the model said: take away what vouches that it is."""
         ...
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
         """Turn one choice of a plain answer into what is shown instead."""
         ...
 

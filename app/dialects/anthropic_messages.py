@@ -95,7 +95,7 @@ class Messages:
         if delta.channel[-1] == "thinking":
             body["content"][delta.channel[1]]["signature"] = ""
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
         body |= {"content": [{"type": "text", "text": shown.text}], "stop_reason": _word(shown), "stop_sequence": None}
 
     def refinish(self, body: dict[str, Any], shown: Shown) -> None:
@@ -103,7 +103,7 @@ class Messages:
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         body = _message(prompt.model)
-        self.stop(body, 0, shown)
+        self.stop(body, prompt, 0, shown)
         return body
 
     def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:

@@ -119,7 +119,7 @@ class Choices(ABC):
     def texts(self, body: dict[str, Any], prompt: Prompt) -> list[Delta]: ...
 
     @abstractmethod
-    def spoken(self, index: int, shown: Shown) -> dict[str, Any]:
+    def spoken(self, prompt: Prompt, index: int, shown: Shown) -> dict[str, Any]:
         """A whole choice that says what is shown."""
 
     def tokens(self, body: dict[str, Any]) -> list[tuple[int, str]]:
@@ -133,12 +133,12 @@ class Choices(ABC):
     def masked(self, body: dict[str, Any], delta: Delta) -> None:
         return  # nothing vouches for a text here
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
-        body["choices"] = [self.spoken(choice, shown) if place(c) == choice else c for c in body["choices"]]
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
+        body["choices"] = [self.spoken(prompt, choice, shown) if place(c) == choice else c for c in body["choices"]]
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         return envelope(prompt.model, self.kind) | {
-            "choices": [self.spoken(i, shown) for i in range(prompt.choices)],
+            "choices": [self.spoken(prompt, i, shown) for i in range(prompt.choices)],
             "usage": dict(NO_USAGE),
         }
 

@@ -178,15 +178,15 @@ class Responses:
     def masked(self, body: dict[str, Any], delta: Delta) -> None:
         pass
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
-        body |= _end(shown) | {"output": [_said(shown.text, "msg_0")]}
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
+        body |= _end(shown) | {"output": [_said(shown.text, "msg_0", prompt)]}
 
     def refinish(self, body: dict[str, Any], shown: Shown) -> None:
         body |= _end(shown)
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         body = _response(prompt)
-        self.stop(body, 0, shown)
+        self.stop(body, prompt, 0, shown)
         body["usage"] = {
             "input_tokens": 0, "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0,
@@ -400,10 +400,13 @@ class _Events:
             if at not in self._closed:
                 events += self._close(at, item)
         at = max(self._items, default=-1) + 1
-        text = f"\n\n{shown.text}" if begun else shown.text
-        item = _said(text, f"msg_{at}")
+        text = f"\n\n{shown.text}" if begun and not self._prompt.structured else shown.text
+        item = _said(text, f"msg_{at}", self._prompt)
+        (part,) = item["content"]
+        field = "refusal" if self._prompt.structured else "text"
+        stem = "response.refusal" if self._prompt.structured else "response.output_text"
         place = {"item_id": item["id"], "output_index": at, "content_index": 0}
-        empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        more: dict[str, Any] = {} if self._prompt.structured else {"logprobs": []}
         # A call that was cut short is no call: it stands in no list of what the model wants done.
         output = [
             i
@@ -413,10 +416,10 @@ class _Events:
         return [
             *events,
             {"type": "response.output_item.added", "output_index": at, "item": item | {"content": [], "status": "in_progress"}},
-            {"type": "response.content_part.added", **place, "part": dict(empty)},
-            {"type": "response.output_text.delta", **place, "delta": text, "logprobs": []},
-            {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
-            {"type": "response.content_part.done", **place, "part": empty | {"text": text}},
+            {"type": "response.content_part.added", **place, "part": part | {field: ""}},
+            {"type": f"{stem}.delta", **place, "delta": text, **more},
+            {"type": f"{stem}.done", **place, field: text, **more},
+            {"type": "response.content_part.done", **place, "part": dict(part)},
             {"type": "response.output_item.done", "output_index": at, "item": item},
             self._final(shown, [*output, item]),
         ]  # fmt: skip
@@ -436,7 +439,13 @@ class _Events:
                 for name in ("text", "refusal"):
                     if name in part:
                         part[name] = said = self._said(("output", at, field, i, name))
-                        if name == "text" and field == "content" and item.get("type") == "message":
+                        # A client reads a text that is done as JSON where it asked for that: a cut one is none.
+                        if (
+                            name == "text"
+                            and field == "content"
+                            and item.get("type") == "message"
+                            and not self._prompt.structured
+                        ):
                             where = {"item_id": item.get("id", ""), "output_index": at, place: i}
                             events.append({"type": "response.output_text.done", **where, "text": said, "logprobs": []})
                 events.append(
@@ -518,8 +527,11 @@ def _end(shown: Shown) -> dict[str, Any]:
     return {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
 
 
-def _said(text: str, id: str) -> dict[str, Any]:
-    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _said(text: str, id: str, prompt: Prompt) -> dict[str, Any]:
+    """A message that says what is shown; where JSON is wanted, as a refusal."""
+    part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    if prompt.structured:
+        part = {"type": "refusal", "refusal": text}
     return {"type": "message", "id": id, "role": "assistant", "status": "completed", "content": [part]}
 
 

@@ -302,7 +302,7 @@ class Proxy:
             if not prompt.tokens or choice in masked or await self._objectionable(x, tokens):
                 self._dialect.without_tokens(body, choice)
         for choice, verdict in stopped.items():
-            self._dialect.stop(body, choice, x.shown(verdict))
+            self._dialect.stop(body, prompt, choice, x.shown(verdict))
         if stopped and x.policy.rules.blocked_as == "error" and x.answer.action is Action.BLOCK:
             x.released = 0
             await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x)

@@ -475,10 +475,13 @@ class Stream:
         at.stops.append((choice, action))
 
     def _ending(self, choice: int, action: Action) -> list[_Event]:
-        channels = [text.channel for (owner, _), text in self._texts.items() if owner == choice and text.heard]
-        verdict = conclude(channels, self._x.policy, self._x.scope)
+        texts = [text for (owner, _), text in self._texts.items() if owner == choice and text.heard]
+        verdict = conclude((text.channel for text in texts), self._x.policy, self._x.scope)
         shown = self._x.shown(Verdict(action, [], verdict.category, verdict.clause))
-        begun = any(t.out for (owner, _), t in self._texts.items() if owner == choice and t.delta.visible)
+        if any(t.channel.stopped is not None and t.delta.json and not t.delta.visible for t in texts):
+            # A call was cut: whatever takes its place, it must not end as if it were whole.
+            shown = Shown(Action.BLOCK, shown.text)
+        begun = any(t.out for t in texts if t.delta.visible)
         self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
         return self._events.ending(choice, shown, begun)
 

@@ -28,6 +28,7 @@ from tests.clients import (
     call,
     errors,
     langchain,
+    langchain_refusal,
     openai,
     run_agent,
     structured,
@@ -292,23 +293,13 @@ STRUCTURED: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-def _forms(*broken: str) -> Any:
-    """Every one, `broken` ones marked so; what differs from another by LangChain's own method alone only in long runs."""
+def _forms() -> Any:
+    """Every one; what differs from another by LangChain's own method alone only in long runs."""
 
     def marks(name: str) -> list[Any]:
-        found = [pytest.mark.long] if name.startswith("langchain") and "json_schema" not in name else []
-        if name in broken:
-            found.append(pytest.mark.xfail(strict=True, raises=ValueError, reason=_IN_TEXT))
-        return found
+        return [pytest.mark.long] if name.startswith("langchain") and "json_schema" not in name else []
 
     return pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in STRUCTURED])
-
-
-_IN_TEXT = "what is shown instead stands in the structured text itself, and the client's parser fails on it first"
-_DEFECTS = {
-    "openai-chat-stream", "openai-responses-parse", "openai-responses-stream", "langchain-chat-json_schema-stream",
-    "langchain-responses-json_schema-invoke", "langchain-responses-json_schema-stream",
-}  # fmt: skip
 
 
 @_forms()
@@ -328,16 +319,16 @@ def test_a_mask_leaves_a_structured_answer_one(name: str, gateway: Running, mode
     assert STRUCTURED[name](gateway.base_url) == Weather(city="杭州", note=MASKED)
 
 
-@pytest.mark.xfail(strict=True, reason="held reasoning goes out when the choice ends, behind the answer's text")
-def test_reasoning_is_told_before_the_text_that_follows_it(gateway: Running, model: Model) -> None:
+def test_reasoning_that_is_held_where_the_answer_begins_is_told_before_its_end(gateway: Running, model: Model) -> None:
     says(model, Answer("今天很好。", f"先想一想：{WORD[:2]}"))
-    order = []
+    thought, ended = "", False
     with openai(gateway.base_url).chat.completions.create(model="m", messages=_ASK, stream=True) as stream:
         for chunk in stream:
             for choice in chunk.choices:
-                order += ["thought"] * bool(getattr(choice.delta, "reasoning_content", None))
-                order += ["text"] * bool(choice.delta.content)
-    assert order == sorted(order, reverse=True)
+                assert not ended
+                thought += getattr(choice.delta, "reasoning_content", None) or ""
+                ended = choice.finish_reason is not None
+    assert ended and thought == f"先想一想：{WORD[:2]}"
 
 
 # ---- stopped and masked
@@ -418,15 +409,14 @@ def test_an_agents_tool_runs_with_masked_arguments(
 
 _UNAWARE = {"anthropic-parse", "anthropic-stream"}
 """These parse every text before they look at how the answer ended: the error is the parser's whatever was sent."""
-_UNFINISHED = "the call that was announced is neither finished nor in the completed answer"
 
 
-@_forms(*_DEFECTS)
+@_forms()
 def test_a_block_in_a_structured_answer_is_the_clients_own_filtered_ending(
     name: str, gateway: Running, model: Model
 ) -> None:
     model.script.reply = structured(f"前{WORD}后")
-    filtered = (Filtered, ContentFilterFinishReasonError, *agents_errors())
+    filtered = (Filtered, ContentFilterFinishReasonError, langchain_refusal(), *agents_errors())
     with pytest.raises(pydantic.ValidationError if name in _UNAWARE else filtered):
         STRUCTURED[name](gateway.base_url)
 
@@ -440,17 +430,7 @@ def test_who_asks_for_structure_without_a_parser_sees_the_refusal(gateway: Runni
         assert stream.get_final_message().stop_reason == "refusal"
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param(w, marks=pytest.mark.xfail(strict=True, raises=RuntimeError, reason=_UNFINISHED))
-        if str(w) == "openai-responses-stream"
-        else w
-        for w in WAYS
-        if w.client != "agents" and w.api != "completions"
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("way", [w for w in WAYS if w.client != "agents" and w.api != "completions"], ids=str)
 def test_a_call_that_was_replaced_is_no_error_to_the_client(way: Way, replacing: Running, model: Model) -> None:
     says(model, Answer("我来查。", calls=(call(f"前{WORD}后"),)))
     assert HIDDEN in way.ask(replacing.base_url, ["你好"], True, {}).text
