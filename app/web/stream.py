@@ -36,7 +36,7 @@ class _Text:
         self.channel, self.delta = channel, delta
         self.taken = self.out = 0  # characters that came, and that went
         self.skip = 0  # of what goes out first, characters that the client has from an earlier text
-        self.came: list[str] = []  # where the answer's own text comes in parts
+        self.came: list[str] = []  # where the dialect repeats it, or the answer's own text comes in parts
         self.said: list[str] = []  # where the dialect repeats it
         self.heard = True  # it did not come behind a text that was stopped
         self.since: float | None = None  # when it began to hold what it holds
@@ -282,7 +282,7 @@ class Stream:
         self._size += len(fresh)
         if self._size > self._x.answer_max:
             raise UpstreamError("the model's answer is too long", code="upstream_too_large")
-        if self._events.parts and text.delta.visible:
+        if self._events.repeats or (self._events.parts and text.delta.visible):
             text.came.append(fresh)
         said = ""
         while len(fresh) > _SLICE and channel.stopped is None:
@@ -330,7 +330,10 @@ class Stream:
     async def _repeat(self, text: _Text, delta: Delta, at: _Place) -> None:
         """Put what the client was given in the place of what the model says again; what of it is new is told first."""
         known = text.taken > 0
-        said = await self._take(text, delta.text[text.taken :], final=True)
+        came = "".join(text.came)
+        # What differs from all that came is no repeat, and nobody's text.
+        fresh = delta.text[len(came) :] if delta.text.startswith(came) else ""
+        said = await self._take(text, fresh, final=True)
         if said and known:
             self._before(at, text, said)
         put(at.body, delta.path, "".join(text.said))
@@ -401,7 +404,8 @@ class Stream:
         if prefix:
             return
         if self._events.parts and choice not in self._stopped:
-            slots = [Slot(t.delta.channel, "".join(t.came), "assistant", message=0) for t in texts if t.came]
+            spoken = [t for t in texts if t.came and t.delta.visible]
+            slots = [Slot(t.delta.channel, "".join(t.came), "assistant", message=0) for t in spoken]
             self._joined = await self._moderator.joined(slots, self._x.scope, self._x.policy)
         self._done.add(choice)
 
