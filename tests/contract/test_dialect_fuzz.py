@@ -207,9 +207,9 @@ def check_prompt(dialect: Dialect, body: Any) -> bool:
         if isinstance(slot.path[-1], Key):
             continue
         if slot.origin == "assistant" and slot.age:
-            dialect.note(prompt, slot, "[…]")
+            dialect.rewrite(prompt, slot, "[…]")
         else:
-            put(prompt.body, slot.path, "***")
+            dialect.rewrite(prompt, slot, "***")
     assert not any(holds_term(text) for path, text in leaves(prompt.body) if path[-1] is not ...)
     strictjson.dumps(prompt.body)
     strictjson.dumps(dialect.answer(prompt, Shown(Action.BLOCK, "…")))
@@ -355,7 +355,11 @@ def plain(dialect: Dialect, api: Any, dice: random.Random, mutations: int) -> bo
 async def _judged(dialect: Dialect, prompt: Prompt, body: dict[str, Any]) -> bool:
     x = exchange()
     texts = dialect.texts(body, prompt)
-    judged = await moderator().judge([Slot(t.path, t.text, "assistant", json=t.json) for t in texts], x.scope, x.policy)
+    slots = [
+        Slot(t.path, t.text, "assistant", message=0 if t.visible and prompt.choices == 1 else -1, json=t.json)
+        for t in texts
+    ]
+    judged = await moderator().judge(slots, x.scope, x.policy, [t.choice for t in texts])
     stopped, masked = {}, set()
     for delta, verdict, text in zip(texts, judged.slot_verdicts, judged.delivered, strict=True):
         if verdict.action.stops:
@@ -369,7 +373,7 @@ async def _judged(dialect: Dialect, prompt: Prompt, body: dict[str, Any]) -> boo
         if not prompt.tokens or choice in masked or found.verdict.action > Action.PASS:
             dialect.without_tokens(body, choice)
     for choice, verdict in stopped.items():
-        dialect.stop(body, choice, x.shown(verdict))
+        dialect.stop(body, prompt, choice, x.shown(verdict))
     for delta in dialect.texts(body, prompt):
         if delta.visible:
             at: Any = body
@@ -517,16 +521,18 @@ def drive(dialect: Dialect, prompt: Prompt, events: list[Any], dice: random.Rand
     places = sorted(dice.randint(0, len(raw)) for _ in range(dice.randrange(8)))
     chunks = [raw[a:b] for a, b in zip([0, *places], [*places, len(raw)], strict=True)]
     out, error = run(_fed(Stream(moderator(), dialect, x := exchange(), prompt), x, chunks))
-    got = [e.data for e in sse.Parser().feed(out)]
+    got = [e.data for e in sse.Parser(16 << 20).feed(out)]
     return Streamed([json.loads(e) for e in got if e != b"[DONE]"], error, events)
 
 
 async def _fed(stream: Stream, x: Exchange, chunks: list[bytes]) -> tuple[bytes, str]:
     """What comes out, and the code of the error that ended it."""
-    parser, out, error = sse.Parser(), b"", ""
+    parser, out, error = sse.Parser(stream.event_max), b"", ""
     try:
         for chunk in chunks:
             out += await stream.feed(parser.feed(chunk))
+            if stream.failed is not None:
+                raise stream.failed
             if stream.over:
                 break
         if not stream.over and (parser.pending or not stream.complete):
