@@ -939,3 +939,17 @@ def test_a_note_for_a_thought_leaves_the_rest_of_it_in_place() -> None:
     thought = {"type": "thinking", "thinking": WORD, "signature": "短", "x": [{"type": "thinking", "thinking": "想"}]}
     turns = [{"role": "assistant", "content": [thought]}, {"role": "user", "content": "再说"}]
     assert check_prompt(next(d for d, _ in APIS if d.name == "anthropic_messages"), {"model": "m", "messages": turns})
+
+
+def test_only_a_thought_is_taken_for_one() -> None:
+    dialect = next(d for d, _ in APIS if d.name == "anthropic_messages")
+    used = {"type": "tool_use", "id": "t", "name": "think", "input": {"thinking": MASKED, "depth": 1}}
+    turns = [{"role": "assistant", "content": [used]}, {"role": "user", "content": "再说"}]
+    body = {"model": "m", "messages": turns, "thinking": MASKED, "metadata": {"thinking": MASKED}}
+    prompt = dialect.prompt(body)
+    for slot in prompt.slots:
+        if slot.path[-1] == "thinking":
+            dialect.rewrite(prompt, slot, "***")
+    assert prompt.body["thinking"] == "***"
+    assert prompt.body["metadata"] == {"thinking": "***"}
+    assert used["input"] == {"thinking": "***", "depth": 1}
