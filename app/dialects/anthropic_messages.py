@@ -39,6 +39,8 @@ class Messages:
         for i, message in enumerate(messages):
             slots += self._slots(message, i, len(messages) - 1 - i)
         slots += fields.rest(body, "messages", "system")
+        # What is written for a thought takes the place of all that stands in its block: its own text comes last.
+        slots.sort(key=lambda s: (1, -len(s.path)) if s.path[-1] == "thinking" else (0, 0))
         config = body.get("output_config")
         form = body.get("output_format") or (config.get("format") if isinstance(config, dict) else None)
         return Prompt(body, slots, body["model"], stream, structured=isinstance(form, dict))
@@ -107,12 +109,13 @@ class Messages:
         return body
 
     def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:
-        if slot.path[-1] == "thinking":
+        holder: Any = None
+        block: Any = prompt.body
+        for key in slot.path[:-1]:
+            holder, block = block, block[key]
+        if slot.path[-1] == "thinking" and holder is not None and block.get("type") == "thinking":
             # A changed thought fails the check of its signature.
-            where: Any = prompt.body
-            for key in slot.path[:-2]:
-                where = where[key]
-            where[slot.path[-2]] = {"type": "text", "text": text}
+            holder[slot.path[-2]] = {"type": "text", "text": text}
         else:
             put(prompt.body, slot.path, text)
 
@@ -288,6 +291,8 @@ def block_texts(block: Any, path: Path, index: int, prompt: Prompt) -> list[Delt
     """The texts of one block of content, its input as the text of a JSON object. Raises UpstreamError."""
     if not isinstance(block, dict):
         raise fields.broken("the model sent a block that is no object")
+    if not isinstance(block.get("signature", ""), (str, type(None))):
+        raise fields.broken("the model sent a signature that is no string")
     found: list[Delta] = []
     given = block.get("input")
     if isinstance(given, (dict, list)) and given:

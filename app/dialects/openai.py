@@ -186,6 +186,7 @@ class ChoiceEvents(ABC):
         for c in event["choices"]:
             if place(c) == tokens.choice:
                 c["logprobs"] = tokens.given
+                break
 
     def unfinish(self, event: dict[str, Any], choice: int) -> None:
         for c in event.get("choices", ()):

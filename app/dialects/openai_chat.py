@@ -81,6 +81,16 @@ def _order(delta: Delta) -> int:
 
 
 class _Events(openai.ChoiceEvents):
+    def texts(self, event: dict[str, Any]) -> list[Delta]:
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("message") is not None:
+                # Some servers call a delta so. A client joins deltas: what is none must not stand between two of them.
+                message = choice.pop("message")
+                if choice.get("delta") is None:
+                    choice["delta"] = message
+        return super().texts(event)
+
     def tokens(self, event: dict[str, Any]) -> list[Tokens]:
         found = []
         for i, c in enumerate(event["choices"]):

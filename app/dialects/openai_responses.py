@@ -319,7 +319,8 @@ class _Events:
     def tokens(self, event: dict[str, Any]) -> list[Tokens]:
         for holder in (event.get("item"), event.get("part"), event.get("response")):
             if isinstance(holder, dict):
-                for part in _texts_of([holder, *(holder.get("output") or ())]):
+                output = holder.get("output")
+                for part in _texts_of([holder, *(output if isinstance(output, list) else ())]):
                     if "logprobs" in part:
                         part["logprobs"] = []
         if "logprobs" not in event:
@@ -472,7 +473,7 @@ class _Events:
     def write(self, event: dict[str, Any], decision: str) -> bytes:
         event["sequence_number"] = self._number
         self._number += 1
-        if "response" in event:
+        if isinstance(event.get("response"), dict):
             event["response"]["id"] = decision
         return sse.write(strictjson.dumps(event), event["type"])
 

@@ -7,7 +7,6 @@ or by us, says no more, whatever still comes. Only an event that may be the last
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +17,7 @@ from app.moderation import Moderator, conclude
 from app.streaming import Channel
 from app.types import Action, Finding, Path, Slot, Verdict
 from app.web.exchange import Exchange
+from app.web.tokens import Queue
 
 _SLICE = 2048
 """Characters of one delta that are screened before the event loop gets a turn."""
@@ -41,7 +41,7 @@ class _Text:
         self.heard = True  # it did not come behind a text that was stopped
         self.since: float | None = None  # when it began to hold what it holds
         self.held = 0.0  # seconds
-        self.tokens: deque[tuple[int, Any]] = deque()  # (characters that must have gone out, log probabilities)
+        self.tokens = Queue()
         self.asking: asyncio.Task[str] | None = None
 
 
@@ -87,8 +87,6 @@ class Stream:
         self._named: dict[_Key, str] = {}  # what calls of one place were named so far, run together
         self._asking: set[_Text] = set()
         self._joined: list[Finding] = []
-        self._carried: dict[_Key, bytes] = {}  # what tokens say that are part of a character
-        self._carried_tokens: dict[_Key, Any] = {}
         self._begun: set[int] = set()
         self._done: set[int] = set()
         """Choices that have ended; those that we stopped are in `_stopped` too."""
@@ -205,7 +203,7 @@ class Stream:
         if deltas is None:
             metrics.DROPPED_FIELDS.labels(self._name).inc()
             return []
-        tokens = events.tokens(body)
+        tokens = {given.path: given for given in events.tokens(body)}
         at = _Place(body)
         for text in [t for t in self._asking if t.asking is not None and t.asking.done()]:
             await self._ask(text, wait=False)
@@ -216,11 +214,12 @@ class Stream:
             if delta.choice in self._done:
                 put(body, delta.path, "")  # stopped by an earlier text of this very event
                 continue
-            if await self._end(self._over(delta), at) is not None:
+            over = self._over(delta)
+            if over and await self._end(over, at) is not None:
                 put(body, delta.path, "")
                 continue
             if (delta.choice, delta.channel) not in self._texts:
-                if not delta.text:
+                if not delta.text and delta.path not in tokens:
                     # A text begins with its first character.
                     at.shown[delta.choice, delta.channel] = delta, ""
                     continue
@@ -232,12 +231,12 @@ class Stream:
                 await self._repeat(text, delta, at)
             else:
                 said = await self._take(text, delta.text, final=delta.whole)
+                if self._prompt.tokens:
+                    text.tokens.note(delta.text, text.taken, tokens.get(delta.path))
                 put(body, delta.path, said)
                 at.shown[delta.choice, delta.channel] = delta, said
             if text.channel.stopped is not None:
                 await self._stop(at, text)
-        if tokens and self._prompt.tokens:
-            self._note(tokens, deltas, at)
         for choice, prefix in events.ended(body):
             if choice not in self._done:
                 await self._finish(choice, prefix, at)
@@ -341,6 +340,8 @@ class Stream:
     def _over(self, delta: Delta) -> list[_Text]:
         """What `delta` shows to be at its end: a name, when what it names goes on; a call, when another takes its index,
         unless some of its text is still held (a client may join the two)."""
+        if len(delta.channel) == 1:
+            return []
         over = []
         name = self._texts.get((delta.choice, (*delta.channel[:-1], "name")))
         if name is not None and name.delta.channel != delta.channel and not name.delta.whole:
@@ -357,37 +358,13 @@ class Stream:
                         self._past.append(text)
         return over
 
-    # ---- log probabilities
-
-    def _note(self, tokens: list[Tokens], deltas: list[Delta], at: _Place) -> None:
-        """Keep log probabilities until their text has gone out. Tokens that say anything else than it are not its own."""
-        said = {delta.path: delta for delta in deltas}
-        for given in tokens:
-            delta = said.get(given.path)
-            if delta is None or given.given is None or given.spoken is None:
-                continue
-            key = (delta.choice, delta.channel)
-            spoken = self._carried.pop(key, b"") + given.spoken
-            kept = _together(self._carried_tokens.pop(key, None), given.given)
-            text = self._texts.get(key)
-            if text is None:
-                continue
-            if not delta.text:
-                # Part of a character: it goes with the rest.
-                self._carried[key], self._carried_tokens[key] = spoken, kept
-            elif spoken == delta.text.encode("utf-8", "surrogatepass"):
-                text.tokens.append((text.taken, kept))
-
     def _give(self, event: _Event, text: _Text | None) -> None:
         """Put the log probabilities of what has gone out into the event that it goes out with."""
-        if text is None or not text.tokens:
+        if text is None or not self._prompt.tokens:
             return
         if text.channel.masked:
-            text.tokens.clear()
-        given = None
-        while text.tokens and text.tokens[0][0] <= text.out:
-            given = _together(given, text.tokens.popleft()[1])
-        if given is not None:
+            text.tokens.drop()
+        if (given := text.tokens.ready(text.out)) is not None:
             self._events.give(event, Tokens(text.delta.choice, (), given, None))
 
     # ---- endings
@@ -488,12 +465,3 @@ class Stream:
         begun = any(t.out for t in texts if t.delta.visible)
         self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
         return self._events.ending(choice, shown, begun)
-
-
-def _together(one: Any, other: Any) -> Any:
-    """Two runs of log probabilities as one."""
-    if one is None:
-        return other
-    if isinstance(one, dict):
-        return {name: _together(one[name], other.get(name)) for name in one}
-    return one + other if other is not None else one
