@@ -12,7 +12,7 @@ from app.dialects import Tokens
 class Queue:
     """Log probabilities that wait for their text."""
 
-    __slots__ = ("_carried", "_spoken", "_waiting")
+    __slots__ = ("_carried", "_spoken", "_waiting", "_whole")
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Any]] | None = (
@@ -23,24 +23,25 @@ class Queue:
 
     def note(self, text: str, taken: int, tokens: Tokens | None) -> None:
         """`text` came, `taken` characters with it, and these tokens."""
-        if self._waiting is None or (tokens is None and not text):
+        if not self._whole or (tokens is None and not text):
             return
         if tokens is None or tokens.given is None or tokens.spoken is None:
-            self.drop()  # tokens on both sides of it would say together what nobody said
+            self._whole = False  # tokens on both sides of it would say together what nobody said
             return
         self._spoken += tokens.spoken
         self._carried = together(self._carried, tokens.given)
         if not text:
             return  # part of a character: it goes with the rest
         if self._spoken != text.encode("utf-8", "surrogatepass"):
-            self.drop()
+            self._whole = False
             return
         self._waiting.append((taken, self._carried))
         self._spoken, self._carried = b"", None
 
     def drop(self) -> None:
         """None goes out any more."""
-        self._waiting = None
+        self._whole = False
+        self._waiting.clear()
 
     def ready(self, out: int) -> Any:
         """The log probabilities of the first `out` characters, that were not asked for before; None where there are none."""
