@@ -15,9 +15,8 @@ class Queue:
     __slots__ = ("_carried", "_spoken", "_waiting", "_whole")
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, Any]] | None = (
-            deque()
-        )  # (characters that must have gone out, log probabilities)
+        self._waiting: deque[tuple[int, Any]] = deque()  # (characters that must have gone out, log probabilities)
+        self._whole = True  # none was missing so far
         self._spoken = b""  # what tokens say that are part of a character …
         self._carried: Any = None  # … and those
 
