@@ -1,0 +1,806 @@
+"""The failure catalogue from outside: what has gone wrong in gateways of this kind, a test for each row, on every moderated route.
+
+S1 to S20 are failures of streamed answers, I1 to I4 of what was asked. The numbers are those of the catalogue.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from app import metrics
+from app.demo import speech
+from app.demo.speech import Answer, Call
+from app.main import create_app
+from app.settings import read
+from tests import reading, texts
+from tests.conftest import SECRET, WORD, Model, Running, _Thread, chunk, wait_for
+from tests.reading import CHAT, COMPLETIONS, MESSAGES, RESPONSES, ROUTES, Read
+
+Make = Callable[..., Running]
+Cut = Callable[[str], list[str]]
+BOTH = (False, True)
+SAYS = {api.route: api for api in speech.ALL}
+TALKS = (CHAT, RESPONSES, MESSAGES)
+"""Routes with reasoning, calls and turns."""
+DONE = speech.DONE
+CODE = "upstream_protocol_error"
+TELL = "甲乙丙丁戊己庚辛。"
+"""Clean, and none of WORD's characters."""
+
+
+@pytest.fixture(scope="module")
+def one(shared_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A gateway for all tests here: each starts one anew only where it needs a policy of its own."""
+    settings: dict[str, Any] = {"upstream_url": shared_model.url, "data_dir": tmp_path_factory.mktemp("data")}
+    gateway = create_app(read({}, **settings, secret_key=SECRET))
+    with _Thread(gateway, "on") as thread:
+        yield Running(gateway, thread)
+
+
+@pytest.fixture
+def model(shared_model: Model) -> Model:
+    shared_model.script.__init__()  # type: ignore[misc]
+    return shared_model
+
+
+@pytest.fixture
+def gateway(one: Running, model: Model) -> Running:
+    one.block(WORD)
+    return one
+
+
+# ---- asking
+
+
+def let(model: Model, route: str, *answers: Answer, cut: Cut = list) -> None:
+    """The model's next answer, plain and streamed; in deltas of a character each, or as `cut` says."""
+    model.script.plain = (200, {}, orjson.dumps(SAYS[route].plain(*answers)))
+    model.script.stream = list(SAYS[route].stream(cut, *answers))
+
+
+def post(gateway: Running, route: str, stream: bool, *said: str, **more: Any) -> httpx.Response:
+    return gateway.http.post(route, json=SAYS[route].ask(*(said or ("说吧",)), stream=stream, **more))
+
+
+def ask(gateway: Running, route: str, stream: bool = True, *said: str, **more: Any) -> Read:
+    return reading.of(route, post(gateway, route, stream, *said, **more))
+
+
+def broken(gateway: Running, route: str, code: str, **more: Any) -> Read:
+    """What a client has of a stream whose transfer breaks off behind an error event, and that claims no end."""
+    got = b""
+    body = SAYS[route].ask("说吧", stream=True, **more)
+    with gateway.http.stream("POST", route, json=body) as response:
+        assert response.status_code == 200, response.read()
+        with pytest.raises(httpx.RemoteProtocolError):
+            for part in response.iter_raw():
+                got += part
+    answer = reading.read(route, got)
+    assert (answer.error, answer.ended, answer.endings, answer.sluice) == (code, False, {}, {}), got
+    return answer
+
+
+def refused(route: str, response: httpx.Response, status: int, code: str) -> None:
+    """An error in the API's own shape, before any answer began."""
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert ("type" in body) == (route == MESSAGES) and body["error"]["code"] == code, response.text
+    assert WORD not in response.text
+
+
+def until(gateway: Running, route: str, words: str, **more: Any) -> Read:
+    """Read a stream up to `words`, and leave; fails if they do not come while the model is silent."""
+    got, body = b"", SAYS[route].ask("说吧", stream=True, **more)
+    with gateway.http.stream("POST", route, json=body, timeout=3) as response:
+        parts = response.iter_raw()
+        while (
+            words not in (answer := reading.read(route, got[: got.rfind(b"\n\n") + 2 if b"\n\n" in got else 0])).text()
+        ):
+            got += next(parts)
+    return answer
+
+
+def counted(name: str) -> float:
+    """The sum of a metric over its labels."""
+    return sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics.render().decode(), re.M)))
+
+
+def recorded(gateway: Running, decision: str) -> dict[str, Any]:
+    """The journal's record of a decision: written once the client has its answer."""
+    wait_for(lambda: any(r["decision"] == decision for r in gateway.journal()))
+    return next(r for r in gateway.journal() if r["decision"] == decision)
+
+
+def event(data: Any, name: str = "") -> bytes:
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def parsed(piece: Any) -> Any:
+    """The event in one piece of a scripted stream, or nothing."""
+    data = bytes(piece).partition(b"data: ")[2]
+    return None if data.startswith(b"[DONE]") else orjson.loads(data)
+
+
+def rewritten(model: Model, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Let `change` edit every event of the scripted stream; what it returns, if anything, stands in its place."""
+    made: list[bytes | float | str] = []
+    for piece in model.script.stream or ():
+        body = parsed(piece)
+        if body is None:
+            assert isinstance(piece, bytes)
+            made.append(piece)
+        else:
+            result = change(body)
+            for each in result if isinstance(result, list) else [result or body]:
+                made.append(event(each, each.get("type", "")))
+    model.script.stream = made
+
+
+def channels(route: str, text: str) -> dict[str, Answer]:
+    """`text` in each channel that the API's answers have."""
+    found = {"text": Answer(text)}
+    if route != COMPLETIONS:
+        arguments = json.dumps({"城市": text}, ensure_ascii=False)
+        found |= {"reasoning": Answer("好。", text), "arguments": Answer(calls=(Call("c1", "find", arguments),))}
+    return found
+
+
+def heard(got: Read, channel: str) -> str:
+    return {"text": got.text, "reasoning": got.reasoning, "arguments": got.arguments}[channel]()
+
+
+# ---- S: streamed answers
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s1_a_word_split_over_chunks_never_loses_a_character_to_the_client(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    for at, (channel, stream) in product(range(len(TELL) + 1), product(channels(route, ""), BOTH)):
+        if at % 3 and channel != "text":
+            continue
+        with subtests.test(at=at, channel=channel, stream=stream):
+            before = TELL[:at]
+            let(model, route, channels(route, before + WORD + TELL)[channel])
+            got = ask(gateway, route, stream)
+            assert got.stopped() and got.shows(WORD) == "" and got.sluice["action"] == "block"
+            if stream:
+                assert heard(got, channel) == ('{"城市": "' if channel == "arguments" else "") + before
+    # A clean text does not wait for what follows, and of a word that has begun only its beginning does.
+    let(model, route, Answer(TELL + WORD[:3]))
+    stop = next(i for i, p in enumerate(model.script.stream or ()) if orjson.dumps(WORD[2])[1:-1] in bytes(p))  # type: ignore[arg-type]
+    assert model.script.stream
+    model.script.stream[stop + 1 :] = [5.0]
+    assert until(gateway, route, TELL).text() == TELL
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s2_a_check_at_every_chunk_stops_in_the_first_the_third_and_the_last(
+    gateway: Running, model: Model, route: str
+) -> None:
+    for n, total in ((0, 1), (0, 6), (2, 6), (5, 6)):
+        pieces = [WORD if i == n else "好。" for i in range(total)]
+        let(model, route, Answer("".join(pieces)), cut=lambda text: list(pieces) if text else [])  # noqa: B023
+        got = ask(gateway, route)
+        assert got.stopped() and got.text() == "好。" * n
+    dice = random.Random(2)
+    clean = [
+        "今天天气很好。",
+        "The cat sat. ",
+        "👍🏽",
+        "e\u0301",
+        "\u2028",
+        "\r\n",
+        WORD[:5],
+        "示例",
+        "138 0013",
+        " ",
+        "\\u5a01",
+    ]
+    for _ in range(12):
+        text, reasoning, city = ("".join(dice.choices(clean, k=8)) + "。" for _ in range(3))
+        call = Call("c1", "find", json.dumps({"城市": city}, ensure_ascii=dice.random() < 0.5))
+        sent = Answer(text) if route == COMPLETIONS else Answer(text, reasoning, (call,))
+        let(model, route, sent, cut=lambda text: texts.cut(text, dice))
+        got = ask(gateway, route)
+        assert got.text() == text and got.sluice["action"] == "pass"
+        if route != COMPLETIONS:
+            assert (got.reasoning(), got.arguments(), got.all("name")) == (reasoning, call.arguments, ["find"])
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s3_random_answers_get_the_same_verdict_streamed_and_plain(gateway: Running, model: Model, route: str) -> None:
+    dice, pairs = random.Random(3), []
+    for n in range(24 if route == COMPLETIONS else 40):
+        text = texts.answer(dice)
+        channel, answer = dice.choice(list(channels(route, text).items()))
+        let(model, route, answer, cut=lambda text: texts.cut(text, dice))
+        plain, streamed = (ask(gateway, route, stream) for stream in BOTH)
+        assert plain.sluice["action"] == streamed.sluice["action"], (n, text)
+        if plain.sluice["action"] in ("pass", "flag", "mask"):
+            one, other = heard(plain, channel), heard(streamed, channel)
+            assert one == other if channel != "arguments" else json.loads(one) == json.loads(other), (n, text)
+        else:
+            assert plain.stopped() and streamed.stopped()
+        pairs.append((plain.sluice["decision"], streamed.sluice["decision"]))
+    recorded(gateway, pairs[-1][1])
+    records = {r["decision"]: r["answer"] for r in gateway.journal()}
+    assert [n for n, (one, other) in enumerate(pairs) if records[one] != records[other]] == []
+    assert {records[one]["action"] for one, _ in pairs} >= {"pass", "block"}
+
+
+OTHER_ROUTES = (
+    "embeddings", "rerank", "score", "classify", "tokenize", "images/generations", "images/edits", "audio/speech", "audio/transcriptions",
+    "audio/translations", "files", "uploads", "batches", "fine_tuning/jobs", "assistants", "threads", "threads/runs", "vector_stores",
+    "realtime/sessions", "evals", "containers", "complete", "messages/count_tokens", "messages/batches", "responses/resp_1/cancel",
+    "responses/compact", "responses/input_tokens", "chat/completions/chatcmpl-1", "conversations", "videos", "models", "models/m",
+    "chat/completions/", "chat//completions", "Chat/Completions", "chat/completions;a", "chat%2Fcompletions", "./chat/completions",
+    "%63ompletions", "messages%00", "engines/m/completions", "chat/completions%20",
+)  # fmt: skip
+
+
+def test_s4_another_route_of_the_model_is_moderated_or_not_there(
+    gateway: Running, make_gateway: Make, model: Model
+) -> None:
+    body: dict[str, Any] = {"model": "m", "input": WORD, "prompt": WORD, "max_tokens": 1}
+    body["messages"] = [{"role": "user", "content": WORD}]
+    for path in OTHER_ROUTES:
+        response = gateway.http.request("POST", f"{gateway.url}/v1/{path}", json=body)
+        moderated = response.status_code == 200 and reading.REFUSAL in response.text
+        assert response.status_code == 404 or moderated, path
+    for route in ROUTES:
+        assert gateway.http.get(route).status_code == 405
+        for stream in BOTH:
+            assert ask(gateway, route, stream, WORD).stopped()
+    assert model.script.asked == []
+    before = counted("sluice_unmoderated_total")
+    named = make_gateway("unmoderated_routes: [/v1/embeddings]")
+    assert named.http.post("/v1/embeddings", json={"model": "m", "input": WORD}).status_code == 200
+    assert named.http.post("/v1/rerank", json={"model": "m", "query": WORD}).status_code == 404
+    assert len(model.script.asked) == 1 and counted("sluice_unmoderated_total") == before + 1
+
+
+@pytest.mark.parametrize("route", TALKS)
+def test_s5_a_call_of_a_tool_is_screened_in_its_name_and_in_what_its_arguments_say(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    plain, escaped = (json.dumps({"城市": f"甲{WORD}乙"}, ensure_ascii=ascii) for ascii in BOTH)
+    for name, arguments in (
+        ("as it stands", plain), ("escaped", escaped), ("half escaped", plain.replace(WORD[2], escaped[28:34])),
+        ("escaped in capitals", re.sub(r"u[0-9a-f]{4}", lambda m: "u" + m[0][1:].upper(), escaped)),
+        ("a name of a field", json.dumps({WORD: 1})), ("deep", json.dumps({"a": [{"b": [WORD]}]}, ensure_ascii=False)),
+    ):  # fmt: skip
+        first = Call("c1", "find", '{"a": "甲"}')
+        for calls, stream in product(([Call("c2", "open", arguments)], [first, Call("c2", "open", arguments)]), BOTH):
+            for cut in (list, lambda text: [text]) if stream else (list,):
+                with subtests.test(name, calls=len(calls), stream=stream, whole=cut is not list):
+                    let(model, route, Answer("好。", calls=tuple(calls)), cut=cut)  # type: ignore[arg-type]
+                    got = ask(gateway, route, stream)
+                    assert got.stopped() and got.shows(WORD) == ""
+                    said = "".join(got.all("arguments"))
+                    assert said in ("", first.arguments) or "".join(c.arguments for c in calls).startswith(said)
+                    assert not re.search(r"\\u(8fdd|7981|77ed|8bed)", said, re.I)
+                    if route == RESPONSES:  # a call that was cut short is no call
+                        output = (got.events[-1].get("response") or got.events[-1])["output"]
+                        assert WORD not in str(output) and all(
+                            i.get("arguments") in (None, first.arguments) for i in output
+                        )
+    for stream in BOTH:
+        let(model, route, Answer(calls=(Call("c1", f"find_{WORD}", "{}"),)))
+        assert (got := ask(gateway, route, stream)).stopped() and got.shows(WORD) == ""
+    if route == CHAT:
+        older = [{"name": "find"}, *({"arguments": c} for c in plain)]
+        model.script.stream = [*(chunk(0, {"function_call": f}) for f in older), chunk(0, {}, "function_call"), DONE]
+        assert (got := ask(gateway, route)).stopped() and got.shows(WORD) == "" and got.arguments() == '{"城市": "甲'
+
+
+THOUGHTS = {
+    CHAT: ("reasoning_content", "reasoning", "thinking", "reasoning_details"), RESPONSES: ("summary", "content"),
+    MESSAGES: ("thinking", "signature", "redacted_thinking"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("route", "name"), [(route, name) for route in TALKS for name in THOUGHTS[route]])
+def test_s6_a_thought_is_screened_like_any_other_text(gateway: Running, model: Model, route: str, name: str) -> None:
+    for thought, stops in ((f"甲{WORD}乙", True), ("甲乙丙。", False)):
+        let(model, route, Answer("好。", thought))
+        whole = SAYS[route].plain(Answer("好。", thought))
+        item: Any = whole["output"][0] if route == RESPONSES else (whole.get("content") or [None])[0]
+        if route == CHAT and name != "reasoning_content":
+            made = whole["choices"][0]["message"]
+            text = made.pop("reasoning_content")
+            made[name] = [{"type": "reasoning.text", "text": text}] if name == "reasoning_details" else text
+
+            def change(body: dict[str, Any]) -> None:
+                delta = body["choices"][0]["delta"] if body["choices"] else {}
+                if "reasoning_content" in delta:
+                    text = delta.pop("reasoning_content")
+                    delta[name] = [{"type": "reasoning.text", "text": text}] if name == "reasoning_details" else text
+
+            rewritten(model, change)
+        elif route == RESPONSES and name == "content":
+            item |= {"summary": [], "content": [{"type": "reasoning_text", "text": thought}]}
+
+            def change(body: dict[str, Any]) -> Any:
+                kind = body["type"]
+                if "summary_part" in kind:
+                    return []
+                body["type"] = kind.replace("reasoning_summary_text", "reasoning_text")
+                if "summary_index" in body:
+                    body["content_index"] = body.pop("summary_index")
+                for each in [body.get("item"), *(body.get("response") or {}).get("output", [])]:
+                    if each and each["type"] == "reasoning":
+                        each |= {
+                            "summary": [],
+                            "content": [{"type": "reasoning_text", "text": thought}] if each["summary"] else [],
+                        }  # noqa: B023
+                return None
+
+            rewritten(model, change)
+            number = iter(range(1000))
+            rewritten(model, lambda body: body.update(sequence_number=next(number)))  # noqa: B023
+        elif name == "signature":
+            item |= {"thinking": "好。", "signature": thought}
+            let(model, route, Answer("好。", "想。"))
+            rewritten(
+                model, lambda b: b["delta"].update(signature=thought) if "signature" in b.get("delta", {}) else None
+            )  # noqa: B023
+        elif name == "redacted_thinking":
+            item.clear()
+            item |= {"type": name, "data": thought}
+            let(model, route, Answer("好。"))
+            block = [event({"type": "content_block_start", "index": 0, "content_block": item}, "content_block_start"),
+                     event({"type": "content_block_stop", "index": 0}, "content_block_stop")]  # fmt: skip
+            rewritten(model, lambda b: b.update(index=1) if "index" in b else None)
+            assert model.script.stream
+            model.script.stream[2:2] = block
+        model.script.plain = (200, {}, orjson.dumps(whole))
+        for stream in BOTH:
+            got = ask(gateway, route, stream)
+            assert got.stopped() is stops and (not stops or got.shows(WORD) == "")
+            assert (thought in "".join(reading.strings(got.events)) or stream) is not stops
+            if stream and name not in ("signature", "redacted_thinking"):
+                said = "".join(
+                    t
+                    for c, t in got.texts.items()
+                    if c not in ("0.content", "1.output_text", "1.text", "2.output_text", "2.text")
+                )
+                assert said.replace("reasoning.text", "") == ("甲" if stops else thought)
+
+
+def extra(route: str) -> dict[str, Callable[[dict[str, Any]], Any]]:
+    """Ways to say WORD in a field of an event that says text, and in the plain answer, that no rule knows."""
+    odd = {"foo": WORD, "deep": {"a": [{"b": WORD}]}}
+    if route in (CHAT, COMPLETIONS):
+        ways: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "the event": lambda b: b.update(odd),
+            "the choice": lambda b: [c.update(odd) for c in b["choices"]] and None,
+        }
+        if route == CHAT:
+            for name, value in {
+                "foo": WORD, "refusal": WORD, "audio": {"id": "a", "transcript": WORD}, "vendor": [WORD], "words": {"a": {"b": WORD}},
+                "annotations": [{"type": "url_citation", "url_citation": {"title": WORD, "url": "https://example.com"}}],
+            }.items():  # fmt: skip
+                ways[f"delta.{name}"] = lambda b, name=name, value=value: (
+                    [  # type: ignore[misc]
+                        c.get("delta", c.get("message")).update({name: value}) for c in b["choices"]
+                    ]
+                    and None
+                )
+        return ways
+    if route == RESPONSES:
+        return {
+            "the event": lambda b: b.update(odd),
+            "the item": lambda b: b["item"].update(odd) if "item" in b else [i.update(odd) for i in b.get("output", ())] and None,
+            "the response": lambda b: b["response"].update(odd) if "response" in b else b.update(odd),
+            "an event": lambda b: [b, {"type": "response.vendor.delta", "delta": WORD, "sequence_number": 0}] if "item" in b else None,
+        }  # fmt: skip
+    return {
+        "the event": lambda b: b.update(odd),
+        "the block": lambda b: b["content_block"].update(odd) if "content_block" in b else [i.update(odd) for i in b.get("content", ())] and None,
+        "the message": lambda b: b["message"].update(odd) if "message" in b else b.update(odd),
+        "the delta": lambda b: b["delta"].update(odd) if "delta" in b else None,
+        "an event": lambda b: [b, {"type": "vendor", "text": WORD}] if b["type"] == "message_start" else None,
+        "a delta": lambda b: [b, {"type": "content_block_delta", "index": 0, "delta": {"type": "vendor", "text": WORD}}]
+        if b["type"] == "content_block_start" else None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s7_a_text_in_a_field_that_nobody_knows_is_screened_or_dropped_and_counted(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    for name, change in extra(route).items():
+        for stream in BOTH:
+            with subtests.test(name, stream=stream):
+                let(model, route, Answer("甲乙。"))
+                rewritten(model, change)
+                whole = SAYS[route].plain(Answer("甲乙。"))
+                if not (name in ("an event", "a delta", "the delta") and route in (RESPONSES, MESSAGES)):
+                    change(whole | ({"type": "message"} if route == MESSAGES else {}))
+                elif not stream:
+                    continue
+                model.script.plain = (200, {}, orjson.dumps(whole))
+                before = counted("sluice_dropped_fields_total")
+                got = ask(gateway, route, stream)
+                assert got.shows(WORD) == ""
+                assert got.stopped() or (got.text() == "甲乙。" and counted("sluice_dropped_fields_total") > before)
+
+
+def with_tokens(model: Model, route: str, tokens: list[str], told: list[str], *others: str) -> dict[str, Any]:
+    """Let the model say `tokens`, each with its log probability and `others` as alternatives, told of as `told`; how to ask."""
+    let(model, route, Answer("".join(tokens)), cut=lambda text: list(tokens) if text else [])
+
+    def given(words: list[str]) -> Any:
+        if route == COMPLETIONS:
+            tops = [dict.fromkeys([w, *others], -1.0) for w in words]
+            return {
+                "tokens": words,
+                "token_logprobs": [-1.0] * len(words),
+                "top_logprobs": tops,
+                "text_offset": [0] * len(words),
+            }
+        made = [
+            {"token": w, "logprob": -1.0, "bytes": list(w.encode()),
+             "top_logprobs": [{"token": o, "logprob": -2.0, "bytes": list(o.encode())} for o in (w, *others)]}
+            for w in words
+        ]  # fmt: skip
+        return made if route == RESPONSES else {"content": made, "refusal": None}
+
+    queue = iter(told)
+
+    def change(body: dict[str, Any]) -> None:
+        if route == RESPONSES and body["type"] == "response.output_text.delta":
+            body["logprobs"] = given([next(queue)])
+        elif route == RESPONSES:
+            for part in [body.get("part"), *(p for i in output(body) for p in i.get("content", ()))]:
+                if part and part["text"]:
+                    part["logprobs"] = given(told)
+            if body["type"] == "response.output_text.done":
+                body["logprobs"] = given(told)
+        elif body["choices"] and (body["choices"][0].get("text") or body["choices"][0].get("delta", {}).get("content")):
+            body["choices"][0]["logprobs"] = given([next(queue)])
+
+    rewritten(model, change)
+    whole = SAYS[route].plain(Answer("".join(tokens)))
+    if route == RESPONSES:
+        whole["output"][0]["content"][0]["logprobs"] = given(told)
+        model.script.plain = (200, {}, orjson.dumps(whole))
+        return {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    whole["choices"][0]["logprobs"] = given(told)
+    model.script.plain = (200, {}, orjson.dumps(whole))
+    return {"logprobs": True, "top_logprobs": 2} if route == CHAT else {"logprobs": 2}
+
+
+def output(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [i for i in (body.get("item"), *(body.get("response") or {}).get("output", ())) if i]
+
+
+def told_in(value: Any) -> str:
+    """The tokens of log probabilities in one event, run together; they hold no alternatives."""
+    found = ""
+    if isinstance(value, dict):
+        if "tokens" in value and "token_logprobs" in value:
+            assert not value.get("top_logprobs") and len(value["tokens"]) == len(value["token_logprobs"])
+            return "".join(value["tokens"])
+        if "token" in value:
+            assert value["top_logprobs"] == [] and bytes(value["bytes"]) == value["token"].encode()
+            return str(value["token"])
+        found = "".join(told_in(v) for n, v in value.items() if n not in ("usage", "sluice"))
+    elif isinstance(value, list):
+        found = "".join(map(told_in, value))
+    return found
+
+
+@pytest.mark.parametrize("route", (CHAT, COMPLETIONS, RESPONSES))
+def test_s8_log_probabilities_come_with_their_text_and_say_no_more_than_it(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    clean = ["今", "天", "示", "例很好", "👍", "。"]
+    bad = ["前", "言", WORD[:2], WORD[2:5], WORD[5:], "后"]
+    for name, tokens, told, stops, kept in (
+        ("clean", clean, clean, False, clean), ("a word over three tokens", bad, bad, True, bad[:2]),
+        ("tokens of another text", clean, [*clean[:4], WORD, "。"], False, [*clean[:4], "。"]),
+        ("tokens that say more", clean, [*clean[:5], "。" + WORD], False, clean[:5]),
+    ):  # fmt: skip
+        with subtests.test(name):
+            more = with_tokens(model, route, tokens, told, WORD)
+            got = ask(gateway, route, **more)
+            assert got.stopped() is stops and got.text() == ("前言" if stops else "".join(tokens))
+            assert got.shows(WORD[2:]) == ""
+            said = tokens_so_far = ""
+            for each in got.events:
+                deltas = [c.get("delta", {}).get("content") or c.get("text") or "" for c in each.get("choices", ())]
+                said += (
+                    "".join(deltas) if route != RESPONSES else each["delta"] if each["type"].endswith("delta") else ""
+                )
+                tokens_so_far += told_in(each)
+                assert len(tokens_so_far) <= len(said)
+            assert tokens_so_far == "".join(kept)
+            assert told_in(ask(gateway, route).events) == ""  # nobody asked for them
+            for asked, shows in ((more, False), ({}, False), (more, not stops and told is clean)):
+                if shows:
+                    more = with_tokens(model, route, tokens, told)
+                body = post(gateway, route, False, **asked).json()
+                assert (
+                    WORD[2:] not in orjson.dumps(body).decode()
+                    and ('"logprob"' in str(body).replace("'", '"') or "token_logprobs" in str(body)) is shows
+                )
+
+
+def test_s9_each_of_three_interleaved_choices_is_screened_for_itself(gateway: Running, model: Model) -> None:
+    dice = random.Random(9)
+    good = ["今天天气很好，适合散步。", "一二三四五六七八九。"]
+    for route, _ in product((CHAT, COMPLETIONS), range(8)):
+        bad = dice.randrange(3)
+        answers = [Answer(t) for t in (*good[:bad], f"甲乙{WORD}丙丁", *good[bad:])]
+        let(model, route, *answers, cut=lambda text: texts.cut(text, dice))
+        stream = model.script.stream or []
+        queues: dict[int, list[Any]] = {}
+        for piece in stream:
+            body = parsed(piece)
+            if body and body["choices"]:
+                queues.setdefault(body["choices"][0]["index"], []).append(piece)
+        mixed = []
+        while queues:
+            index = dice.choice(list(queues))
+            mixed.append(queues[index].pop(0))
+            queues = {i: q for i, q in queues.items() if q}
+        model.script.stream = [*mixed, DONE]
+        got = ask(gateway, route, n=3)
+        for i, answer in enumerate(answers):
+            assert got.text(i) == ("甲乙" if i == bad else answer.text)
+            assert got.stopped(i) is (i == bad) and got.endings[i] == ("content_filter" if i == bad else "stop")
+        assert got.shows(WORD) == "" or set(got.shows(WORD)) <= set("".join(good))
+        plain = ask(gateway, route, False, n=3)
+        assert [plain.stopped(i) for i in range(3)] == [i == bad for i in range(3)]
+    # Of an answer without choices every item is screened, and a stop in one ends it.
+    let(model, RESPONSES, Answer("甲乙。"))
+    items = [
+        {"type": "message", "id": f"m{i}", "role": "assistant", "status": "in_progress", "content": []}
+        for i in range(2)
+    ]
+    place = [{"item_id": f"m{i}", "output_index": i, "content_index": 0} for i in range(2)]
+    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    head = (model.script.stream or [])[:1]
+    made = [{"type": "response.output_item.added", "output_index": i, "item": items[i]} for i in range(2)]
+    made += [{"type": "response.content_part.added", **place[i], "part": part} for i in range(2)]
+    made += [
+        {"type": "response.output_text.delta", **place[i], "delta": c}
+        for pair in zip("一二三四五六七八", f"甲乙{WORD}", strict=True)
+        for i, c in enumerate(pair)
+    ]
+    model.script.stream = [*head, *(event(e | {"sequence_number": n + 1}, e["type"]) for n, e in enumerate(made))]
+    got = ask(gateway, RESPONSES)
+    assert got.stopped() and got.shows(WORD) == "" and got.texts["1.output_text"] == "甲乙"
+    assert "一二三四".startswith(got.texts["0.output_text"][:4])
+
+
+def test_s10_an_index_that_makes_no_sense_is_an_error_and_a_missing_one_is_the_first(
+    gateway: Running, model: Model, subtests: pytest.Subtests
+) -> None:
+    part = {CHAT: {"delta": {"content": "甲"}}, COMPLETIONS: {"text": "甲"}}
+    wrong: list[Any] = [-1, 1, 1 << 40, "0", 0.0, True, [0], {}]
+    for route in (CHAT, COMPLETIONS):
+        for index in wrong:
+            with subtests.test(route=route, index=index):
+                odd = event({"choices": [{"index": index, **part[route]}]})
+                model.script.stream = [odd, DONE]
+                refused(route, post(gateway, route, True), 502, CODE)
+                model.script.stream = [event({"choices": [{"index": 0, **part[route]}]}), 0.02, odd, DONE]
+                assert broken(gateway, route, CODE).text() == "甲"
+                model.script.plain = (
+                    200,
+                    {},
+                    orjson.dumps({"choices": [{"index": index, "message": {"content": "甲"}, "text": "甲"}]}),
+                )
+                refused(route, post(gateway, route, False), 502, CODE)
+        for absent in ({}, {"index": None}):  # and twice in one event
+            made = [
+                [{**absent, **({"delta": {"content": c}} if route == CHAT else {"text": c})} for c in pair]
+                for pair in zip(TELL, WORD * 2, strict=False)
+            ]
+            model.script.stream = [event({"choices": [c[0]]}) for c in made] + [
+                event({"choices": []}),
+                event({"choices": [], "usage": {"total_tokens": 3}}),
+            ]
+            words = [
+                event(
+                    {
+                        "choices": [
+                            {**absent, **({"delta": {"content": c}} if route == CHAT else {"text": c})} for c in two
+                        ]
+                    }
+                )
+                for two in ("甲" + WORD[0], WORD[1:3], WORD[3:5], WORD[5])
+            ]
+            model.script.stream += [*words, DONE]
+            got = ask(gateway, route)
+            assert got.stopped() and got.text() == TELL[:9] + "甲" and got.usage == {"total_tokens": 3}
+    for route, names in ((RESPONSES, ("output_index", "content_index")), (MESSAGES, ("index",))):
+        for name, index in product(names, [-1, "0", 0.0, True, None, [0], 1 << 40]):
+            if route == MESSAGES and index == 1 << 40:
+                continue
+            with subtests.test(route=route, name=name, index=index):
+                let(model, route, Answer("甲乙"))
+                seen = iter(range(100))
+
+                def change(body: dict[str, Any]) -> None:
+                    if "delta" in body and name in body and next(seen):  # noqa: B023
+                        body[name] = index  # noqa: B023
+
+                rewritten(model, change)
+                assert model.script.stream
+                model.script.stream.insert(-4, 0.02)
+                at = next(i for i, p in enumerate(model.script.stream) if isinstance(p, bytes) and "乙".encode() in p)
+                model.script.stream.insert(at, 0.02)
+                assert broken(gateway, route, CODE).text() == "甲"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s11_escapes_in_the_json_of_an_event_are_read_and_a_pair_cut_in_two_is_joined(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    def escaped(piece: Any) -> Any:
+        return re.sub(r"[^\x00-\x7f]", lambda m: json.dumps(m[0])[1:-1], bytes(piece).decode()).encode()
+
+    for channel, stream in product(channels(route, ""), BOTH):
+        with subtests.test(channel, stream=stream):
+            for text, stops in ((f"甲{WORD}乙", True), ("甲👍乙。", False)):
+                let(model, route, channels(route, text)[channel])
+                assert model.script.stream and model.script.plain
+                model.script.stream = [escaped(p) for p in model.script.stream]
+                model.script.plain = (200, {}, escaped(model.script.plain[2]))
+                got = ask(gateway, route, stream)
+                assert got.stopped() is stops and (not stops or got.shows(WORD) == "")
+                assert stops or text in heard(got, channel)
+    # Two placeholders, each in a delta of its own, become the halves of a pair.
+    halves = {"\ue000".encode(): b"\\ud83d", "\ue001".encode(): b"\\udc4d"}
+    for channel in channels(route, ""):
+        with subtests.test("a pair", channel=channel):
+            let(model, route, channels(route, "甲\ue000\ue001乙。")[channel])
+            for placeholder, half in halves.items():
+                model.script.stream = [bytes(p).replace(placeholder, half) for p in model.script.stream or ()]  # type: ignore[arg-type]
+            assert "甲👍乙。" in heard(ask(gateway, route), channel)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s12_a_character_cut_by_the_network_is_read_whole(gateway: Running, model: Model, route: str) -> None:
+    for text, stops in ((f"甲👍{WORD}乙", True), ("甲👍é乙。", False)):
+        let(model, route, Answer(text), cut=lambda text: [text] if text else [])
+        raw = b"".join(bytes(p) for p in model.script.stream or ())  # type: ignore[arg-type]
+        first = raw.index("甲".encode())
+        for at in range(first, first + len(text.encode()) + 1):
+            model.script.stream = [raw[:at], 0.001, raw[at:]]
+            got = ask(gateway, route)
+            assert got.stopped() is stops and got.text() == ("甲👍" if stops else text), at
+        model.script.stream = [raw[i : i + 1] for i in range(len(raw))]
+        assert ask(gateway, route).text() == ("甲👍" if stops else text)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s13_however_events_are_framed_they_say_the_same(gateway: Running, model: Model, route: str) -> None:
+    dice = random.Random(13)
+    for n in range(24):
+        text, stops = ("甲乙\u2028丙\x85丁。", False) if n % 2 else (f"甲乙{WORD}丙。", True)
+        let(model, route, Answer(text), cut=lambda text: texts.cut(text, dice))
+        framed, end = "\ufeff" if dice.random() < 0.5 else "", dice.choice(["\n", "\r", "\r\n"])
+        for piece in model.script.stream or ():
+            body = parsed(piece)
+            data = "[DONE]" if body is None else json.dumps(body, ensure_ascii=False, indent=dice.choice([None, 1]))
+            lines = [f"data:{dice.choice(['', ' '])}{line}" for line in data.split("\n")]
+            others = [
+                ": " + WORD,
+                ":",
+                "id: 7",
+                "retry: 10",
+                "event: " + dice.choice(["x", WORD]),
+                "vendor: " + WORD,
+                "event",
+            ]
+            for extra in dice.sample(others, dice.randint(0, 3)):
+                lines.insert(dice.randint(0, len(lines)), extra)
+            framed += "".join(line + dice.choice([end, "\n"]) for line in lines) + dice.choice([end, "\n", end + end])
+        raw = framed.encode()
+        cuts = sorted(dice.sample(range(len(raw)), 12))
+        model.script.stream = [raw[i:j] for i, j in zip([0, *cuts], [*cuts, None], strict=True)]
+        got = ask(gateway, route)
+        assert got.stopped() is stops and got.text() == ("甲乙" if stops else text)
+        assert got.shows(WORD) == ""
+    # An event that has no blank line behind it was cut: nobody sees it.
+    let(model, route, Answer("甲乙"))
+    at = next(i for i, p in enumerate(model.script.stream or ()) if "乙".encode() in bytes(p))  # type: ignore[arg-type]
+    last = bytes((model.script.stream or [])[at]).removesuffix(b"\n")  # type: ignore[arg-type]
+    model.script.stream = [*(model.script.stream or [])[:at], 0.02, last]
+    assert broken(gateway, route, "upstream_reset").text() == "甲"
+
+
+def resident() -> int:
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def streamed(gateway: Running, route: str, needle: str) -> tuple[int, bytes]:
+    """How often `needle` came in a stream that ended cleanly, and its last bytes: nothing else of it is kept."""
+    found, rest = 0, b""
+    with gateway.http.stream("POST", route, json=SAYS[route].ask("说吧", stream=True), timeout=60) as response:
+        assert response.status_code == 200, response.read()
+        for part in response.iter_raw():
+            rest += part
+            found += rest.count(needle.encode())
+            rest = rest[-400:].replace(needle.encode(), b"")
+    return found, rest
+
+
+def tiny(model: Model, route: str, events: int) -> None:
+    """Let the model say a character `events` times, each in an event of its own."""
+    let(model, route, Answer("甲乙"))
+    pieces = [bytes(p) for p in model.script.stream or ()]  # type: ignore[arg-type]
+    at = next(i for i, p in enumerate(pieces) if "甲".encode() in p)
+    first, rest = divmod(events, 500)
+    # Their sameness keeps the model's own share of memory small.
+    end = [p for p in pieces[at + 2 :] if "甲乙".encode() not in p]
+    model.script.stream = [*pieces[:at], *[pieces[at] * 500] * first, pieces[at] * rest, *end]
+
+
+def test_s14_a_line_without_end_and_an_answer_without_end_cost_little_and_end_as_an_error(
+    gateway: Running, make_gateway: Make, model: Model
+) -> None:
+    for route in ROUTES:
+        let(model, route, Answer("甲乙"))
+        head = (model.script.stream or [])[:-1]
+        at = next(i for i, p in enumerate(head) if "乙".encode() in bytes(p))  # type: ignore[arg-type]
+        before = resident()
+        for line in (b"data: ", b": ", b"", b"data: x\ndata: "):
+            model.script.stream = [*head[:at], 0.01, line, *[b"x" * (1 << 20)] * 10]
+            assert broken(gateway, route, CODE).text() == "甲"
+        assert resident() - before < 50 << 20
+    bounded = make_gateway(answer_max_characters=2000, answer_max_seconds=0.4)
+    for route in ROUTES:
+        tiny(model, route, 2000)
+        assert streamed(bounded, route, "甲")[0] == 2000 * (2 if route == RESPONSES else 1) - (
+            2000 if route == RESPONSES else 0
+        )
+        tiny(model, route, 2001)
+        assert broken(bounded, route, "upstream_too_large").text() in "甲" * 2000
+        let(model, route, Answer("甲乙"))
+        at = next(i for i, p in enumerate(model.script.stream or ()) if "乙".encode() in bytes(p))  # type: ignore[arg-type]
+        model.script.stream = [
+            *(model.script.stream or [])[:at],
+            *[p for _ in range(100) for p in (b": wait\n\n", 0.02)],
+        ]
+        assert broken(bounded, route, "upstream_too_long").text() == "甲"
+        model.script.stream = [p for _ in range(100) for p in (b": wait\n\n", 0.02)]
+        refused(route, post(bounded, route, True), 504, "upstream_too_long")
+
+
+def test_s14_a_hundred_thousand_tiny_events_are_passed_on_in_little_memory(gateway: Running, model: Model) -> None:
+    many(gateway, model, 100_000)
+
+
+@pytest.mark.long
+def test_s14_a_million_tiny_events_are_passed_on_in_little_memory(gateway: Running, model: Model) -> None:
+    many(gateway, model, 1_000_000)
+
+
+def many(gateway: Running, model: Model, events: int) -> None:
+    share = {CHAT: events // 2, COMPLETIONS: events // 6, RESPONSES: events // 6, MESSAGES: events // 6}
+    for route, count in share.items():
+        tiny(model, route, 100)
+        streamed(gateway, route, "甲")
+        tiny(model, route, count)
+        before = resident()
+        found, last = streamed(gateway, route, "甲")
+        assert resident() - before < 50 << 20
+        assert found >= count and b'"receipt"' in last
