@@ -164,10 +164,11 @@ def _chat(got: Read) -> Iterator[None]:
         event: Any = yield
         got.usage = event.get("usage") or got.usage
         for choice in event["choices"]:
-            assert choice["index"] not in got.endings, f"behind its end: {event}"
-            _walk(got, str(choice["index"]), choice["delta"])
+            at = choice.get("index") or 0  # some servers leave it out
+            assert at not in got.endings, f"behind its end: {event}"
+            _walk(got, str(at), choice["delta"])
             if choice.get("finish_reason"):
-                got.endings[choice["index"]] = choice["finish_reason"]
+                got.endings[at] = choice["finish_reason"]
 
 
 @_pump
@@ -176,10 +177,11 @@ def _completions(got: Read) -> Iterator[None]:
         event: Any = yield
         got.usage = event.get("usage") or got.usage
         for choice in event["choices"]:
-            assert choice["index"] not in got.endings, f"behind its end: {event}"
-            got.add(f"{choice['index']}.text", choice["text"])
+            at = choice.get("index") or 0
+            assert at not in got.endings, f"behind its end: {event}"
+            got.add(f"{at}.text", choice["text"])
             if choice.get("finish_reason"):
-                got.endings[choice["index"]] = choice["finish_reason"]
+                got.endings[at] = choice["finish_reason"]
 
 
 def _walk(got: Read, channel: str, value: Any) -> None:
@@ -341,4 +343,5 @@ def plain(route: str, body: dict[str, Any]) -> Read:
 
 
 def _kind(channel: str) -> str:
-    return _KINDS.get([step for step in channel.split(".") if not step.isdigit()][-1], "")
+    steps = [step for step in channel.split(".") if not step.isdigit()]
+    return "reasoning" if steps[0].startswith("reasoning_d") else _KINDS.get(steps[-1], "")
