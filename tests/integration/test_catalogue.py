@@ -344,7 +344,7 @@ def test_s6_a_thought_is_screened_like_any_other_text(gateway: Running, model: M
                         each |= {
                             "summary": [],
                             "content": [{"type": "reasoning_text", "text": thought}] if each["summary"] else [],
-                        }  # noqa: B023
+                        }
                 return None
 
             rewritten(model, change)
@@ -355,7 +355,7 @@ def test_s6_a_thought_is_screened_like_any_other_text(gateway: Running, model: M
             let(model, route, Answer("好。", "想。"))
             rewritten(
                 model, lambda b: b["delta"].update(signature=thought) if "signature" in b.get("delta", {}) else None
-            )  # noqa: B023
+            )
         elif name == "redacted_thinking":
             item.clear()
             item |= {"type": name, "data": thought}
@@ -369,7 +369,9 @@ def test_s6_a_thought_is_screened_like_any_other_text(gateway: Running, model: M
         for stream in BOTH:
             got = ask(gateway, route, stream)
             assert got.stopped() is stops and (not stops or got.shows(WORD) == "")
-            assert stops or thought in "".join(reading.strings(got.events) if name in ("signature", "redacted_thinking") else got.texts.values())
+            assert stops or thought in "".join(
+                reading.strings(got.events) if name in ("signature", "redacted_thinking") else got.texts.values()
+            )
 
 
 def extra(route: str) -> dict[str, Callable[[dict[str, Any]], Any]]:
@@ -741,10 +743,10 @@ def tiny(model: Model, route: str, events: int) -> None:
     let(model, route, Answer("甲乙"))
     pieces = [bytes(p) for p in model.script.stream or ()]  # type: ignore[arg-type]
     at = next(i for i, p in enumerate(pieces) if "甲".encode() in p)
-    first, rest = divmod(events, 500)
+    first, rest = divmod(events - 1, 500)
     # Their sameness keeps the model's own share of memory small.
     end = [p.replace("甲乙".encode(), "甲".encode() * events) for p in pieces[at + 2 :]]
-    model.script.stream = [*pieces[:at], *[pieces[at] * 500] * first, pieces[at] * rest, *end]
+    model.script.stream = [*pieces[: at + 1], 0.01, *[pieces[at] * 500] * first, pieces[at] * rest, *end]
 
 
 def test_s14_a_line_without_end_and_an_answer_without_end_cost_little_and_end_as_an_error(
@@ -755,11 +757,11 @@ def test_s14_a_line_without_end_and_an_answer_without_end_cost_little_and_end_as
         head = (model.script.stream or [])[:-1]
         at = next(i for i, p in enumerate(head) if "乙".encode() in bytes(p))  # type: ignore[arg-type]
         before = resident()
-        for line in (b"data: ", b": ", b"", b"data: x\ndata: "):
-            model.script.stream = [*head[:at], 0.01, line, *[b"x" * (1 << 20)] * 10]
-            assert broken(gateway, route, CODE).text() == "甲"
+        line = {CHAT: b"data: ", COMPLETIONS: b": ", RESPONSES: b"", MESSAGES: b"data: x\ndata: "}[route]
+        model.script.stream = [*head[:at], 0.01, line, *[b"x" * (1 << 20)] * 10]
+        assert broken(gateway, route, CODE).text() == "甲"
         assert resident() - before < 50 << 20
-    bounded = make_gateway(answer_max_characters=2000, answer_max_seconds=0.4)
+    bounded = make_gateway(answer_max_characters=2000, answer_max_seconds=0.3)
     for route in ROUTES:
         tiny(model, route, 2000)
         assert ask(bounded, route).text() == "甲" * 2000
@@ -777,7 +779,7 @@ def test_s14_a_line_without_end_and_an_answer_without_end_cost_little_and_end_as
 
 
 def test_s14_a_hundred_thousand_tiny_events_are_passed_on_in_little_memory(gateway: Running, model: Model) -> None:
-    many(gateway, model, 100_000)
+    many(gateway, model, 40_000, silent=60_000)
 
 
 @pytest.mark.long
@@ -785,13 +787,508 @@ def test_s14_a_million_tiny_events_are_passed_on_in_little_memory(gateway: Runni
     many(gateway, model, 1_000_000)
 
 
-def many(gateway: Running, model: Model, events: int) -> None:
-    share = {CHAT: events // 2, COMPLETIONS: events // 6, RESPONSES: events // 6, MESSAGES: events // 6}
-    for route, count in share.items():
+def many(gateway: Running, model: Model, events: int, silent: int = 0) -> None:
+    """On each route a quarter of `events`, and a quarter of `silent` that say nothing."""
+    for route in ROUTES:
         tiny(model, route, 100)
         streamed(gateway, route, "甲")
-        tiny(model, route, count)
+        tiny(model, route, events // 4)
+        assert model.script.stream
+        model.script.stream[-1:-1] = [b": wait\n\ndata:\n\n" * 500] * (silent // 4000)
         before = resident()
         found, last = streamed(gateway, route, "甲")
         assert resident() - before < 50 << 20
-        assert found >= count and b'"receipt"' in last
+        assert found >= events // 4 and b'"receipt"' in last
+
+
+ENCODED = {
+    "gzip": gzip.compress(b'{"choices": []}'), "br": b"\x0b\x07\x80{}\x03", "zstd": b"\x28\xb5\x2f\xfd\x04\x00", "deflate": zlib.compress(b"{}"),
+    "gzip, gzip": gzip.compress(gzip.compress(b"{}")), "GZIP": gzip.compress(b"{}"), "x-unknown": b"{}", "identity, br": b"{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s15_nothing_compressed_is_asked_for_passed_on_or_read(gateway: Running, model: Model, route: str) -> None:
+    for coding, raw in ENCODED.items():
+        for stream in BOTH:
+            model.script.plain, model.script.stream = (200, {"content-encoding": coding}, raw), None
+            refused(route, post(gateway, route, stream), 502, CODE)
+        body = orjson.dumps(SAYS[route].ask("说吧"))
+        packed = (
+            gzip.compress(body) if "gzip" in coding.lower() else zlib.compress(body) if coding == "deflate" else raw
+        )
+        sent = gateway.http.post(
+            route, content=packed, headers={"content-encoding": coding, "content-type": "application/json"}
+        )
+        refused(route, sent, 415, "unsupported_encoding")
+    # Compressed bytes that do not say so are no answer, and no prompt.
+    model.script.plain = (200, {}, ENCODED["gzip"])
+    refused(route, post(gateway, route, False), 502, CODE)
+    assert gateway.http.post(route, content=gzip.compress(b"{}")).status_code == 400
+    let(model, route, Answer("甲乙。"))
+    wanted = {"accept-encoding": "gzip, br, zstd"}
+    for stream in BOTH:
+        response = gateway.http.post(route, json=SAYS[route].ask("说吧", stream=stream), headers=wanted)
+        assert reading.of(route, response).text() == "甲乙。" and "content-encoding" not in response.headers
+        assert model.script.headers[-1]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s16_a_reset_in_mid_stream_is_an_error_that_no_client_takes_for_an_end(
+    gateway: Running, model: Model, route: str
+) -> None:
+    client = openai.OpenAI(base_url=gateway.base_url, api_key="k", max_retries=0)
+    create: Any = {
+        CHAT: client.chat.completions.create,
+        COMPLETIONS: client.completions.create,
+        RESPONSES: client.responses.create,
+    }.get(route)
+    for count, ending in product((0, 1, 5, 7), ("reset", None)):
+        let(model, route, Answer(TELL + WORD[:4] + TELL))
+        pieces = (model.script.stream or [])[:count]
+        model.script.stream = [*pieces, 0.02, *([ending] if ending else [])]
+        model.script.asked.clear()
+        if not count:
+            refused(route, post(gateway, route, True), 502, "upstream_reset")
+        else:
+            got = broken(gateway, route, "upstream_reset")
+            assert TELL.startswith(got.text()) and len(got.events) >= count
+        assert len(model.script.asked) == 1  # and never again
+        if create is not None and count in (0, 5):
+            with pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
+                for _ in create(**SAYS[route].ask("说吧"), stream=True):
+                    pass
+    # What was held back when it broke off is never let go.
+    let(model, route, Answer(TELL + WORD[:4] + TELL))
+    at = next(i for i, p in enumerate(model.script.stream or ()) if WORD[3].encode() in bytes(p))  # type: ignore[arg-type]
+    model.script.stream = [*(model.script.stream or [])[: at + 1], 0.02, "reset"]
+    assert broken(gateway, route, "upstream_reset").text() == TELL
+    wait_for(lambda: gateway.journal()[-1]["outcome"] == "upstream_reset")
+
+
+class Idle:
+    """A detector, reader or scorer that gives the same for every text, or raises it."""
+
+    version = "1"
+
+    def __init__(self, given: Any, name: str = "idle") -> None:
+        self.given, self.name = given, name
+
+    def scan(self, *_: Any) -> Any:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+    read = scan
+
+    async def score(self, *_: Any) -> Any:
+        return self.scan()
+
+
+NO_SCAN: tuple[Any, ...] = (None, "ok", [], True, (), RuntimeError("out of order"), Scan(None, 0), Scan([], None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["detectors", "readers", "scorers"])
+def test_s17_a_screen_that_did_not_run_is_never_a_pass(
+    gateway: Running, model: Model, kind: str, subtests: pytest.Subtests
+) -> None:
+    idle = Idle(None)
+    finders = getattr(gateway.gateway.moderator, kind)
+    finders.append(idle)
+    try:
+        for n, (given, route, stream) in enumerate(product(NO_SCAN, ROUTES, BOTH)):
+            if kind == "scorers" and (given == [] or isinstance(given, tuple)):
+                continue  # nothing found is an answer of this kind; the others are never one
+            with subtests.test(given=repr(given), route=route, stream=stream):
+                idle.given, idle.version = given, str(n)
+                let(model, route, Answer("今天天气很好，适合出去走走，也适合读书写字。"))
+                got = ask(gateway, route, stream, f"第{n}个问题，今天的天气怎么样，适合做什么？")
+                assert got.sluice["action"] == ("block" if kind == "detectors" else "flag")
+                assert got.text() == ("" if kind == "detectors" else "今天天气很好，适合出去走走，也适合读书写字。")
+                record = recorded(gateway, got.sluice["decision"])
+                assert record["answer"]["degraded"] == record["prompt"]["degraded"] == ["idle"]
+    finally:
+        finders.remove(idle)
+    assert all(r["released"] <= r["screened"] for r in gateway.journal())
+    assert counted("sluice_unscreened_characters_total") == 0
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s18_a_mask_covers_the_whole_of_what_it_masks_and_nothing_that_was_sent(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    gateway.block(WORD, action="mask")
+    stars = "*" * len(WORD)
+    for at, channel in product((0, 1, 5, 9), channels(route, "")):
+        text = TELL[:at] + WORD + TELL
+        for stream in BOTH:
+            with subtests.test(at=at, channel=channel, stream=stream):
+                let(model, route, channels(route, text)[channel])
+                got = ask(gateway, route, stream)
+                said = heard(got, channel)
+                assert (json.loads(said)["城市"] if channel == "arguments" else said) == TELL[:at] + stars + TELL
+                assert got.sluice["action"] == "mask" and got.ending != reading.FILTERED[route]
+    # Cut anywhere, and in the last place; what has gone out stays as it is.
+    for at in range(len(WORD) + 3):
+        text = f"甲{WORD}乙"
+        let(model, route, Answer(text), cut=lambda text: [p for p in (text[:at], text[at:]) if p])  # noqa: B023
+        assert ask(gateway, route).text() == f"甲{stars}乙"
+    let(model, route, Answer(f"甲乙{texts.PHONE}"))
+    assert ask(gateway, route).text() == "甲乙***********" == ask(gateway, route, False).text()
+    if route == COMPLETIONS:
+        return
+    # Escapes are masked as what they say, and the arguments stay JSON; what spans two strings of it stops.
+    for arguments, stops in (
+        (json.dumps({"a": f"甲{WORD}乙", "b": 1}), False),
+        (json.dumps({"phone": int(texts.PHONE)}), True),
+    ):
+        let(model, route, Answer(calls=(Call("c1", "find", arguments),)))
+        for stream in BOTH:
+            got = ask(gateway, route, stream)
+            assert got.stopped() if stops else json.loads(got.arguments()) == {"a": f"甲{stars}乙", "b": 1}
+    if route == MESSAGES:  # nobody signed a thought that was masked
+        let(model, route, Answer("好。", f"甲{WORD}乙"))
+        assert speech.SIGNATURE not in post(gateway, route, True).text + post(gateway, route, False).text
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_s19_a_block_ends_the_answer_in_the_words_of_its_api(gateway: Running, model: Model, route: str) -> None:
+    for stream, text in product(BOTH, (WORD + "。", f"甲乙{WORD}丙。", "好。" * 9 + WORD)):
+        let(model, route, Answer(text))
+        got = ask(gateway, route, stream)
+        assert (
+            got.stopped() and got.ending == reading.FILTERED[route] and got.refusal().endswith(got.sluice["decision"])
+        )
+        for value in (got.usage or {}).values():
+            assert isinstance(value, (int, dict))
+        if route in (RESPONSES, MESSAGES):
+            last = got.events[-1].get("response", got.events[-1]) if route == RESPONSES else got.events[-1]
+            ends = [e for e in got.events if e.get("type") in ("message_delta", "response.incomplete")]
+            assert len(ends) == stream and (route == MESSAGES or last["status"] == "incomplete")
+    client = openai.OpenAI(base_url=gateway.base_url, api_key="k", max_retries=0)
+    let(model, route, Answer(f"甲乙{WORD}丙。"))
+    body = SAYS[route].ask("说吧")
+    if route in (CHAT, COMPLETIONS):
+        create: Any = client.chat.completions.create if route == CHAT else client.completions.create
+        assert create(**body).choices[0].finish_reason == "content_filter"
+        assert [c.finish_reason for e in create(**body, stream=True) for c in e.choices if c.finish_reason] == [
+            "content_filter"
+        ]
+    elif route == RESPONSES:
+        assert client.responses.create(**body).incomplete_details.reason == "content_filter"  # type: ignore[union-attr]
+        last = list(client.responses.create(**body, stream=True))[-1]
+        assert last.type == "response.incomplete" and last.response.incomplete_details.reason == "content_filter"
+
+
+class Clause:
+    """A scorer that objects to a text once both halves are there, and keeps what it was asked. `wait`: seconds that it takes."""
+
+    name, version = "clause", "1"
+
+    def __init__(self, wait: float = 0.0) -> None:
+        self.wait = wait
+        self.asked: list[tuple[str, int]] = []
+
+    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+        if scope.direction == "prompt":
+            return []
+        self.asked.append((text, since))
+        await asyncio.sleep(self.wait)
+        if "甲物" in text and "乙物" in text[since:]:
+            return [Candidate(since, len(text), "violence", self.name, "clause", score=0.9)]
+        return []
+
+
+FIRST, SECOND = "要做这件事情先要准备好足够多的甲物。", "然后再把它们和乙物一起放在桌子上面。"
+THIRD = "最后我们来谈一谈今天的天气到底怎么样。" * 3
+
+
+@pytest.mark.parametrize("mode", ["strict", "prompt"])
+def test_s20_a_classifier_judges_the_whole_text_so_far_at_points_that_no_chunking_moves(
+    make_gateway: Make, model: Model, mode: str, subtests: pytest.Subtests
+) -> None:
+    gateway = make_gateway(f"stream: {{mode: {mode}}}")
+    scorer = Clause()
+    gateway.gateway.moderator.scorers.append(scorer)
+    whole = FIRST + SECOND + THIRD
+    for route in ROUTES:
+        with subtests.test(route=route):
+            asked: list[list[tuple[str, int]]] = []
+            cuts: tuple[Cut, ...] = (
+                list,
+                lambda text: [text] if text else [],
+                lambda text: [text[i : i + 7] for i in range(0, len(text), 7)],
+            )
+            for stream, cut in [*((True, cut) for cut in cuts), (False, list)]:
+                let(model, route, Answer(whole), cut=cut)  # type: ignore[arg-type]
+                scorer.asked.clear()
+                got = ask(gateway, route, stream)
+                assert got.stopped() and got.sluice["action"] == "block"
+                if stream:
+                    # The clause that makes it harmful is held in strict mode; in the other it is followed and cut.
+                    assert got.text() == FIRST if mode == "strict" else got.text().startswith(FIRST)
+                asked.append(list(scorer.asked))
+            prefixes = [[text for text, _ in one] for one in asked]
+            assert prefixes[0][:2] == [FIRST, FIRST + SECOND] and asked[0][1][1] == len(FIRST)
+            assert all(one[:2] == prefixes[0][:2] for one in prefixes)
+            for clean in (FIRST + THIRD, SECOND + THIRD):
+                let(model, route, Answer(clean))
+                for stream in BOTH:
+                    got = ask(gateway, route, stream)
+                    assert got.text() == clean and got.sluice["action"] == "pass"
+
+
+def test_s20_text_waits_for_a_slow_classifier_in_strict_mode_alone(make_gateway: Make, model: Model) -> None:
+    for mode in ("strict", "prompt"):
+        gateway = make_gateway(f"stream: {{mode: {mode}}}\ndetector_ms: 2000")
+        scorer = Clause(wait=0.25)
+        gateway.gateway.moderator.scorers.append(scorer)
+        for route in ROUTES:
+            let(model, route, Answer(FIRST + SECOND))
+            at = next(i for i, p in enumerate(model.script.stream or ()) if SECOND[6].encode() in bytes(p))  # type: ignore[arg-type]
+            rest = (model.script.stream or [])[at:]
+            model.script.stream = [*(model.script.stream or [])[:at], 0.1, *rest]
+            scorer.asked.clear()
+            got = ask(gateway, route)
+            assert got.stopped() and got.text().startswith(FIRST)
+            assert (got.text() == FIRST) is (mode == "strict")
+
+
+# ---- I: what was asked
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where strings stand in a body."""
+    if isinstance(value, str):
+        yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from leaves(inner, (*path, key))
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def kept_from_the_model(gateway: Running, model: Model, route: str, body: Any) -> httpx.Response:
+    """Ask; whatever comes of it, WORD has not reached the model."""
+    model.script.asked.clear()
+    response = gateway.http.post(route, json=body)
+    assert WORD not in json.dumps(model.script.asked, ensure_ascii=False), body
+    return response
+
+
+PART = {CHAT: "text", RESPONSES: "input_text", MESSAGES: "text"}
+
+
+def turns(route: str, *contents: Any) -> dict[str, Any]:
+    """A request whose turns have these contents."""
+    body = SAYS[route].ask(*("x" for _ in contents))
+    if route == RESPONSES:
+        body["input"] = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
+    else:
+        body["messages"] = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
+    return body
+
+
+@pytest.mark.parametrize("route", TALKS)
+def test_i1_parts_of_a_message_are_screened_each_and_joined_and_what_goes_on_is_what_was_screened(
+    gateway: Running, model: Model, route: str
+) -> None:
+    let(model, route, Answer("好。"))
+    kind, url = PART[route], "https://example.com/a.png"
+    image: dict[str, Any] = {
+        CHAT: {"type": "image_url", "image_url": {"url": url}}, RESPONSES: {"type": "input_image", "image_url": url},
+        MESSAGES: {"type": "image", "source": {"type": "url", "url": url}},
+    }[route]  # fmt: skip
+
+    def text(words: str) -> dict[str, Any]:
+        return {"type": kind, "text": words}
+
+    split = turns(route, [text("甲" + WORD[:3]), image, text(WORD[3:] + "乙")])
+    for stream in BOTH:
+        response = gateway.http.post(route, json=split | {"stream": stream})
+        assert response.headers["x-sluice-action"] == "flag"  # a join is our own making
+    one = turns(route, [text("看"), image])
+    assert reading.of(route, gateway.http.post(route, json=one)).sluice["action"] == "pass"
+    sent = model.script.asked[-1]
+    assert {k: v for k, v in sent.items() if k != "store"} == one
+    message = "input" if route == RESPONSES else "messages"
+    for n, change in enumerate(
+        (
+            lambda m, w: m["content"].append(text(w)), lambda m, w: m.update(content_blocks=[text(w)]), lambda m, w: m.update(content=[text(w)]),
+            lambda m, w: m.update(content=[{"type": "vendor", "words": w}]), lambda m, w: m.update(content=[image | {"alt": w}]),
+            lambda m, w: m.update(content=[image | {"alt": {"a": [w]}}, text("看")]), lambda m, w: m.update(parts=[w]), lambda m, w: m.update({w: "看"}),
+        )
+    ):  # fmt: skip
+        body = turns(route, [text("看"), image])
+        change(body[message][0], f"第{n}句{WORD}")
+        response = kept_from_the_model(gateway, model, route, body)
+        assert reading.of(route, response).stopped() and not model.script.asked, n
+    body = turns(route, [text("看")])
+    change_url = {"url": f"https://example.com/{WORD}.png"}
+    body[message][0]["content"] = [
+        image
+        | ({"image_url": change_url["url"]} if route == RESPONSES else {"image_url": change_url, "source": change_url})
+    ]
+    assert reading.of(route, kept_from_the_model(gateway, model, route, body)).stopped()
+
+
+TOOL = {
+    "name": "find",
+    "description": "查",
+    "parameters": {"type": "object", "properties": {"城市": {"type": "string", "enum": ["甲"], "description": "乙"}}},
+}
+RICH: dict[str, dict[str, Any]] = {
+    CHAT: {
+        "model": "m", "stop": ["完"], "user": "u-1", "metadata": {"a": "值"}, "tools": [{"type": "function", "function": TOOL}], "vendor": {"a": ["词"]},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object", "description": "丙"}}},
+        "prediction": {"type": "content", "content": "预"}, "web_search_options": {"user_location": {"approximate": {"city": "京"}}},
+        "messages": [
+            {"role": "system", "content": "简短。"}, {"role": "developer", "content": [{"type": "text", "text": "友好。"}]},
+            {"role": "user", "content": [{"type": "text", "text": "看"}], "name": "小明"},
+            {"role": "assistant", "content": "好", "refusal": "不", "reasoning_content": "想", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "结果"}, {"role": "function", "name": "g", "content": "值"},
+            {"role": "user", "content": "说吧"}, {"role": "assistant", "content": "开头"},
+        ],
+    },
+    COMPLETIONS: {"model": "m", "prompt": ["说吧", "再说"], "suffix": "尾", "stop": "完", "user": "u-1", "vendor": {"a": ["词"]}, "grammar": "规"},
+    RESPONSES: {
+        "model": "m", "instructions": "简短。", "metadata": {"a": "值"}, "user": "u-1", "prompt_cache_key": "k", "vendor": {"a": ["词"]},
+        "tools": [{"type": "function", **TOOL}, {"type": "mcp", "server_label": "l", "server_description": "述"}],
+        "text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object", "description": "丙"}}},
+        "input": [
+            {"role": "system", "content": "友好。"}, {"role": "user", "content": [{"type": "input_text", "text": "看"}, {"type": "input_file", "filename": "甲"}]},
+            {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "想"}]},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "好", "annotations": [{"type": "url_citation", "title": "题"}]}]},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}, {"type": "function_call_output", "call_id": "c1", "output": "结果"},
+            {"role": "user", "content": "说吧"},
+        ],
+    },
+    MESSAGES: {
+        "model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "简短。"}], "stop_sequences": ["完"], "metadata": {"user_id": "u-1"},
+        "tools": [{"name": "find", "description": "查", "input_schema": TOOL["parameters"]}], "vendor": {"a": ["词"]},
+        "messages": [
+            {"role": "user", "content": [{"type": "document", "title": "题", "context": "境", "source": {"type": "text", "media_type": "text/plain", "data": "文"}}]},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "想", "signature": "s"}, {"type": "text", "text": "好"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": "值"}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "结果"}]}, {"type": "text", "text": "说吧"}]},
+            {"role": "assistant", "content": "开头"},
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_i2_every_string_of_a_request_is_screened_whoever_says_it(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    let(model, route, Answer("好。"), *([Answer("好。")] if route == COMPLETIONS else []))
+    assert reading.of(route, gateway.http.post(route, json=RICH[route])).sluice["action"] == "pass"
+    assert {k: v for k, v in model.script.asked[-1].items() if k != "store"} == RICH[route]
+    for n, path in enumerate(leaves(RICH[route])):
+        with subtests.test(path=path):
+            body = orjson.loads(orjson.dumps(RICH[route]))
+            # Each says something new: a message that was refused before is noted, not refused.
+            at(body, path[:-1])[path[-1]] = f"第{n}句{WORD}"
+            response = kept_from_the_model(gateway, model, route, body)
+            if model.script.asked:  # an older answer of the model never refuses: a note stands for it
+                turn = at(body, path[:2])
+                assert turn.get("role") == "assistant" or turn.get("type") in ("reasoning", "function_call"), path
+            elif response.status_code != 400:
+                assert reading.of(route, response).stopped()
+            else:
+                assert path[-1] in ("role", "type") and WORD not in response.text
+    blind: dict[str, Any] = {
+        "input_ids": [1, 2],
+        "prompt_token_ids": [1],
+        "prompt_embeds": "aGk=",
+        "chat_template": "{{x}}",
+    }
+    for name, value in blind.items():
+        refused(
+            route, gateway.http.post(route, json=SAYS[route].ask("说吧") | {name: value}), 400, "unsupported_parameter"
+        )
+    if route == COMPLETIONS:
+        for prompt in ([1, 2, 3], [[1, 2], [3]], ["说吧", 5], [["说吧"]], 7):
+            refused(route, gateway.http.post(route, json={"model": "m", "prompt": prompt}), 400, "invalid_type")
+    if route == RESPONSES:
+        for name, value in {
+            "previous_response_id": "r",
+            "conversation": "c",
+            "background": True,
+            "prompt": {"id": "p"},
+        }.items():
+            refused(
+                route,
+                gateway.http.post(route, json=SAYS[route].ask("说吧") | {name: value}),
+                400,
+                "unsupported_parameter",
+            )
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_i3_a_word_in_the_first_message_of_twenty_refuses_it(gateway: Running, model: Model, route: str) -> None:
+    let(model, route, Answer("好。"), *([Answer("好。")] * 19 if route == COMPLETIONS else []))
+    for place in (0, 9, 18) if route == COMPLETIONS else (0, 8, 18):
+        said = [f"{route}{place}里的第{i}句。" for i in range(19)]
+        body = SAYS[route].ask(*said)
+        if route == COMPLETIONS:
+            body["prompt"] = said
+        screened = counted("sluice_known_characters_total")
+        assert reading.of(route, gateway.http.post(route, json=body)).sluice["action"] == "pass"
+        assert reading.of(route, gateway.http.post(route, json=body)).sluice["action"] == "pass"
+        assert counted("sluice_known_characters_total") - screened >= sum(map(len, said))  # and is not screened anew
+        said[place] += WORD
+        body = SAYS[route].ask(*said) | ({"prompt": said} if route == COMPLETIONS else {})
+        for stream in BOTH:
+            fresh = json.loads(json.dumps(body).replace("里的", f"里{stream}的"))
+            response = kept_from_the_model(gateway, model, route, fresh | {"stream": stream})
+            assert reading.of(route, response).stopped() and not model.script.asked
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_i4_a_key_that_stands_twice_is_refused_at_any_depth_however_it_is_written(
+    gateway: Running, model: Model, route: str, subtests: pytest.Subtests
+) -> None:
+    def turn(words: str) -> tuple[str, str]:
+        body = SAYS[route].ask(words)
+        name = next(n for n in ("messages", "input", "prompt") if n in body)
+        return name, json.dumps(body[name], ensure_ascii=False)
+
+    let(model, route, Answer("好。"))
+    (name, good), (_, bad) = turn("说吧"), turn(WORD)
+    escaped = f"\\u{ord(name[0]):04x}{name[1:]}"
+    rest = '"model": "m", "max_tokens": 9'
+    deep = '{"a": ' * 80 + "1" + "}" * 80
+    for label, code, body in (
+        ("bad, good", "duplicate_key", f'{{{rest}, "{name}": {bad}, "{name}": {good}}}'),
+        ("good, bad", "duplicate_key", f'{{{rest}, "{name}": {good}, "{name}": {bad}}}'),
+        ("escaped", "duplicate_key", f'{{{rest}, "{name}": {good}, "{escaped}": {bad}}}'),
+        ("escaped first", "duplicate_key", f'{{{rest}, "{escaped}": {bad}, "{name}": {good}}}'),
+        ("the same twice", "duplicate_key", f'{{{rest}, "model": "m", "{name}": {good}}}'),
+        ("deep", "duplicate_key", f'{{{rest}, "{name}": {good}, "vendor": [{{"a": {{"b": 1, "b": "{WORD}"}}}}]}}'),
+        ("deep in the turn", "duplicate_key", f'{{{rest}, "{name}": [{{"role": "user", "content": "{WORD}", "content": "好"}}]}}'),
+        ("NaN", "invalid_json", f'{{{rest}, "{name}": {good}, "temperature": NaN}}'),
+        ("infinity", "invalid_json", f'{{{rest}, "{name}": {good}, "temperature": -Infinity}}'),
+        ("out of range", "invalid_json", f'{{{rest}, "{name}": {good}, "temperature": 1e999}}'),
+        ("nested", "too_deep", f'{{{rest}, "{name}": {good}, "vendor": {deep}}}'),
+        ("two values", "invalid_json", f'{{{rest}, "{name}": {good}}} {{"{name}": {bad}}}'),
+        ("a comment", "invalid_json", f'{{{rest}, "{name}": {good} /* "{name}": {bad} */}}'),
+        ("single quotes", "invalid_json", f"{{{rest}, '{name}': {good}}}"),
+    ):  # fmt: skip
+        with subtests.test(label):
+            refused(route, gateway.http.post(route, content=body.encode()), 400, code)
+            refused(
+                route,
+                gateway.http.post(route, content=body.replace(rest, rest + ', "stream": true').encode()),
+                400,
+                code,
+            )
+    for raw in (f'{{{rest}, "{name}": {good}}}'.encode("utf-16"), b"\xef\xbb\xbf{}", b'{"model": "\xff"}'):
+        refused(route, gateway.http.post(route, content=raw), 400, "invalid_json")
+    assert model.script.asked == []
+    # What goes on is written anew: one reading of it is left.
+    odd = f'{{{rest}, "{escaped}": {good}, "vendor": "\\u0061\\/", "seed": 1.0e0}}'
+    assert gateway.http.post(route, content=odd.encode()).status_code == 200
+    assert {name: json.loads(good), "vendor": "a/", "seed": 1.0}.items() <= model.script.asked[-1].items()
