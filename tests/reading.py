@@ -19,8 +19,8 @@ FILTERED = {CHAT: "content_filter", COMPLETIONS: "content_filter", RESPONSES: "c
 """How a blocked answer ends."""
 CLEAN = {CHAT: "stop", COMPLETIONS: "stop", RESPONSES: "completed", MESSAGES: "end_turn"}
 """How any other answer without a call ends."""
-REFUSAL = "这部分内容未能显示"
-"""What is shown instead begins with it."""
+REFUSAL, REFUSAL_EN = "这部分内容未能显示", "This content is not shown"
+"""What is shown instead begins with one of them."""
 
 _KINDS = {
     "content": "text", "text": "text", "output_text": "text",
@@ -59,13 +59,12 @@ class Read:
 
     def text(self, choice: int = 0) -> str:
         """The model's own text; what was shown instead is `refusal`."""
-        said = "".join(self.all("text", choice))
-        own, mark, _ = said.partition(REFUSAL)
-        return own.removesuffix("\n\n") if mark else own
+        said, shown = "".join(self.all("text", choice)), self.refusal(choice)
+        return said.removesuffix(shown).removesuffix("\n\n") if shown else said
 
     def refusal(self, choice: int = 0) -> str:
-        _, mark, rest = "".join(self.all("text", choice)).partition(REFUSAL)
-        return mark + rest
+        said = "".join(self.all("text", choice))
+        return said[at:] if (at := max(map(said.rfind, (REFUSAL, REFUSAL_EN)))) >= 0 else ""
 
     def reasoning(self, choice: int = 0) -> str:
         return "".join(self.all("reasoning", choice))
