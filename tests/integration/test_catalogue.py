@@ -6,7 +6,6 @@ S1 to S20 are failures of streamed answers, I1 to I4 of what was asked. The numb
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import json
 import random
@@ -192,7 +191,7 @@ def test_s1_a_word_split_over_chunks_never_loses_a_character_to_the_client(
     gateway: Running, model: Model, route: str
 ) -> None:
     for at, (channel, stream) in product(range(len(TELL) + 1), product(channels(route, ""), BOTH)):
-        if at % 3 and channel != "text":
+        if at % 3 and (channel != "text" or not stream):
             continue
         before = TELL[:at]
         let(model, route, channels(route, before + WORD + TELL)[channel])
@@ -264,7 +263,7 @@ def test_s2_a_check_at_every_chunk_stops_in_the_first_the_third_and_the_last(
 @pytest.mark.parametrize("route", ROUTES)
 def test_s3_random_answers_get_the_same_verdict_streamed_and_plain(gateway: Running, model: Model, route: str) -> None:
     dice, pairs = random.Random(3), []
-    for n in range(24 if route == COMPLETIONS else 40):
+    for n in range(20):
         text = texts.answer(dice)
         channel, answer = dice.choice(list(channels(route, text).items()))
         let(model, route, answer, cut=lambda text: texts.cut(text, dice))
@@ -280,7 +279,7 @@ def test_s3_random_answers_get_the_same_verdict_streamed_and_plain(gateway: Runn
     records = {r["decision"]: r["answer"] for r in gateway.journal()}
     assert [n for n, (one, other) in enumerate(pairs) if records[one] != records[other]] == []
     assert {records[one]["action"] for one, _ in pairs} >= {"pass", "block"}
-    for n in range(12 if route != COMPLETIONS else 0):  # and with all their channels full
+    for n in range(8 if route != COMPLETIONS else 0):  # and with all their channels full
         text, reasoning, city = (texts.answer(dice) for _ in range(3))
         call = Call("c1", "find", json.dumps({"城市": city}, ensure_ascii=n % 2 == 0))
         let(model, route, Answer(text, reasoning, (call,)), cut=lambda text: texts.cut(text, dice))
@@ -660,8 +659,9 @@ def test_s10_an_index_that_makes_no_sense_is_an_error_and_a_missing_one_is_the_f
                 odd = event({"choices": [choice(route, "甲", index=index)]})
                 model.script.stream = [odd, DONE]
                 refused(route, post(gateway, route, True), 502, CODE)
-                model.script.stream = [event({"choices": [choice(route, "甲", index=0)]}), 0.02, odd, DONE]
-                assert broken(gateway, route, CODE).text() == "甲"
+                if index in (-1, 1, "0"):  # in the middle too
+                    model.script.stream = [event({"choices": [choice(route, "甲", index=0)]}), 0.02, odd, DONE]
+                    assert broken(gateway, route, CODE).text() == "甲"
                 body = {"choices": [{"index": index, "message": {"content": "甲"}, "text": "甲"}]}
                 model.script.plain = (200, {}, orjson.dumps(body))
                 refused(route, post(gateway, route, False), 502, CODE)
@@ -720,7 +720,7 @@ def test_s12_a_character_cut_by_the_network_is_read_whole(gateway: Running, mode
         let(model, route, Answer(text), cut=whole)
         raw = b"".join(pieces(model))
         first = raw.index("甲".encode())
-        for at in range(first, first + len(text.encode()) + 1):
+        for at in range(first, first + len(text.encode()) + 1, 1 if stops else 3):
             model.script.stream = [raw[:at], 0.001, raw[at:]]
             got = ask(gateway, route)
             assert got.stopped() is stops and got.text() == ("甲👍" if stops else text), at
@@ -731,7 +731,7 @@ def test_s12_a_character_cut_by_the_network_is_read_whole(gateway: Running, mode
 @pytest.mark.parametrize("route", ROUTES)
 def test_s13_however_events_are_framed_they_say_the_same(gateway: Running, model: Model, route: str) -> None:
     dice = random.Random(13)
-    for n in range(24):
+    for n in range(20):
         text, stops = ("甲乙\u2028丙\x85丁。", False) if n % 2 else (f"甲乙{WORD}丙。", True)
         let(model, route, Answer(text), cut=lambda text: texts.cut(text, dice))
         framed, end = "\ufeff" if dice.random() < 0.5 else "", dice.choice(["\n", "\r", "\r\n"])
@@ -766,7 +766,6 @@ def test_s13_however_events_are_framed_they_say_the_same(gateway: Running, model
 
 
 def resident() -> int:
-    gc.collect()
     return int(psutil.Process().memory_info().rss)
 
 
