@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import accumulate, zip_longest
 from time import perf_counter
 from typing import NamedTuple
 
@@ -34,6 +36,8 @@ _SLOT = 64
 """What a slot costs besides its text, in characters."""
 SEAM = 240
 """Characters on either side of where two messages meet that are looked at together."""
+_STRETCH = 4 * SEAM
+"""Characters of several short messages that are looked at together at most."""
 _KNOWN_MOST = 8192
 """Texts whose outcome is kept, and findings in one of them."""
 _FINDINGS_MOST = 32
@@ -62,6 +66,8 @@ class Outcome(NamedTuple):
     unread: Sequence[str] = ()
     released: int = 0
     screened: int = 0
+    known: bool = False
+    """From an earlier turn."""
 
 
 class Moderator:
@@ -95,6 +101,15 @@ class Moderator:
                 out += channel.take([c for found in given for c in found or ()], failed)
         return out
 
+    async def ends_in_stop(self, channel: Channel, scope: Scope, policy: Policy) -> bool:
+        """Would the channel's text be stopped if it ended here?"""
+        if not (channel.holding or self.scorers):
+            return False
+        ended = channel.fork()
+        ended.finish()
+        await self.answer(ended, scope, policy)
+        return ended.stopped is not None
+
     async def _ask(self, scorer: Scorer, text: str, since: int, scope: Scope, policy: Policy) -> list[Candidate] | None:
         try:
             async with asyncio.timeout(policy.rules.detector_ms / 1000):
@@ -106,24 +121,38 @@ class Moderator:
             log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
         return None
 
-    async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy) -> Judged:
-        """Screen every slot, and the seams between messages of one origin. Never raises for what a detector does."""
+    async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy, choices: Sequence[int] = ()) -> Judged:
+        """Screen every slot, and the seams between texts of one origin. `choices`: whose text each slot is; as in a stream, what a
+        choice says behind a text that was stopped is not heard. Never raises for what a detector does."""
         judged = Judged(Verdict())
-        outcomes = []
+        outcomes: list[Outcome] = []
         state = self._state(scope, policy) if scope.direction == "prompt" else None
+        fresh: dict[bytes, Outcome] = {}
         work = 0
-        for slot in slots:
+        over: set[int] = set()
+        for slot, choice in zip_longest(slots, choices):
+            if choice in over:
+                judged.delivered.append("")
+                judged.slot_verdicts.append(Verdict())
+                continue
             work += len(slot.text) + _SLOT
             if work > SLICE:
                 work = 0
                 await asyncio.sleep(0)
-            outcome, text = await self._outcome(slot, scope, policy, state, judged)
+            outcome, text = await self._outcome(slot, scope, policy, state, fresh)
             judged.delivered.append(text)
             judged.slot_verdicts.append(decide([outcome], policy, scope))
             judged.screened += outcome.screened
+            if outcome.known:
+                judged.known += outcome.screened
+            if choices and outcome.stopped is not None:
+                over.add(choice)
             outcomes.append(outcome)
         spoken = [slot for slot in slots if slot.message >= 0]
-        joined = await self._joined(spoken, scope, policy, state, judged) if len(spoken) > 1 else []
+        joined = await self.joined(spoken, scope, policy, state, fresh) if len(spoken) > 1 and not over else []
+        if state is not None and state == self._state(scope, policy):
+            # Nothing that finds has changed meanwhile.
+            self._keep(fresh)
         judged.verdict = decide(outcomes, policy, scope, joined)
         return judged
 
@@ -137,28 +166,34 @@ class Moderator:
         return "\n".join(parts).encode()
 
     async def _outcome(
-        self, slot: Slot, scope: Scope, policy: Policy, state: bytes | None, judged: Judged
+        self, slot: Slot, scope: Scope, policy: Policy, state: bytes | None, fresh: dict[bytes, Outcome]
     ) -> tuple[Outcome, str]:
-        """What comes of a slot, and what may be delivered of it; `state`: what it depends on besides, where it is kept."""
+        """What comes of a slot, and what may be delivered of it. `state`: what it depends on besides, where it may be kept;
+        `fresh`: what is to be."""
         key = b""
         if state is not None:
             mac = blake2b(state, key=self._secret, digest_size=16)
-            mac.update(b"\0" + slot.text.encode("utf-8", "surrogatepass"))
+            mac.update(b"\0%d" % slot.json + slot.text.encode("utf-8", "surrogatepass"))
             key = mac.digest()
         known = self._known.pop(key, None)
         if known is not None:
             self._known[key] = known  # now the newest
-            judged.known += known.screened
-            outcome = known._replace(findings=[replace(f, path=slot.path) for f in known.findings])
+            outcome = known._replace(findings=[replace(f, path=slot.path) for f in known.findings], known=True)
             return outcome, _masked(slot.text[: known.released], known.findings)
         channel = self.channel(scope, policy, slot.path, json=slot.json)
         text = await self._whole(channel, slot.text, scope, policy)
         outcome = outcome_of(channel)
-        if key and not (outcome.degraded or outcome.unread) and len(outcome.findings) <= _FINDINGS_MOST:
-            self._known[key] = outcome._replace(findings=[replace(f, path=()) for f in outcome.findings])
-            if len(self._known) > _KNOWN_MOST:
-                del self._known[next(iter(self._known))]
+        # Of a JSON text that is not delivered as it is more would have to be kept.
+        plain = not slot.json or text == slot.text
+        if key and plain and not (outcome.degraded or outcome.unread) and len(outcome.findings) <= _FINDINGS_MOST:
+            findings = [replace(f, path=()) for f in outcome.findings]
+            fresh[key] = outcome._replace(findings=findings, released=len(text))
         return outcome, text
+
+    def _keep(self, fresh: dict[bytes, Outcome]) -> None:
+        self._known |= fresh
+        while len(self._known) > _KNOWN_MOST:
+            del self._known[next(iter(self._known))]
 
     async def _whole(self, channel: Channel, text: str, scope: Scope, policy: Policy) -> str:
         # How a text is cut changes nothing in what is found, so the cut may follow the clock.
@@ -183,52 +218,83 @@ class Moderator:
 
     # ---- between texts
 
-    async def _joined(
-        self, slots: Sequence[Slot], scope: Scope, policy: Policy, state: bytes | None, judged: Judged
+    async def joined(
+        self,
+        slots: Sequence[Slot],
+        scope: Scope,
+        policy: Policy,
+        state: bytes | None = None,
+        fresh: dict[bytes, Outcome] | None = None,
     ) -> list[Finding]:
-        """What only the seam between two messages of one origin shows, or between parts of one. It flags at most: a join is our
-        own making."""
-        findings = []
+        """What only the seam between two texts of one origin shows: messages, or parts of one. It flags at most: a join is our own
+        making."""
+        findings: dict[tuple[Path, int, str, str], Finding] = {}
         capped = policy.capped(Action.FLAG)
-        for left, right in _seams(slots):
-            before = "".join(s.text for s in left)[-SEAM:]
-            seam = Slot(left[-1].path, before + "".join(s.text for s in right)[:SEAM], left[-1].origin)
-            outcome, _ = await self._outcome(seam, scope, capped, state and b"join\n" + state, judged)
-            last = left[-1]
-            begin = max(0, len(before) - len(last.text))  # of the last message, in the seam
-            shift = len(last.text) - len(before)
+        for stretch in _stretches(slots):
+            text = "".join(piece.text for piece in stretch)
+            seam = Slot(stretch[0].slot.path, text, stretch[0].slot.origin)
+            outcome, _ = await self._outcome(
+                seam, scope, capped, state and b"join\n" + state, {} if fresh is None else fresh
+            )
+            begins = list(accumulate((len(piece.text) for piece in stretch), initial=0))
             for f in outcome.findings:
-                # One that begins further to the left is told of an earlier seam.
-                if begin <= f.start < len(before) < f.end:
-                    findings.append(
-                        replace(f, start=f.start + shift, end=len(last.text), technique=_and_join(f.technique))
+                here = bisect_right(begins, f.start) - 1
+                piece, begin = stretch[here], begins[here]
+                if f.end > begins[here + 1]:
+                    start = piece.at + f.start - begin
+                    found = replace(
+                        f, start=start, end=len(piece.slot.text), path=piece.slot.path, technique=_and_join(f.technique)
                     )
-        return findings
+                    findings[found.path, start, f.category, f.rule] = found
+        return list(findings.values())
 
 
 def _and_join(technique: str) -> str:
     return "join" if technique == "plain" else f"{technique}+join"
 
 
-def _seams(slots: Sequence[Slot]) -> Iterable[tuple[list[Slot], list[Slot]]]:
-    """Per origin, where two of its texts meet: those before and those after, as many as a seam shows. Whoever else spoke in
-    between is not heard: a person's next message follows on their last."""
+class _Piece(NamedTuple):
+    """Part of a slot's text, that begins `at` in it."""
+
+    slot: Slot
+    at: int
+    text: str
+
+
+def _stretches(slots: Sequence[Slot]) -> Iterable[list[_Piece]]:
+    """Per origin, runs of texts where they meet: short ones whole, of a long one its end and the beginning of the next. Whoever
+    else spoke in between is not heard: a person's next message follows on their last. They begin where the conversation does,
+    so that those of earlier turns come again."""
     origins: dict[str, list[Slot]] = {}
     for slot in slots:
         origins.setdefault(slot.origin, []).append(slot)
     for spoken in origins.values():
-        for i in range(1, len(spoken)):
-            yield _near(spoken[:i][::-1])[::-1], _near(spoken[i:])
-
-
-def _near(slots: Sequence[Slot]) -> list[Slot]:
-    size, near = 0, []
-    for slot in slots:
-        near.append(slot)
-        size += len(slot.text)
-        if size >= SEAM:
-            break
-    return near
+        run: list[_Piece] = []
+        size = fresh = 0
+        for slot in spoken:
+            size += len(slot.text)
+            fresh += 1
+            if len(slot.text) > 2 * SEAM:
+                run.append(_Piece(slot, 0, slot.text[:SEAM]))
+            else:
+                run.append(_Piece(slot, 0, slot.text))
+                if size < _STRETCH:
+                    continue
+            if len(run) > 1:
+                yield run
+            # What the next run begins with: as much of this one as a seam shows.
+            last: list[_Piece] = []
+            left = SEAM
+            for piece in [_Piece(slot, 0, slot.text)] if len(slot.text) > 2 * SEAM else run[::-1]:
+                at = max(0, len(piece.text) - left)
+                last.append(_Piece(piece.slot, piece.at + at, piece.text[at:]))
+                left -= len(piece.text)
+                if left <= 0:
+                    break
+            run = last[::-1]
+            size, fresh = sum(len(piece.text) for piece in run), 0
+        if fresh and len(run) > 1:
+            yield run
 
 
 def _masked(text: str, findings: Iterable[Finding]) -> str:
@@ -247,9 +313,9 @@ def outcome_of(channel: Channel) -> Outcome:
     )
 
 
-def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope) -> Verdict:
+def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: Iterable[Finding] = ()) -> Verdict:
     """One verdict over the channels of an exchange."""
-    return decide(map(outcome_of, channels), policy, scope)
+    return decide(map(outcome_of, channels), policy, scope, extra)
 
 
 def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope, extra: Iterable[Finding] = ()) -> Verdict:

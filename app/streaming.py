@@ -10,12 +10,14 @@ waits for them.
 
 from __future__ import annotations
 
+import copy
 import logging
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Self
 
 from app import checkpoints
 from app import text as folding
@@ -174,6 +176,17 @@ class Channel:
         if text:
             self._take(text)
         return self._settle(final=True)
+
+    def fork(self) -> Self:
+        """The same machine, to go on with on its own: what would happen if the text ended here?"""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, (list, dict, deque)):
+                setattr(other, name, copy.copy(value))
+        other._watches = [copy.copy(watch) for watch in self._watches]
+        other._spans = {category: list(spans) for category, spans in self._spans.items()}
+        other._flags = {category: list(flags) for category, flags in self._flags.items()}
+        return other
 
     def cut(self, action: Action) -> None:
         """Stop here for a reason outside the text (a failed detector, a time limit): what is held is never released."""

@@ -36,6 +36,8 @@ class Structured(Channel):
         self._raw = ""  # as it came, from self._gone on
         self._gone = 0
         self._tail = ""  # what it says, not yet let go
+        self._raws: list[str] = []  # what came after that
+        self._saids: list[str] = []
         self._places: list[int] = [0]  # after which characters of what it says …
         self._shifts: list[int] = [0]  # … how many more came than it says
         self._quotes: list[int] = []  # characters that begin and end strings, in turn
@@ -104,8 +106,8 @@ class Structured(Channel):
 
     def _say(self, raw: str, said: str) -> str:
         said = _HALF.sub(_NO_TEXT, said)
-        self._raw += raw
-        self._tail += said
+        self._raws.append(raw)
+        self._saids.append(said)
         self._spoken += len(said)
         if len(raw) != len(said):
             self._places.append(self._spoken)
@@ -118,6 +120,9 @@ class Structured(Channel):
         """The JSON that says `said`, masked as it is."""
         if not said:
             return ""
+        self._raw += "".join(self._raws)
+        self._tail += "".join(self._saids)
+        self._raws, self._saids = [], []
         begin, end = self.released - len(said), self.released
         original, self._tail = self._tail[: len(said)], self._tail[len(said) :]
         until = self._at(end)

@@ -22,6 +22,7 @@ import pytest
 import uvicorn
 
 from app import clock
+from app.demo import speech
 from app.demo.story import free_port, running
 from app.main import Gateway, create_app
 from app.server import Protocol
@@ -81,14 +82,19 @@ class Script:
 
     `plain`: (status, headers, body bytes). `stream`: pieces of bytes of an event stream, sent one by one; a float
     waits so many seconds, the word "reset" breaks the connection. `chat(text)` and `chunks(texts)` build both.
+    `reply`: (path, body) -> what to say to it, in the API of the path; `cut` makes the deltas of its streams.
     """
 
     def __init__(self) -> None:
         self.plain: tuple[int, dict[str, str], bytes] | None = None
         self.stream: list[bytes | float | str] | None = None
         self.stream_type = "text/event-stream"
+        self.reply: Callable[[str, dict[str, Any]], speech.Answer] | None = None
+        self.cut: speech.Cut = list
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.before: Callable[[dict[str, Any]], None] = lambda body: None
+        """Called with each request, and may set what it is answered with."""
         self.disconnected = threading.Event()
         self.sent = 0
         self.chat("好的。")
@@ -121,6 +127,13 @@ class Script:
         body = orjson.loads(await asgi.read_body(receive, asgi.headers(scope), 64 << 20))
         self.asked.append(body)
         self.headers.append(asgi.headers(scope))
+        self.before(body)
+        if self.reply is not None:
+            echo = _Echo(body)
+            api = next(api for api in (echo, *speech.ALL) if api.route == scope["path"])
+            answer = self.reply(scope["path"], body)
+            self.plain = (200, {}, orjson.dumps(api.plain(answer)))
+            self.stream = list(api.stream(self.cut, answer))
         if not body.get("stream") or self.stream is None:
             assert self.plain is not None
             status, headers, raw = self.plain
@@ -151,6 +164,18 @@ class Script:
         self.disconnected.set()
 
 
+class _Echo(speech.Responses):
+    """Says the request again, as that API's servers do."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self._given = {
+            name: body[name] for name in ("instructions", "metadata", "text", "tool_choice", "tools") if name in body
+        }
+
+    def _response(self, status: str, output: list[Any], a: speech.Answer | None = None) -> dict[str, Any]:
+        return super()._response(status, output, a) | self._given
+
+
 def chunk(index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
     """One event of a chat stream."""
     choice = {"index": index, "delta": delta, "finish_reason": finish}
@@ -175,10 +200,17 @@ class Model:
 
 
 @contextmanager
+def served(app: Any) -> Iterator[int]:
+    """An ASGI app on a port of its own."""
+    with _Thread(app, "off") as thread:
+        yield thread.port
+
+
+@contextmanager
 def _model() -> Iterator[Model]:
     script = Script()
-    with _Thread(script, "off") as thread:
-        yield Model(script, thread.port)
+    with served(script) as port:
+        yield Model(script, port)
 
 
 @pytest.fixture
@@ -246,13 +278,13 @@ def said(raw: bytes, choice: int = 0, channel: str = "content") -> str:
     )
 
 
-@pytest.fixture
-def make_gateway(model: Model, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """make_gateway(policy=yaml text, apps=yaml text, **settings) -> Running."""
+@contextmanager
+def gateways(model: Model, under: Path) -> Iterator[Callable[..., Running]]:
+    """Gateways before a model: see `make_gateway`."""
     opened: list[_Thread] = []
 
     def make(policy: str | None = None, apps: str | None = None, **settings: Any) -> Running:
-        folder = tmp_path / f"gateway{len(opened)}"
+        folder = under / f"gateway{len(opened)}"
         folder.mkdir()
         if policy is not None:
             settings["policy"] = folder / "policy.yaml"
@@ -270,6 +302,22 @@ def make_gateway(model: Model, tmp_path: Path) -> Iterator[Callable[..., Running
     yield make
     for thread in opened:
         thread.__exit__()
+
+
+@pytest.fixture
+def make_gateway(model: Model, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """make_gateway(policy=yaml text, apps=yaml text, **settings) -> Running."""
+    with gateways(model, tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(shared_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One gateway for tests that leave it as it is, before the shared model; WORD is on its blocklist."""
+    with gateways(shared_model, tmp_path_factory.mktemp("shared")) as make:
+        running = make()
+        running.block(WORD)
+        yield running
 
 
 @pytest.fixture

@@ -44,14 +44,21 @@ def _event(data: dict[str, Any], name: str = "") -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-class Chat:
+@dataclass(frozen=True)
+class _Api:
+    """An API of the model named `model`."""
+
+    model: str = "m"
+
+
+class Chat(_Api):
     """/v1/chat/completions"""
 
     route = "/v1/chat/completions"
 
     def ask(self, *said: str, **more: Any) -> dict[str, Any]:
         """A request: turns of a user and an assistant."""
-        return {"model": "m", "messages": _turns(said), **more}
+        return {"model": self.model, "messages": _turns(said), **more}
 
     def plain(self, *answers: Answer) -> dict[str, Any]:
         return self._envelope("chat.completion") | {
@@ -76,7 +83,7 @@ class Chat:
     def _finish(self, a: Answer) -> str:
         return "tool_calls" if a.calls else "stop"
 
-    def stream(self, cut: Cut, *answers: Answer) -> Iterator[bytes]:
+    def stream(self, cut: Cut, *answers: Answer, usage: bool = True) -> Iterator[bytes]:
         head = self._envelope("chat.completion.chunk")
 
         def chunk(i: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -87,7 +94,8 @@ class Chat:
         for n in range(max(map(len, queues))):
             yield from (chunk(i, queue[n]) for i, queue in enumerate(queues) if n < len(queue))
         yield from (chunk(i, {}, self._finish(a)) for i, a in enumerate(answers))
-        yield _event(head | {"choices": [], "usage": _usage(answers, "prompt_tokens", "completion_tokens")})
+        if usage:
+            yield _event(head | {"choices": [], "usage": _usage(answers, "prompt_tokens", "completion_tokens")})
         yield DONE
 
     def _deltas(self, cut: Cut, a: Answer) -> Iterator[dict[str, Any]]:
@@ -103,16 +111,16 @@ class Chat:
             yield from ({"tool_calls": [{"index": i, "function": {"arguments": piece}}]} for piece in cut(c.arguments))
 
     def _envelope(self, kind: str) -> dict[str, Any]:
-        return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": "m", "system_fingerprint": "fp_1"}
+        return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": self.model, "system_fingerprint": "fp_1"}
 
 
-class Completions:
+class Completions(_Api):
     """/v1/completions: text alone"""
 
     route = "/v1/completions"
 
     def ask(self, *said: str, **more: Any) -> dict[str, Any]:
-        return {"model": "m", "prompt": said[-1], **more}
+        return {"model": self.model, "prompt": said[-1], **more}
 
     def plain(self, *answers: Answer) -> dict[str, Any]:
         return self._envelope() | {
@@ -130,16 +138,16 @@ class Completions:
         yield DONE
 
     def _envelope(self) -> dict[str, Any]:
-        return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
+        return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": self.model}
 
 
-class Responses:
+class Responses(_Api):
     """/v1/responses"""
 
     route = "/v1/responses"
 
     def ask(self, *said: str, **more: Any) -> dict[str, Any]:
-        return {"model": "m", "input": said[0] if len(said) == 1 else _turns(said), **more}
+        return {"model": self.model, "input": said[0] if len(said) == 1 else _turns(said), **more}
 
     def plain(self, *answers: Answer) -> dict[str, Any]:
         (a,) = answers
@@ -152,7 +160,7 @@ class Responses:
         }  # fmt: skip
         return {
             "id": "resp_1", "object": "response", "created_at": 1, "status": status, "error": None, "incomplete_details": None,
-            "instructions": None, "model": "m", "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+            "instructions": None, "model": self.model, "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
             "temperature": 1.0, "top_p": 1.0, "metadata": {}, "previous_response_id": None, "usage": usage,
         }  # fmt: skip
 
@@ -215,13 +223,13 @@ class Responses:
         yield {"type": "completed", "response": self._response("completed", output, a)}
 
 
-class Messages:
+class Messages(_Api):
     """/v1/messages"""
 
     route = "/v1/messages"
 
     def ask(self, *said: str, **more: Any) -> dict[str, Any]:
-        return {"model": "m", "max_tokens": 1000, "messages": _turns(said), **more}
+        return {"model": self.model, "max_tokens": 1000, "messages": _turns(said), **more}
 
     def plain(self, *answers: Answer) -> dict[str, Any]:
         (a,) = answers
@@ -230,7 +238,7 @@ class Messages:
 
     def _message(self, content: list[Any], stop: str | None, usage: dict[str, Any]) -> dict[str, Any]:
         return {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content, "stop_reason": stop,
+            "id": "msg_1", "type": "message", "role": "assistant", "model": self.model, "content": content, "stop_reason": stop,
             "stop_sequence": None, "usage": {k: v for k, v in usage.items() if k != "total_tokens"},
         }  # fmt: skip
 

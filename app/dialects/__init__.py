@@ -87,9 +87,13 @@ class Events(Protocol):
     held back."""
 
     done: bytes
-    """What ends a stream after its last event, or nothing."""
+    """What ends a stream after its last event; nothing where that event is known by its type."""
     repeats: bool
     """Later events say again what was said: what the client was given must be kept."""
+    parts: bool
+    """The answer's own text may come in several parts, which clients join."""
+    event_max: int
+    """Bytes of one event of the model at most."""
 
     def texts(self, event: dict[str, Any]) -> list[Delta] | None:
         """Every text of an event, fields nobody vouches for dropped; None: nobody vouches for the event. Raises
@@ -145,8 +149,8 @@ class Events(Protocol):
         of its text."""
         ...
 
-    def closing(self) -> dict[str, Any]:
-        """A last event, where the model left it out."""
+    def closing(self) -> dict[str, Any] | None:
+        """A last event, where a model may leave it out."""
         ...
 
     def write(self, event: dict[str, Any], decision: str) -> bytes:
@@ -188,7 +192,7 @@ class Dialect(Protocol):
         """A text of a plain answer is no longer what the model said: take away what vouches that it is."""
         ...
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
         """Turn one choice of a plain answer into what is shown instead."""
         ...
 
@@ -200,8 +204,8 @@ class Dialect(Protocol):
         """A whole plain answer without the model: for a refused prompt."""
         ...
 
-    def note(self, prompt: Prompt, slot: Slot, text: str) -> None:
-        """Let `text` stand upstream for a slot of the history."""
+    def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:
+        """Let `text` stand upstream for what a slot says."""
         ...
 
     def error(self, message: str, code: str, param: str | None, status: int) -> dict[str, Any]:
@@ -210,7 +214,7 @@ class Dialect(Protocol):
 
 
 def put(body: Any, path: Path, text: str) -> None:
-    """Set the text at `path`; where an object stands there, the one that `text` writes down, or an empty one if it was cut."""
+    """Set the text at `path`; where a JSON value stands there, the one that `text` writes down, or an empty one if it was cut."""
     for key in path[:-1]:
         body = body[key]
     if isinstance(body[path[-1]], str):
@@ -219,7 +223,7 @@ def put(body: Any, path: Path, text: str) -> None:
         try:
             body[path[-1]] = strictjson.loads_upstream(text.encode("utf-8", "surrogatepass"))
         except ValueError:
-            body[path[-1]] = {}
+            body[path[-1]] = type(body[path[-1]])()
 
 
 def shipped() -> Sequence[Dialect]:

@@ -6,7 +6,6 @@ a plain answer and the text of one in a stream: here they are a text in both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -71,8 +70,8 @@ class Messages:
         """The content of a message, what stands beside it cleaned. Raises UpstreamError."""
         if not fields.plain(message.get("model")):
             message["model"] = prompt.model
-        if "usage" in message:
-            message["usage"] = fields.counts(message["usage"])
+        usage = fields.counts(message.get("usage"))
+        message["usage"] = usage if isinstance(usage, dict) else dict(_NO_USAGE)
         stop_at(message, prompt)
         fields.clean(message, _KEEP, _SHAPED, self.name)
         content = message.get("content")
@@ -96,7 +95,7 @@ class Messages:
         if delta.channel[-1] == "thinking":
             body["content"][delta.channel[1]]["signature"] = ""
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
         body |= {"content": [{"type": "text", "text": shown.text}], "stop_reason": _word(shown), "stop_sequence": None}
 
     def refinish(self, body: dict[str, Any], shown: Shown) -> None:
@@ -104,10 +103,10 @@ class Messages:
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         body = _message(prompt.model)
-        self.stop(body, 0, shown)
+        self.stop(body, prompt, 0, shown)
         return body
 
-    def note(self, prompt: Prompt, slot: Slot, text: str) -> None:
+    def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:
         if slot.path[-1] == "thinking":
             # A changed thought fails the check of its signature.
             where: Any = prompt.body
@@ -127,6 +126,8 @@ class Messages:
 class _Events:
     done = b""
     repeats = False
+    parts = True
+    event_max = 1 << 20
 
     def __init__(self, dialect: Messages, prompt: Prompt, said: Said) -> None:
         self._dialect, self._prompt, self._said = dialect, prompt, said
@@ -149,8 +150,8 @@ class _Events:
             return []
         if kind == "message_delta" and isinstance(event.get("delta"), dict):
             fields.clean(event, (), ("type", "delta", "usage"), self._dialect.name)
-            event["usage"] = fields.counts(event.get("usage")) or {}
-            event["usage"].setdefault("output_tokens", self._usage["output_tokens"])
+            usage = fields.counts(event.get("usage"))
+            event["usage"] = dict(self._usage) | (usage if isinstance(usage, dict) else {})
             stop_at(event["delta"], self._prompt)
             fields.clean(event["delta"], ("stop_reason",), ("stop_sequence",), self._dialect.name)
             return []
@@ -158,7 +159,8 @@ class _Events:
             return None
         if type(index) is not int or index < 0:
             raise fields.broken("the model sent a block without an index")
-        fields.clean(event, ("index",), ("type", "content_block", "delta"), self._dialect.name)
+        shaped = {"content_block_start": ("type", "content_block"), "content_block_delta": ("type", "delta")}
+        fields.clean(event, ("index",), shaped.get(str(kind), ("type",)), self._dialect.name)
         if kind == "content_block_start":
             return block_texts(event.get("content_block"), ("content_block",), index, self._prompt)
         if kind == "content_block_delta":
@@ -177,10 +179,12 @@ class _Events:
                 raise fields.broken("the model sent a text that is no string")
             return [_delta(index, "input" if kind == "input_json_delta" else name, ("delta", name), text, self._prompt)]
         if kind == "signature_delta" and isinstance(delta.get("signature"), str):
-            if fields.sealed("signature", delta["signature"]):
+            fields.clean(delta, (), ("type", "signature"), self._dialect.name)
+            if fields.sealed("signature", delta["signature"], delta):
                 return []
             return [Delta(0, ("content", index, "signature"), ("delta", "signature"), delta["signature"], True)]
         if kind == "citations_delta":
+            fields.clean(delta, (), ("type", "citation"), self._dialect.name)
             place = self._citations[index] = self._citations.get(index, -1) + 1
             below = ("content", index, "citations", place)
             return [
@@ -241,7 +245,7 @@ class _Events:
         kind = event["type"]
         if kind == "message_start":
             self._begun = True
-            self._usage["output_tokens"] = (event["message"].get("usage") or {}).get("output_tokens") or 0
+            self._usage["output_tokens"] = event["message"]["usage"].get("output_tokens") or 0
         elif kind == "content_block_start":
             self._open, self._blocks = event["index"], max(self._blocks, event["index"] + 1)
         elif kind == "content_block_stop":
@@ -265,11 +269,11 @@ class _Events:
             _block_delta(at, "text_delta", text),
             {"type": "content_block_stop", "index": at},
             {"type": "message_delta", "delta": {"stop_reason": _word(shown), "stop_sequence": None}, "usage": dict(self._usage)},
-            self.closing(),
+            {"type": "message_stop"},
         ]  # fmt: skip
 
-    def closing(self) -> dict[str, Any]:
-        return {"type": "message_stop"}
+    def closing(self) -> dict[str, Any] | None:
+        return None
 
     def write(self, event: dict[str, Any], decision: str) -> bytes:
         if event["type"] == "message_start":
@@ -286,13 +290,11 @@ def block_texts(block: Any, path: Path, index: int, prompt: Prompt) -> list[Delt
         raise fields.broken("the model sent a block that is no object")
     found: list[Delta] = []
     given = block.get("input")
-    if isinstance(given, dict) and given:
-        text = json.dumps(given, ensure_ascii=False)
-        found.append(_delta(index, "input", (*path, "input"), text, prompt)._replace(whole=True))
-    for delta in fields.texts_below({k: v for k, v in block.items() if k != "input"}, path, ("content", index)):
+    if isinstance(given, (dict, list)) and given:
+        found.append(fields.written(0, ("content", index, "input"), (*path, "input"), given))
+        block = {k: v for k, v in block.items() if k != "input"}
+    for delta in fields.texts_below(block, path, ("content", index)):
         name = delta.channel[2:]
-        if name == ("signature",) and fields.sealed("signature", delta.text):
-            continue
         if name == ("text",):
             delta = delta._replace(visible=block.get("type") == "text", json=prompt.structured)
         elif name != ("thinking",):

@@ -6,6 +6,7 @@ no dialect: the names below are those of all of them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
@@ -53,12 +54,24 @@ _BINARY_URL = re.compile(
 _ENCODED_URL = re.compile(r"data:[a-z0-9.+/;=-]*;base64,[A-Za-z0-9+/=\s]*\Z", re.ASCII | re.IGNORECASE)
 _BASE64 = re.compile(_BYTES, re.ASCII)
 _SEALED = re.compile(r"[A-Za-z0-9+/=_-]*\Z", re.ASCII)
-_SEALED_NAMES = frozenset({"encrypted_content", "encrypted_index", "signature", "data", "result", "partial_image_b64"})
-"""What a model's server encrypts or encodes: nobody reads it as text, and a changed one is worth nothing."""
+_SEALED_BY: dict[str, Collection[str]] = {
+    "encrypted_content": ("reasoning", "compaction", "web_search_result", "web_fetch_result"),
+    "encrypted_index": ("web_search_result_location",),
+    "signature": ("thinking", "signature_delta"),
+    "data": ("redacted_thinking",),
+    "result": ("image_generation_call",),
+    "partial_image_b64": ("response.image_generation_call.partial_image",),
+}
+"""What a model's server encrypts or encodes -> the types it stands in: nobody reads it as text, and a changed one is worth
+nothing."""
 _SEALED_LEAST = 64
 """Characters: anything shorter is screened as text."""
 _STRUCTURAL = frozenset({"role", "id", "type", "status", "call_id", "item_id", "tool_use_id", "object", "phase", "media_type"})  # fmt: skip
 """Of an answer: kept unscreened where it is a plain word."""
+_FREE = frozenset({"input", "arguments", "parameters", "input_schema", "schema", "properties", "metadata", "output"})
+"""Below these any name is anybody's: no word under one is the structure's own."""
+_SCHEMA_TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
+_MEDIA = ("image/", "audio/", "video/", "application/pdf")
 _NUMBER = (int, float)
 
 
@@ -146,30 +159,37 @@ def spoken(
     return said + [slot for slot in leaves(message, path, origin, age) if slot.path not in known]
 
 
-def leaves(value: Any, path: Path, origin: Origin, age: int) -> Iterator[Slot]:
-    """A slot for every string below `value` that can carry text, names of fields among them."""
+def leaves(value: Any, path: Path, origin: Origin, age: int, *, free: bool = False) -> Iterator[Slot]:
+    """A slot for every string below `value` that can carry text, names of fields among them. `free`: what stands here has names
+    of its own, so that none tells what is structure."""
     if isinstance(value, str):
-        if _binary(value, path):
+        name = path[-1]
+        structure = (
+            name in _STRUCTURE and _PLAIN_WORD.match(value) if not free else name == "type" and value in _SCHEMA_TYPES
+        )
+        if not free and _binary(value, path):
             metrics.NOT_EXAMINED.labels("binary").inc()
-        elif value and not (path[-1] in _STRUCTURE and _PLAIN_WORD.match(value)):
-            yield Slot(path, value, origin, age)
+        elif value and not structure:
+            if name in ("file_id", "file_url"):
+                metrics.NOT_EXAMINED.labels("file").inc()
+            yield Slot(path, value, origin, age, json=name == "arguments")
     elif isinstance(value, dict):
-        encoded = value.get("type") == "base64"
         for key, inner in value.items():
-            if key not in _KNOWN:
+            if free or key not in _KNOWN:
                 yield Slot((*path, Key(key)), key, origin, age)
-            if encoded and key == "data" and isinstance(inner, str) and _BASE64.match(inner):
+            if not free and isinstance(inner, str) and (sealed(key, inner, value) or _media(key, inner, value)):
                 metrics.NOT_EXAMINED.labels("binary").inc()
                 continue
-            yield from leaves(inner, (*path, key), origin, age)
+            deeper = free or (key in _FREE and not isinstance(inner, str)) or value.get("type") == "tool_result"
+            yield from leaves(inner, (*path, key), origin, age, free=deeper)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from leaves(inner, (*path, i), origin, age)
+            yield from leaves(inner, (*path, i), origin, age, free=free)
 
 
 def _binary(value: str, path: Path) -> bool:
-    """Bytes of an image, a sound or a file, or what the model's server sealed: nothing in them is text that could be read
-    here. Raises RequestError for text that is wrapped as if it were."""
+    """Bytes of an image, a sound or a file: nothing in them is text that could be read here. Raises RequestError for text that is
+    wrapped as if it were."""
     if path[-1] in ("url", "image_url", "file_data", "b64_json"):
         if _BINARY_URL.match(value):
             return True
@@ -180,9 +200,16 @@ def _binary(value: str, path: Path) -> bool:
                 code="unsupported_value",
                 param=name,
             )
-    if path[-1] in ("encrypted_content", "signature"):
-        return sealed(str(path[-1]), value)
     return path[-2:] == ("input_audio", "data") and bool(_BASE64.match(value))
+
+
+def _media(key: str, value: str, holder: dict[str, Any]) -> bool:
+    """The bytes of a source that says it is an image, a sound or a PDF."""
+    kind = holder.get("media_type")
+    return (
+        key == "data" and holder.get("type") == "base64" and isinstance(kind, str) and kind.startswith(_MEDIA)
+        and bool(_BASE64.match(value))
+    )  # fmt: skip
 
 
 def rest(body: dict[str, Any], *screened: str) -> Iterator[Slot]:
@@ -215,9 +242,12 @@ def _plain_word(value: str) -> bool:
     return bool(_PLAIN_WORD.match(value))
 
 
-def sealed(name: str, value: str) -> bool:
-    """Bytes under a name by which a model's server sends them: passed on as they are."""
-    return name in _SEALED_NAMES and len(value) >= _SEALED_LEAST and bool(_SEALED.match(value))
+def sealed(name: str, value: str, holder: dict[str, Any]) -> bool:
+    """Bytes where a model's server puts them: passed on as they are."""
+    kinds = _SEALED_BY.get(name)
+    return (
+        kinds is not None and holder.get("type") in kinds and len(value) >= _SEALED_LEAST and bool(_SEALED.match(value))
+    )
 
 
 def counts(value: Any) -> Any:
@@ -252,19 +282,22 @@ def texts_below(
     Raises UpstreamError for a field name or a word of the structure that could carry text past the screen.
     """
     if isinstance(value, str):
-        if sealed(str(path[-1]), value):
-            metrics.NOT_EXAMINED.labels("binary").inc()
-        else:
-            yield Delta(choice, channel, path, value, call=call, json=channel[-1:] == ("arguments",))
+        yield Delta(choice, channel, path, value, call=call, json=channel[-1:] == ("arguments",))
     elif isinstance(value, dict):
         for key, inner in value.items():
             if not plain(key):
                 raise broken("the model sent a field whose name is no plain word")
-            if key in _STRUCTURAL and isinstance(inner, str) and plain(inner):
-                continue
+            if isinstance(inner, str):
+                if key in _STRUCTURAL and plain(inner):
+                    continue
+                if sealed(key, inner, value) or (key == "data" and path[-1:] == ("audio",) and _BASE64.match(inner)):
+                    metrics.NOT_EXAMINED.labels("binary").inc()
+                    continue
             if key == "name" and isinstance(inner, str):
                 # Clients read a name at once. Where arguments stand beside it, nothing of it is still to come.
                 yield Delta(choice, (*channel, key), (*path, key), inner, "arguments" in value, call)
+            elif key == "arguments" and isinstance(inner, (dict, list)):
+                yield written(choice, (*channel, key), (*path, key), inner)._replace(call=call)
             else:
                 yield from texts_below(inner, (*path, key), (*channel, key), choice, call, own_index=own_index)
     elif isinstance(value, list):
@@ -281,3 +314,8 @@ def texts_below(
             if isinstance(id, str) and id and isinstance(made, dict) and made.get("name"):
                 named = (here, id)
             yield from texts_below(inner, (*path, i), here, choice, named, own_index=own_index)
+
+
+def written(choice: int, channel: Path, path: Path, value: Any) -> Delta:
+    """What is sent as a JSON value where a stream sends its text: screened, and put back, as that text."""
+    return Delta(choice, channel, path, json.dumps(value, ensure_ascii=False), whole=True, json=True)

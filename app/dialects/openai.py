@@ -69,17 +69,24 @@ def spoken(tokens: Any) -> bytes | None:
     """The text that tokens make together: from their bytes, else from their texts; None where they are no tokens."""
     if not isinstance(tokens, list) or not all(isinstance(t, dict) and isinstance(t.get("token"), str) for t in tokens):
         return None
-    try:
-        return b"".join(t["token"].encode() if t.get("bytes") is None else bytes(t["bytes"]) for t in tokens)
-    except (TypeError, ValueError):
-        return None
+    parts = [_bytes(t) for t in tokens]
+    return None if None in parts else b"".join(filter(None, parts))
+
+
+def _bytes(token: dict[str, Any]) -> bytes | None:
+    given = token.get("bytes")
+    if given is None:
+        return str(token["token"]).encode("utf-8", "surrogatepass")
+    if isinstance(given, list) and len(given) < 1024 and all(type(b) is int and 0 <= b < 256 for b in given):
+        return bytes(given)
+    return None
 
 
 def bare(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tokens without their alternatives, which nobody said."""
+    """Tokens without their alternatives, which nobody said; a token says what its bytes do."""
     return [
-        {"token": t["token"], "logprob": t.get("logprob") if isinstance(t.get("logprob"), (int, float)) else None,
-         "bytes": t.get("bytes"), "top_logprobs": []}
+        {"token": (_bytes(t) or b"").decode("utf-8", "replace"), "bytes": t.get("bytes"), "top_logprobs": [],
+         "logprob": t.get("logprob") if isinstance(t.get("logprob"), (int, float)) else None}
         for t in tokens
     ]  # fmt: skip
 
@@ -112,7 +119,7 @@ class Choices(ABC):
     def texts(self, body: dict[str, Any], prompt: Prompt) -> list[Delta]: ...
 
     @abstractmethod
-    def spoken(self, index: int, shown: Shown) -> dict[str, Any]:
+    def spoken(self, prompt: Prompt, index: int, shown: Shown) -> dict[str, Any]:
         """A whole choice that says what is shown."""
 
     def tokens(self, body: dict[str, Any]) -> list[tuple[int, str]]:
@@ -126,19 +133,19 @@ class Choices(ABC):
     def masked(self, body: dict[str, Any], delta: Delta) -> None:
         return  # nothing vouches for a text here
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
-        body["choices"] = [self.spoken(choice, shown) if place(c) == choice else c for c in body["choices"]]
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
+        body["choices"] = [self.spoken(prompt, choice, shown) if place(c) == choice else c for c in body["choices"]]
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         return envelope(prompt.model, self.kind) | {
-            "choices": [self.spoken(i, shown) for i in range(prompt.choices)],
+            "choices": [self.spoken(prompt, i, shown) for i in range(prompt.choices)],
             "usage": dict(NO_USAGE),
         }
 
     def refinish(self, body: dict[str, Any], shown: Shown) -> None:
         refinish(body, shown)
 
-    def note(self, prompt: Prompt, slot: Slot, text: str) -> None:
+    def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:
         put(prompt.body, slot.path, text)
 
     def error(self, message: str, code: str, param: str | None, status: int) -> dict[str, Any]:
@@ -150,6 +157,8 @@ class ChoiceEvents(ABC):
 
     done = sse.write(b"[DONE]")
     repeats = False
+    parts = False
+    event_max = 1 << 20
 
     def __init__(self, dialect: Choices, prompt: Prompt, kind: str) -> None:
         self._dialect, self._prompt = dialect, prompt
@@ -200,7 +209,7 @@ class ChoiceEvents(ABC):
     def sent(self, event: dict[str, Any]) -> None:
         return  # no event depends on an earlier one
 
-    def closing(self) -> dict[str, Any]:
+    def closing(self) -> dict[str, Any] | None:
         return self.like([])
 
     def like(self, choices: list[Any]) -> dict[str, Any]:

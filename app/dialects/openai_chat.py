@@ -61,15 +61,23 @@ class Chat(openai.Choices):
                     if delta.channel == _CONTENT:
                         delta = delta._replace(visible=True, json=prompt.structured)
                     found.append(delta)
-        return found
+        return sorted(found, key=_order)
 
-    def spoken(self, index: int, shown: Shown) -> dict[str, Any]:
+    def spoken(self, prompt: Prompt, index: int, shown: Shown) -> dict[str, Any]:
+        # Where JSON is wanted, words in its place would fail as JSON: clients look for them here.
+        content, refusal = (None, shown.text) if prompt.structured else (shown.text, None)
         return {
             "index": index,
-            "message": {"role": "assistant", "content": shown.text, "refusal": None},
+            "message": {"role": "assistant", "content": content, "refusal": refusal},
             "logprobs": None,
             "finish_reason": openai.finish_word(shown),
         }
+
+
+def _order(delta: Delta) -> int:
+    """As a model says them: its thoughts, its answer, its calls."""
+    first = delta.channel[0]
+    return 0 if str(first).startswith("reasoning") else 2 if first in ("tool_calls", "function_call") else 1
 
 
 class _Events(openai.ChoiceEvents):
@@ -95,6 +103,8 @@ class _Events(openai.ChoiceEvents):
 
     def ending(self, choice: int, shown: Shown, begun: bool) -> list[dict[str, Any]]:
         delta = {"content": f"\n\n{shown.text}"} if begun else {"role": "assistant", "content": shown.text}
+        if self._prompt.structured:
+            delta = {"refusal": shown.text} if begun else {"role": "assistant", "refusal": shown.text}
         return [
             self.like([{"index": choice, "delta": delta, "finish_reason": None}]),
             self.like([{"index": choice, "delta": {}, "finish_reason": openai.finish_word(shown)}]),

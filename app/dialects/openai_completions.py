@@ -65,7 +65,7 @@ class Completions(openai.Choices):
                 )
         return found
 
-    def spoken(self, index: int, shown: Shown) -> dict[str, Any]:
+    def spoken(self, prompt: Prompt, index: int, shown: Shown) -> dict[str, Any]:
         return _choice(index, shown.text, openai.finish_word(shown))
 
 

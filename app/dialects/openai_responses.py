@@ -8,6 +8,7 @@ state on the model's server is text that nobody screened.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -52,6 +53,11 @@ _DELTAS: dict[str, Path] = {
 }
 """Kind of a delta -> where its text stands below its item; the middle step is an index of the event's own."""
 _PARTS = {"content_part": ("content", "content_index"), "reasoning_summary_part": ("summary", "summary_index")}
+_PROGRESS = re.compile(
+    r"(?:[a-z]+(?:_[a-z]+)*_call|mcp_list_tools)"
+    r"\.(?:in_progress|searching|interpreting|generating|partial_image|completed|failed)\Z"
+)
+"""Events of how far a tool of the server is."""
 _ANSWERS = ("created", "in_progress", "queued", "completed", "incomplete", "failed")
 _PLACES = frozenset(
     {"output_index", "content_index", "summary_index", "annotation_index", "item_id", "sequence_number"}
@@ -155,7 +161,7 @@ class Responses:
         """The texts below an item or a part; `visible`: it is (part of) a message."""
         found = []
         for delta in fields.texts_below(value, path, channel):
-            if "logprobs" in delta.channel:
+            if delta.channel[2:3] == ("content",) and delta.channel[4:5] == ("logprobs",):
                 continue  # screened as what they are: the answer's own tokens
             if visible and delta.channel[2:3] == ("content",) and delta.channel[4:] == ("text",):
                 delta = delta._replace(visible=True, json=prompt.structured)
@@ -172,22 +178,22 @@ class Responses:
     def masked(self, body: dict[str, Any], delta: Delta) -> None:
         pass
 
-    def stop(self, body: dict[str, Any], choice: int, shown: Shown) -> None:
-        body |= _end(shown) | {"output": [_said(shown.text, "msg_0")]}
+    def stop(self, body: dict[str, Any], prompt: Prompt, choice: int, shown: Shown) -> None:
+        body |= _end(shown) | {"output": [_said(shown.text, "msg_0", prompt)]}
 
     def refinish(self, body: dict[str, Any], shown: Shown) -> None:
         body |= _end(shown)
 
     def answer(self, prompt: Prompt, shown: Shown) -> dict[str, Any]:
         body = _response(prompt)
-        self.stop(body, 0, shown)
+        self.stop(body, prompt, 0, shown)
         body["usage"] = {
             "input_tokens": 0, "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0,
         }  # fmt: skip
         return body
 
-    def note(self, prompt: Prompt, slot: Slot, text: str) -> None:
+    def rewrite(self, prompt: Prompt, slot: Slot, text: str) -> None:
         put(prompt.body, slot.path, text)
 
     def error(self, message: str, code: str, param: str | None, status: int) -> dict[str, Any]:
@@ -196,7 +202,8 @@ class Responses:
 
 class _Events:
     done = b""
-    repeats = True
+    repeats = parts = True
+    event_max = 16 << 20  # its last event says the whole answer again
 
     def __init__(self, dialect: Responses, prompt: Prompt, said: Said) -> None:
         self._dialect, self._prompt, self._said = dialect, prompt, said
@@ -238,10 +245,10 @@ class _Events:
             number = self._annotations[part] = self._annotations.get(part, -1) + 1
             below_it = fields.texts_below(event.get("annotation"), ("annotation",), (*part, "annotations", number))
             return [d._replace(whole=True) for d in below_it]
-        if name.split(".")[0].endswith("_call") or name.startswith("mcp_list_tools."):
+        if _PROGRESS.match(name):
             # How far a tool of the server is: no text but perhaps an image.
             image = event.get("partial_image_b64")
-            sealed = isinstance(image, str) and fields.sealed("partial_image_b64", image)
+            sealed = isinstance(image, str) and fields.sealed("partial_image_b64", image, event)
             shaped = ("type", "partial_image_b64") if sealed else ("type",)
             fields.clean(event, _PLACES | {"partial_image_index"}, shaped, self._dialect.name)
             return []
@@ -393,10 +400,13 @@ class _Events:
             if at not in self._closed:
                 events += self._close(at, item)
         at = max(self._items, default=-1) + 1
-        text = f"\n\n{shown.text}" if begun else shown.text
-        item = _said(text, f"msg_{at}")
+        text = f"\n\n{shown.text}" if begun and not self._prompt.structured else shown.text
+        item = _said(text, f"msg_{at}", self._prompt)
+        (part,) = item["content"]
+        field = "refusal" if self._prompt.structured else "text"
+        stem = "response.refusal" if self._prompt.structured else "response.output_text"
         place = {"item_id": item["id"], "output_index": at, "content_index": 0}
-        empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        more: dict[str, Any] = {} if self._prompt.structured else {"logprobs": []}
         # A call that was cut short is no call: it stands in no list of what the model wants done.
         output = [
             i
@@ -406,10 +416,10 @@ class _Events:
         return [
             *events,
             {"type": "response.output_item.added", "output_index": at, "item": item | {"content": [], "status": "in_progress"}},
-            {"type": "response.content_part.added", **place, "part": dict(empty)},
-            {"type": "response.output_text.delta", **place, "delta": text, "logprobs": []},
-            {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
-            {"type": "response.content_part.done", **place, "part": empty | {"text": text}},
+            {"type": "response.content_part.added", **place, "part": part | {field: ""}},
+            {"type": f"{stem}.delta", **place, "delta": text, **more},
+            {"type": f"{stem}.done", **place, field: text, **more},
+            {"type": "response.content_part.done", **place, "part": dict(part)},
             {"type": "response.output_item.done", "output_index": at, "item": item},
             self._final(shown, [*output, item]),
         ]  # fmt: skip
@@ -422,11 +432,20 @@ class _Events:
             ("content", "content_index", "content_part"),
             ("summary", "summary_index", "reasoning_summary_part"),
         ):
-            for i, part in enumerate(item.get(field) or ()):
+            parts = item.get(field)
+            for i, part in enumerate(parts if isinstance(parts, list) else ()):
+                if not isinstance(part, dict):
+                    continue
                 for name in ("text", "refusal"):
                     if name in part:
                         part[name] = said = self._said(("output", at, field, i, name))
-                        if name == "text" and field == "content" and item.get("type") == "message":
+                        # A client reads a text that is done as JSON where it asked for that: a cut one is none.
+                        if (
+                            name == "text"
+                            and field == "content"
+                            and item.get("type") == "message"
+                            and not self._prompt.structured
+                        ):
                             where = {"item_id": item.get("id", ""), "output_index": at, place: i}
                             events.append({"type": "response.output_text.done", **where, "text": said, "logprobs": []})
                 events.append(
@@ -447,9 +466,8 @@ class _Events:
         response = (self._response or _response(self._prompt)) | end | {"output": output, "usage": None}
         return {"type": f"response.{end['status']}", "response": response}
 
-    def closing(self) -> dict[str, Any]:
-        output = [item for _, item in sorted(self._items.items())]
-        return self._final(Shown(Action.REPLACE, ""), output)
+    def closing(self) -> dict[str, Any] | None:
+        return None
 
     def write(self, event: dict[str, Any], decision: str) -> bytes:
         event["sequence_number"] = self._number
@@ -509,8 +527,11 @@ def _end(shown: Shown) -> dict[str, Any]:
     return {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
 
 
-def _said(text: str, id: str) -> dict[str, Any]:
-    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _said(text: str, id: str, prompt: Prompt) -> dict[str, Any]:
+    """A message that says what is shown; where JSON is wanted, as a refusal."""
+    part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    if prompt.structured:
+        part = {"type": "refusal", "refusal": text}
     return {"type": "message", "id": id, "role": "assistant", "status": "completed", "content": [part]}
 
 

@@ -41,8 +41,6 @@ class Exchange:
     """Characters let go that belong to a finding that masks or stops."""
     answer_max: int = 16 << 20
     """Characters that a model may say."""
-    stopped: Verdict | None = None
-    """What stopped the answer, or a choice of it, last."""
     withdrawn: Verdict | None = None
     """What stopped an answer that another took the place of."""
     receipt: Receipt | None = None

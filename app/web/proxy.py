@@ -34,6 +34,8 @@ log = logging.getLogger("sluice.proxy")
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _SHOWN_ID = re.compile(r"slc_[a-z2-7]{26}")
+_NOTED = strictjson.dumps({"note": surrogate.NOTE}).decode()
+"""A note where JSON is wanted."""
 SLOTS_MAX = 16_384
 """Texts in one request at most: each costs a screening, however short it is."""
 
@@ -140,6 +142,8 @@ class Proxy:
             x.receipt = Receipt(self._keys, x.decision, x.app.id)
             try:
                 attempt = await self._attempt(x, prompt, attempt, send)
+                if attempt is not None:
+                    x.withdrawn = x.answer
             except UpstreamError as e:
                 if x.withdrawn is None or x.begun:
                     raise
@@ -150,8 +154,7 @@ class Proxy:
 
     async def _attempt(self, x: Exchange, prompt: Prompt, attempt: _Attempt, send: asgi.Send) -> _Attempt | None:
         """The next attempt, if this one came to nothing."""
-        headers = x.headers if attempt.ends_as is None else {}
-        reply = await attempt.upstream.send("POST", self._dialect.route, headers, strictjson.dumps(attempt.body))
+        reply = await attempt.upstream.send("POST", self._dialect.route, x.headers, strictjson.dumps(attempt.body))
         try:
             if reply.status != 200:
                 if x.withdrawn is not None:
@@ -163,11 +166,12 @@ class Proxy:
         finally:
             reply.close()
 
-    def _instead(self, x: Exchange, prompt: Prompt, attempt: _Attempt, verdict: Verdict) -> _Attempt | None:
-        """What may be tried in place of an answer that `verdict` stopped before its first character."""
+    def _instead(self, x: Exchange, prompt: Prompt, attempt: _Attempt) -> _Attempt | None:
+        """What may be tried in place of an answer that was stopped before its first character."""
+        verdict = x.answer
         if prompt.choices > 1 or not verdict.category:
             return None
-        if attempt.first and x.policy.regenerates(verdict.category):
+        if attempt.first and verdict.action is Action.REPLACE and x.policy.regenerates(verdict.category):
             return _Attempt(self._upstream, {k: v for k, v in attempt.body.items() if k != "seed"}, first=False)
         if self._stand_in is None or attempt.ends_as is not None or not x.policy.stands_in(verdict.category):
             return None
@@ -196,7 +200,7 @@ class Proxy:
             if verdict.action.stops:
                 old = slot.origin == "assistant" or self._keys.refusal.known(x.app.id, slot.text, shown)
                 if slot.age and old and not key:
-                    self._dialect.note(prompt, slot, surrogate.NOTE)
+                    self._dialect.rewrite(prompt, slot, _NOTED if slot.json else surrogate.NOTE)
                     x.noted += 1
                     continue
                 fresh.append((slot, verdict))
@@ -207,7 +211,7 @@ class Proxy:
                         code="content_filter",
                         param=None if isinstance(slot.path[0], Key) else str(slot.path[0]),
                     )
-                put(prompt.body, slot.path, text)
+                self._dialect.rewrite(prompt, slot, text)
         if fresh:
             slot, worst = max(fresh, key=lambda f: f[1].action)
             for other, _ in fresh:
@@ -269,8 +273,12 @@ class Proxy:
         if body.get("error"):
             raise UpstreamError("the model reported an error", code="upstream_error")
         texts = self._dialect.texts(body, prompt)
-        slots = [Slot(t.path, t.text, "assistant", json=t.json) for t in texts]
-        judged = await self._moderator.judge(slots, x.scope, x.policy)
+        slots = [
+            # Clients join the parts of one answer's own text.
+            Slot(t.path, t.text, "assistant", message=0 if t.visible and prompt.choices == 1 else -1, json=t.json)
+            for t in texts
+        ]
+        judged = await self._moderator.judge(slots, x.scope, x.policy, [t.choice for t in texts])
         x.answer = judged.verdict
         x.screened += judged.screened
         x.released = judged.screened
@@ -279,9 +287,7 @@ class Proxy:
         masked: set[int] = set()
         for delta, verdict, text in zip(texts, judged.slot_verdicts, judged.delivered, strict=True):
             if verdict.action.stops:
-                worst = stopped.get(delta.choice)
-                if worst is None or verdict.action > worst.action:
-                    stopped[delta.choice] = verdict
+                stopped[delta.choice] = verdict
             elif text != delta.text:
                 put(body, delta.path, text)
                 self._dialect.masked(body, delta)
@@ -290,16 +296,13 @@ class Proxy:
             x.released = sum(
                 len(d.text) for d, v in zip(texts, judged.slot_verdicts, strict=True) if d.choice not in stopped
             )
-            worst = max(stopped.values(), key=lambda v: v.action)
-            instead = self._instead(x, prompt, attempt, worst)
-            if instead is not None:
-                x.withdrawn = worst
+            if (instead := self._instead(x, prompt, attempt)) is not None:
                 return instead
         for choice, tokens in self._dialect.tokens(body):
             if not prompt.tokens or choice in masked or await self._objectionable(x, tokens):
                 self._dialect.without_tokens(body, choice)
         for choice, verdict in stopped.items():
-            self._dialect.stop(body, choice, x.shown(verdict))
+            self._dialect.stop(body, prompt, choice, x.shown(verdict))
         if stopped and x.policy.rules.blocked_as == "error" and x.answer.action is Action.BLOCK:
             x.released = 0
             await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x)
@@ -361,22 +364,23 @@ class Proxy:
         )
         pending = b""
         try:
-            parser = sse.Parser()
+            parser = sse.Parser(stream.event_max)
             async for chunk in reply.chunks():
                 pending += await stream.feed(parser.feed(chunk))
                 if pending and (stream.told or not waits):
                     await self._send(x, send, pending)
                     pending = b""
+                if stream.failed is not None:
+                    raise stream.failed
                 if stream.over:
                     break
                 if perf_counter() - x.started > self._limits.seconds:
                     raise UpstreamError("the model's answer takes too long", code="upstream_too_long", status=504)
             if not stream.over and (parser.pending or not stream.complete):
                 raise UpstreamError("the model's stream ended in the middle", code="upstream_reset")
-            if x.stopped is not None and waits and not stream.told:
-                instead = self._instead(x, prompt, attempt, x.stopped)
-                if instead is not None:
-                    x.withdrawn, x.stopped = x.stopped, None
+            if stream.stopped and waits and not stream.told:
+                stream.conclude()
+                if (instead := self._instead(x, prompt, attempt)) is not None:
                     return instead
             await self._send(x, send, pending + stream.close(), last=True)
             x.ended = True

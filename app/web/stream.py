@@ -16,9 +16,11 @@ from app.dialects import Delta, Dialect, Prompt, Shown, Tokens, put
 from app.errors import UpstreamError
 from app.moderation import Moderator, conclude
 from app.streaming import Channel
-from app.types import Action, Path, Verdict
+from app.types import Action, Finding, Path, Slot, Verdict
 from app.web.exchange import Exchange
 
+_SLICE = 2048
+"""Characters of one delta that are screened before the event loop gets a turn."""
 _Key = tuple[int, Path]
 _Event = dict[str, Any]
 
@@ -26,12 +28,17 @@ _Event = dict[str, Any]
 class _Text:
     """One text of the answer: its channel, and how far it is."""
 
-    __slots__ = ("asking", "channel", "delta", "held", "out", "said", "since", "taken", "tokens")
+    __slots__ = (
+        "asking", "came", "channel", "delta", "heard", "held", "out", "said", "since", "skip", "taken", "tokens",
+    )  # fmt: skip
 
     def __init__(self, channel: Channel, delta: Delta) -> None:
         self.channel, self.delta = channel, delta
         self.taken = self.out = 0  # characters that came, and that went
+        self.skip = 0  # of what goes out first, characters that the client has from an earlier text
+        self.came: list[str] = []  # where the answer's own text comes in parts
         self.said: list[str] = []  # where the dialect repeats it
+        self.heard = True  # it did not come behind a text that was stopped
         self.since: float | None = None  # when it began to hold what it holds
         self.held = 0.0  # seconds
         self.tokens: deque[tuple[int, Any]] = deque()  # (characters that must have gone out, log probabilities)
@@ -77,6 +84,9 @@ class Stream:
         self._events = dialect.events(prompt, _Said(self._texts))
         self._strict = x.policy.rules.stream.mode == "strict"
         self._calls: dict[_Key, str] = {}
+        self._named: dict[_Key, str] = {}  # what calls of one place were named so far, run together
+        self._asking: set[_Text] = set()
+        self._joined: list[Finding] = []
         self._carried: dict[_Key, bytes] = {}  # what tokens say that are part of a character
         self._carried_tokens: dict[_Key, Any] = {}
         self._begun: set[int] = set()
@@ -84,9 +94,10 @@ class Stream:
         """Choices that have ended; those that we stopped are in `_stopped` too."""
         self._stopped: set[int] = set()
         self._kept: _Event | None = None
-        self._marker = False
+        self._marker = self._last = False
         self._size = 0  # characters of the model's texts
         self.over = self.told = False
+        self.failed: UpstreamError | None = None
 
     @property
     def stopped(self) -> bool:
@@ -95,21 +106,24 @@ class Stream:
 
     @property
     def complete(self) -> bool:
-        """Every choice that began has ended."""
+        """The model has said that it is at its end: of every choice that began, or of the answer, where its API has a word for
+        that."""
+        if not self._events.done:
+            return self._last
         return self._marker or (bool(self._done) and self._begun <= self._done)
 
+    @property
+    def event_max(self) -> int:
+        """Bytes of one event of the model at most."""
+        return self._events.event_max
+
     async def feed(self, events: list[sse.Event]) -> bytes:
-        """Raises UpstreamError for what is no event of the dialect."""
+        """What goes out for these events: up to one that is none of the dialect, which `failed` then tells of."""
         out: list[_Event] = []
-        for event in events:
-            if event.data == b"[DONE]":
-                self._marker = self.over = True
-                out += await self._finish_rest()
-                break
-            if event.data.strip():
-                out += await self._screen(self._parsed(event.data))
-            if self.over:
-                break
+        try:
+            await self._read(events, out)
+        except UpstreamError as e:
+            self.failed = e
         written = []
         for body in out:
             if self._kept is not None:
@@ -120,10 +134,24 @@ class Stream:
                 self._kept = None
         return b"".join(written)
 
+    async def _read(self, events: list[sse.Event], out: list[_Event]) -> None:
+        for event in events:
+            if event.data == b"[DONE]":
+                if not self._events.done:
+                    continue  # no word of this API
+                self._marker = self.over = True
+                out += await self._finish_rest()
+                break
+            if event.data.strip():
+                out += await self._screen(self._parsed(event.data))
+            if self.over:
+                break
+
     def close(self) -> bytes:
         """The last bytes of a stream that is complete."""
-        self._conclude()
+        self.conclude()
         last = self._kept or self._events.closing()
+        assert last is not None
         self._x.seal(last, self._x.answer.action)
         out = self._events.write(last, self._x.decision)
         return out + self._events.done if self._marker or self._stopped else out
@@ -134,7 +162,7 @@ class Stream:
 
     def account(self) -> None:
         """Hand the counts to the exchange, however the stream ended."""
-        self._conclude()
+        self.conclude()
         now = perf_counter()
         for text in self._all():
             if text.asking is not None:
@@ -149,8 +177,10 @@ class Stream:
         self._x.held_max = max([self._x.held_max, *(c.held_max for c in channels)])
         self._x.held_ms += 1000 * sum(text.held for text in self._all())
 
-    def _conclude(self) -> None:
-        self._x.answer = conclude((text.channel for text in self._all()), self._x.policy, self._x.scope)
+    def conclude(self) -> None:
+        """Hand the verdict, as it is so far, to the exchange."""
+        heard = [text.channel for text in self._all() if text.heard]
+        self._x.answer = conclude(heard, self._x.policy, self._x.scope, self._joined)
 
     def _all(self) -> list[_Text]:
         return [*self._past, *self._texts.values()]
@@ -177,6 +207,10 @@ class Stream:
             return []
         tokens = events.tokens(body)
         at = _Place(body)
+        for text in [t for t in self._asking if t.asking is not None and t.asking.done()]:
+            await self._ask(text, wait=False)
+            if text.channel.stopped is not None:
+                await self._stop(at, text)
         for delta in deltas:
             self._begun.add(delta.choice)
             if delta.choice in self._done:
@@ -185,6 +219,14 @@ class Stream:
             if await self._end(self._over(delta), at) is not None:
                 put(body, delta.path, "")
                 continue
+            if (delta.choice, delta.channel) not in self._texts:
+                if not delta.text:
+                    # A text begins with its first character.
+                    at.shown[delta.choice, delta.channel] = delta, ""
+                    continue
+                if await self._follows(delta, at):
+                    put(body, delta.path, "")
+                    continue
             text = self._text(delta)
             if delta.repeat:
                 await self._repeat(text, delta, at)
@@ -192,8 +234,8 @@ class Stream:
                 said = await self._take(text, delta.text, final=delta.whole)
                 put(body, delta.path, said)
                 at.shown[delta.choice, delta.channel] = delta, said
-            if (action := text.channel.stopped) is not None:
-                self._stop(at, delta.choice, action)
+            if text.channel.stopped is not None:
+                await self._stop(at, text)
         if tokens and self._prompt.tokens:
             self._note(tokens, deltas, at)
         for choice, prefix in events.ended(body):
@@ -215,7 +257,8 @@ class Stream:
             out.append(at.body)
         for choice, action in at.stops:
             out += self._ending(choice, action)
-        self.over = self._events.last(at.body) or (bool(at.stops) and len(self._done) >= self._prompt.choices)
+        self._last = self._events.last(at.body)
+        self.over = self._last or (bool(at.stops) and len(self._done) >= self._prompt.choices)
         return out
 
     def _text(self, delta: Delta) -> _Text:
@@ -224,6 +267,12 @@ class Stream:
         if text is None:
             channel = self._moderator.channel(self._x.scope, self._x.policy, delta.channel, json=delta.json)
             text = self._texts[key] = _Text(channel, delta)
+            if delta.call is not None and delta.channel[-1] == "name":
+                # Of two calls of one place a client may make one.
+                place = delta.choice, delta.call[0]
+                before = self._named.get(place, "")
+                self._named[place] = before + delta.text
+                text.skip = len(before) - len(channel.push(before))
         return text
 
     async def _take(self, text: _Text, fresh: str, *, final: bool) -> str:
@@ -233,7 +282,14 @@ class Stream:
         self._size += len(fresh)
         if self._size > self._x.answer_max:
             raise UpstreamError("the model's answer is too long", code="upstream_too_large")
-        said = channel.finish(fresh) if final else channel.push(fresh)
+        if self._events.parts and text.delta.visible:
+            text.came.append(fresh)
+        said = ""
+        while len(fresh) > _SLICE and channel.stopped is None:
+            said += channel.push(fresh[:_SLICE])
+            fresh = fresh[_SLICE:]
+            await asyncio.sleep(0)
+        said += channel.finish(fresh) if final else channel.push(fresh)
         if channel.due is not None or text.asking is not None:
             said += await self._ask(text, wait=final or self._strict or channel.stopped is not None)
         if channel.holding:
@@ -250,14 +306,18 @@ class Stream:
         if text.asking is not None and (wait or text.asking.done()):
             said = await text.asking
             text.asking = None
+            self._asking.discard(text)
         if text.channel.due is not None and text.asking is None:
             answer = self._moderator.answer(text.channel, self._x.scope, self._x.policy)
             if wait:
                 return said + await answer
             text.asking = asyncio.create_task(answer)
+            self._asking.add(text)
         return said
 
     def _went(self, text: _Text, said: str) -> str:
+        if text.skip:
+            said, text.skip = said[text.skip :], max(0, text.skip - len(said))
         if said:
             self.told = True
             text.out += len(said)
@@ -306,7 +366,9 @@ class Stream:
             key = (delta.choice, delta.channel)
             spoken = self._carried.pop(key, b"") + given.spoken
             kept = _together(self._carried_tokens.pop(key, None), given.given)
-            text = self._texts[key]
+            text = self._texts.get(key)
+            if text is None:
+                continue
             if not delta.text:
                 # Part of a character: it goes with the rest.
                 self._carried[key], self._carried_tokens[key] = spoken, kept
@@ -336,8 +398,12 @@ class Stream:
         if not prefix:
             self._begun.add(choice)
         await self._end(texts, at)
-        if not prefix:
-            self._done.add(choice)
+        if prefix:
+            return
+        if self._events.parts and choice not in self._stopped:
+            slots = [Slot(t.delta.channel, "".join(t.came), "assistant", message=0) for t in texts if t.came]
+            self._joined = await self._moderator.joined(slots, self._x.scope, self._x.policy)
+        self._done.add(choice)
 
     async def _end(self, texts: list[_Text], at: _Place) -> Action | None:
         """Let go of the rest of `texts`: into the event itself where it has a place there, else into one before it. How one of
@@ -354,10 +420,20 @@ class Stream:
                 else:
                     at.shown[key] = place[0], place[1] + said
                     put(at.body, place[0].path, place[1] + said)
-            if (action := text.channel.stopped) is not None:
-                self._stop(at, text.delta.choice, action)
-                return action
+            if text.channel.stopped is not None:
+                await self._stop(at, text)
+                return text.channel.stopped
         return None
+
+    async def _follows(self, delta: Delta, at: _Place) -> bool:
+        """Another text of the choice begins. One that seems to have ended and would then be stopped is: the APIs that say where
+        a text ends must give the same verdict as those that do not."""
+        for (choice, _), text in list(self._texts.items()):
+            if choice != delta.choice or text.channel.stopped is not None:
+                continue
+            if await self._moderator.ends_in_stop(text.channel, self._x.scope, self._x.policy):
+                return await self._end([text], at) is not None
+        return False
 
     def _before(self, at: _Place, text: _Text, said: str) -> None:
         event = self._events.tail(text.delta, said)
@@ -376,20 +452,36 @@ class Stream:
                 out += self._ending(stopped, action)
         return out
 
-    def _stop(self, at: _Place, choice: int, action: Action) -> None:
-        """End one choice: its own ending is taken out of the event, ours follows."""
-        if choice not in self._stopped:
-            self._stopped.add(choice)
-            self._done.add(choice)
-            self._events.unfinish(at.body, choice)
-            at.stops.append((choice, action))
+    async def _stop(self, at: _Place, text: _Text) -> None:
+        """End one choice for what `text` says: what the texts before it still hold goes out, the choice's own ending is taken
+        out of the event, ours follows."""
+        choice = text.delta.choice
+        if choice in self._stopped:
+            return
+        self._stopped.add(choice)
+        self._done.add(choice)
+        action: Action | None = None
+        for (owner, _), other in list(self._texts.items()):
+            if owner != choice:
+                continue
+            if action is not None:
+                other.heard = False
+                continue
+            if other is not text and (said := await self._take(other, "", final=True)):
+                self._before(at, other, said)
+            action = other.channel.stopped
+        self._events.unfinish(at.body, choice)
+        assert action is not None
+        at.stops.append((choice, action))
 
     def _ending(self, choice: int, action: Action) -> list[_Event]:
-        channels = [text.channel for (owner, _), text in self._texts.items() if owner == choice]
-        verdict = conclude(channels, self._x.policy, self._x.scope)
-        self._x.stopped = verdict = Verdict(action, [], verdict.category, verdict.clause)
-        shown = self._x.shown(verdict)
-        begun = any(t.out for (owner, _), t in self._texts.items() if owner == choice and t.delta.visible)
+        texts = [text for (owner, _), text in self._texts.items() if owner == choice and text.heard]
+        verdict = conclude((text.channel for text in texts), self._x.policy, self._x.scope)
+        shown = self._x.shown(Verdict(action, [], verdict.category, verdict.clause))
+        if any(t.channel.stopped is not None and t.delta.json and not t.delta.visible for t in texts):
+            # A call was cut: whatever takes its place, it must not end as if it were whole.
+            shown = Shown(Action.BLOCK, shown.text)
+        begun = any(t.out for t in texts if t.delta.visible)
         self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
         return self._events.ending(choice, shown, begun)
 
