@@ -63,7 +63,8 @@ class Read:
         return said.removesuffix(shown).removesuffix("\n\n") if shown else said
 
     def refusal(self, choice: int = 0) -> str:
-        said = "".join(self.all("text", choice))
+        # Where JSON was asked for it stands in a field of its own.
+        said = "".join(self.all("text", choice) + self.all("refusal", choice))
         return said[at:] if (at := max(map(said.rfind, (REFUSAL, REFUSAL_EN)))) >= 0 else ""
 
     def reasoning(self, choice: int = 0) -> str:
