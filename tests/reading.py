@@ -19,8 +19,8 @@ FILTERED = {CHAT: "content_filter", COMPLETIONS: "content_filter", RESPONSES: "c
 """How a blocked answer ends."""
 CLEAN = {CHAT: "stop", COMPLETIONS: "stop", RESPONSES: "completed", MESSAGES: "end_turn"}
 """How any other answer without a call ends."""
-REFUSAL = "这部分内容未能显示"
-"""What is shown instead begins with it."""
+REFUSAL, REFUSAL_EN = "这部分内容未能显示", "This content is not shown"
+"""What is shown instead begins with one of them."""
 
 _KINDS = {
     "content": "text", "text": "text", "output_text": "text",
@@ -59,13 +59,13 @@ class Read:
 
     def text(self, choice: int = 0) -> str:
         """The model's own text; what was shown instead is `refusal`."""
-        said = "".join(self.all("text", choice))
-        own, mark, _ = said.partition(REFUSAL)
-        return own.removesuffix("\n\n") if mark else own
+        said, shown = "".join(self.all("text", choice)), self.refusal(choice)
+        return said.removesuffix(shown).removesuffix("\n\n") if shown else said
 
     def refusal(self, choice: int = 0) -> str:
-        _, mark, rest = "".join(self.all("text", choice)).partition(REFUSAL)
-        return mark + rest
+        # Where JSON was asked for it stands in a field of its own.
+        said = "".join(self.all("text", choice) + self.all("refusal", choice))
+        return said[at:] if (at := max(map(said.rfind, (REFUSAL, REFUSAL_EN)))) >= 0 else ""
 
     def reasoning(self, choice: int = 0) -> str:
         return "".join(self.all("reasoning", choice))
@@ -164,10 +164,11 @@ def _chat(got: Read) -> Iterator[None]:
         event: Any = yield
         got.usage = event.get("usage") or got.usage
         for choice in event["choices"]:
-            assert choice["index"] not in got.endings, f"behind its end: {event}"
-            _walk(got, str(choice["index"]), choice["delta"])
+            at = choice.get("index") or 0  # some servers leave it out
+            assert at not in got.endings, f"behind its end: {event}"
+            _walk(got, str(at), choice["delta"])
             if choice.get("finish_reason"):
-                got.endings[choice["index"]] = choice["finish_reason"]
+                got.endings[at] = choice["finish_reason"]
 
 
 @_pump
@@ -176,10 +177,11 @@ def _completions(got: Read) -> Iterator[None]:
         event: Any = yield
         got.usage = event.get("usage") or got.usage
         for choice in event["choices"]:
-            assert choice["index"] not in got.endings, f"behind its end: {event}"
-            got.add(f"{choice['index']}.text", choice["text"])
+            at = choice.get("index") or 0
+            assert at not in got.endings, f"behind its end: {event}"
+            got.add(f"{at}.text", choice["text"])
             if choice.get("finish_reason"):
-                got.endings[choice["index"]] = choice["finish_reason"]
+                got.endings[at] = choice["finish_reason"]
 
 
 def _walk(got: Read, channel: str, value: Any) -> None:
@@ -341,4 +343,5 @@ def plain(route: str, body: dict[str, Any]) -> Read:
 
 
 def _kind(channel: str) -> str:
-    return _KINDS.get([step for step in channel.split(".") if not step.isdigit()][-1], "")
+    steps = [step for step in channel.split(".") if not step.isdigit()]
+    return "reasoning" if steps[0].startswith("reasoning_d") else _KINDS.get(steps[-1], "")
