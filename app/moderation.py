@@ -113,7 +113,10 @@ class Moderator:
     async def _ask(self, scorer: Scorer, text: str, since: int, scope: Scope, policy: Policy) -> list[Candidate] | None:
         try:
             async with asyncio.timeout(policy.rules.detector_ms / 1000):
-                return await scorer.score(text, since, scope)
+                found = await scorer.score(text, since, scope)
+            if isinstance(found, list) and all(isinstance(c, Candidate) for c in found):
+                return found
+            log.error("scorer failed", extra={"detector": scorer.name, "error": "no candidates"})
         except TimeoutError:
             metrics.LATE.inc()
         except Exception as e:

@@ -27,7 +27,7 @@ class Parser:
     """Incremental: feed(bytes) gives the events completed so far. An event without its blank line is never given."""
 
     def __init__(self, limit: int = 1 << 20) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # of a line that has not ended
         self._after_cr = False
         self._limit = limit
         self._size = 0
@@ -38,7 +38,7 @@ class Parser:
     @property
     def pending(self) -> bool:
         """True inside an unfinished event: a body that ends here was cut."""
-        return bool(self._rest.strip(b"\r\n") or self._data or self._name)
+        return bool(self._rest or self._data or self._name)
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Raises TooLarge when an unfinished event outgrows the limit."""
@@ -50,9 +50,14 @@ class Parser:
         if not chunk:
             return []
         self._after_cr = chunk[-1:] == b"\r"
-        buffer = self._rest + chunk
+        if b"\n" not in chunk and b"\r" not in chunk:
+            # A long line is put together once, when it ends.
+            self._rest += chunk
+            self._check(len(self._rest))
+            return []
+        buffer = bytes(self._rest) + chunk if self._rest else chunk
         lines = _LINE_END.split(buffer) if b"\r" in buffer else buffer.split(b"\n")
-        self._rest = lines.pop()
+        self._rest = bytearray(lines.pop())
         events: list[Event] = []
         for line in lines:
             if self._first:
@@ -72,9 +77,12 @@ class Parser:
                     self._data = []
                 self._name = b""
                 self._size = 0
-        if self._size + len(self._rest) > self._limit:
-            raise TooLarge(f"an event is larger than {self._limit} bytes")
+        self._check(len(self._rest))
         return events
+
+    def _check(self, more: int) -> None:
+        if self._size + more > self._limit:
+            raise TooLarge(f"an event is larger than {self._limit} bytes")
 
     def _field(self, line: bytes) -> None:
         self._size += len(line)

@@ -206,6 +206,8 @@ class Channel:
                 continue
             try:
                 found, until, wake = watch.scan(self._window, max(settled, watch.hold) - base, final, self._scope)
+                moved = [_moved(c, base) for c in found]
+                until, wake = until + base, wake + base if wake else 0
             except Exception as e:
                 # The type alone: a message could hold the text.
                 log.error("detector failed", extra={"detector": watch.name, "error": type(e).__name__})
@@ -213,15 +215,14 @@ class Channel:
                 if self.stopped is not None:
                     return ""
                 continue
-            watch.hold = until = until + base
+            watch.hold = until
             if until < hold:
                 hold = until
             if wake:
-                watch.wake = wake + base
-            for c in found:
-                moved = _moved(c, base)
-                if moved.start >= settled:
-                    self._pool[moved] = None
+                watch.wake = wake
+            for c in moved:
+                if c.start >= settled:
+                    self._pool[c] = None
         if self._pool and not final:
             # A combining mark may follow, and belongs to the finding: none must stay on what replaces it.
             hold = min([hold, *(c.start for c in self._pool if c.end == size)])
@@ -402,22 +403,25 @@ class Channel:
                     final,
                     self._scope,
                 )
+                told = sorted(
+                    (_moved(c, base) for c in scan.candidates), key=lambda c: (c.start, -c.end, c.category, c.rule)
+                )
+                reach = max(read, scan.hold + base)
             except Exception as e:
                 log.error("reader failed", extra={"detector": reader.name, "error": type(e).__name__})
                 if reader.name not in self.unread:
                     self.unread.append(reader.name)
                 self._read[reader.name] = until
                 continue
-            self._read[reader.name] = max(read, scan.hold + base)
+            self._read[reader.name] = reach
             # How much is looked at changes nothing in what is found, so it may follow the clock.
             self._steps[reader.name] = _STEP if perf_counter() - began < _QUICK else _LEAST_STEP
-            for c in sorted(scan.candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
-                moved = _moved(c, base)
-                start, end = self._span(moved, original, first)
-                told = reader.name, c.category
-                if self._told.get(told, 0) <= start and not self._meets(c.category, start, end):
-                    self._told[told] = end
-                    self._tell(reader.name, self._finding(moved, start, end, original[start - first : end - first]))
+            for c in told:
+                start, end = self._span(c, original, first)
+                key = reader.name, c.category
+                if self._told.get(key, 0) <= start and not self._meets(c.category, start, end):
+                    self._told[key] = end
+                    self._tell(reader.name, self._finding(c, start, end, original[start - first : end - first]))
 
     def _tell(self, source: str, finding: Finding) -> None:
         count = self._count[source] = self._count.get(source, 0) + 1

@@ -21,7 +21,7 @@ _DEGRADED = {"zh": "审核暂不可用", "en": "moderation unavailable"}
 
 def language(slots: Sequence[Slot]) -> str:
     """'zh' or 'en', by the newest text of a user."""
-    for slot in reversed([s for s in slots if s.origin == "user" and s.path[0] in ("messages", "prompt", "input")]):
+    for slot in reversed([s for s in slots if s.origin == "user" and (s.message >= 0 or s.path[0] == "prompt")]):
         sample = slot.text[:_SAMPLE]
         if any(map(is_han, sample)):
             return "zh"
