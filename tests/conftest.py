@@ -214,7 +214,13 @@ def _model() -> Iterator[Model]:
 
 
 @pytest.fixture
-def model() -> Iterator[Model]:
+def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+    """A model with a fresh script; a module that says ONE_GATEWAY has one for all its tests."""
+    if getattr(request.module, "ONE_GATEWAY", False):
+        shared: Model = request.getfixturevalue("shared_model")
+        shared.script.__init__()  # type: ignore[misc]
+        yield shared
+        return
     with _model() as model:
         yield model
 
@@ -321,9 +327,13 @@ def shared_gateway(shared_model: Model, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def gateway(make_gateway: Callable[..., Running]) -> Running:
-    """A gateway with the shipped policy and lexicons, and WORD on its blocklist."""
-    running = make_gateway()
+def gateway(request: pytest.FixtureRequest, model: Model) -> Running:
+    """A gateway with the shipped policy and lexicons, and WORD on its blocklist; a module that says ONE_GATEWAY has one for
+    all its tests, which leave its parts as they are."""
+    if getattr(request.module, "ONE_GATEWAY", False):
+        running: Running = request.getfixturevalue("shared_gateway")
+    else:
+        running = request.getfixturevalue("make_gateway")()
     running.block(WORD)
     return running
 

@@ -19,6 +19,7 @@ import pytest
 from app import dialects
 from tests.conftest import ROOT, Model, Running
 
+ONE_GATEWAY = True
 FOLDER = ROOT / "tests" / "transcripts"
 DIALECTS = {d.name: d for d in dialects.shipped()}
 FILES = sorted(FOLDER.glob("*.json"))
@@ -29,17 +30,6 @@ TOOLLESS = {"openai_completions"}
 
 EVERY = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 Where = tuple[str | int, ...]
-
-
-@pytest.fixture
-def model(shared_model: Model) -> Model:
-    shared_model.script.__init__()  # type: ignore[misc]
-    return shared_model
-
-
-@pytest.fixture
-def gateway(shared_gateway: Running, model: Model) -> Running:
-    return shared_gateway
 
 
 def _read(file: Path) -> tuple[dialects.Dialect, dict[str, Any]]:

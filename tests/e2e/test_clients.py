@@ -35,6 +35,7 @@ from tests.clients import (
 )
 from tests.conftest import WORD, Model, Running, gateways
 
+ONE_GATEWAY = True
 TEXT = '今天天气不错，适合散步👍🏽。\n\nThe "river" is calm.'
 THOUGHT = "先想一想：多云。"
 FILTERED = {
@@ -55,17 +56,6 @@ EVERY = pytest.mark.parametrize("way", WAYS, ids=str)
 TOOLED = pytest.mark.parametrize("way", [w for w in WAYS if w.client != "agents" and w.api != "completions"], ids=str)
 BOTH_APIS = pytest.mark.parametrize("responses", [False, True], ids=["chat", "responses"])
 BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-
-
-@pytest.fixture
-def model(shared_model: Model) -> Model:
-    shared_model.script.__init__()  # type: ignore[misc]
-    return shared_model
-
-
-@pytest.fixture
-def gateway(shared_gateway: Running, model: Model) -> Running:
-    return shared_gateway
 
 
 def says(model: Model, *answers: Answer) -> None:

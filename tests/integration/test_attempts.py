@@ -14,6 +14,8 @@ from app.demo.speech import Answer
 from tests import reading
 from tests.conftest import WORD, Model, Running, _model, wait_for
 
+ONE_GATEWAY = True
+
 Make = Callable[..., Running]
 TERM = "出售仿真枪支弹药"
 """A shipped term, of illegal_acts."""

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import WORD, Model, Running
 
+ONE_GATEWAY = True
+
 CHAT = "/v1/chat/completions"
 LEGACY = "/v1/completions"
 GOOD: dict[str, dict[str, Any]] = {

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import WORD, Model, Running, chunk, events, said
 
+ONE_GATEWAY = True
+
 DONE = b"data: [DONE]\n\n"
 
 

@@ -66,6 +66,7 @@ def test_a_bad_lexicon_keeps_the_old_one_and_is_counted_and_told(
     assert "terms.tsv:3" in told.__dict__["reason"]
 
 
+@pytest.mark.long
 def test_a_long_list_is_compiled_once_for_all_and_found_again_by_its_content(folder: Path, tmp_path: Path) -> None:
     terms = [
         f"{a}{b}{c}的长词条"

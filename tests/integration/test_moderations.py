@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import WORD, Model, Running
 
+ONE_GATEWAY = True
+
 Make = Callable[..., Running]
 MOBILE = "13912345678"
 

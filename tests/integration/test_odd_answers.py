@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import WORD, Model, Running, chunk, events
 
+ONE_GATEWAY = True
+
 CHAT, LEGACY = "/v1/chat/completions", "/v1/completions"
 ROUTES = (CHAT, LEGACY)
 BOTH = (False, True)

@@ -20,6 +20,8 @@ from tests import reading
 from tests.conftest import WORD, Model, Running, chunk
 from tests.reading import CHAT, MESSAGES, RESPONSES
 
+ONE_GATEWAY = True
+
 W = WORD
 END = [
     {

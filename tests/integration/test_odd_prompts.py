@@ -18,6 +18,8 @@ from app.surrogate import NOTE
 from app.types import Scan, Scope
 from tests.conftest import WORD, Model, Running, chunk, events, said, wait_for
 
+ONE_GATEWAY = True
+
 Make = Callable[..., Running]
 CHAT, LEGACY = "/v1/chat/completions", "/v1/completions"
 HEAD, REST = WORD[:3], WORD[3:]

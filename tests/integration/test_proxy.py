@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from app.surrogate import NOTE
 from tests.conftest import WORD, Model, Running, chunk, events, said, wait_for
 
+ONE_GATEWAY = True
+
 Make = Callable[..., Running]
 CHAT, LEGACY = "/v1/chat/completions", "/v1/completions"
 WAYS = list(product((CHAT, LEGACY), (False, True)))

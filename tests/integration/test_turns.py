@@ -17,6 +17,8 @@ from app.surrogate import NOTE
 from tests import reading
 from tests.conftest import WORD, Model, Running, wait_for
 
+ONE_GATEWAY = True
+
 Make = Callable[..., Running]
 TURNED = [speech.Chat(), speech.Responses(), speech.Messages()]
 """The APIs that have turns."""

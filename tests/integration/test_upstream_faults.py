@@ -16,6 +16,8 @@ import pytest
 from app.demo.story import free_port
 from tests.conftest import WORD, Model, Running, chunk, events, said, wait_for
 
+ONE_GATEWAY = True
+
 Make = Callable[..., Running]
 DONE = b"data: [DONE]\n\n"
 HELLO = [chunk(0, {"role": "assistant", "content": "你好，"}), chunk(0, {"content": "世界。"})]

@@ -119,7 +119,7 @@ _CHECK = "import sys; {}from app.cli import main; sys.exit(main())"
 _WITHOUT = "sys.modules['app._scan'] = None; "
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.long), True])
 def test_without_the_compiled_engine_the_verdicts_are_the_same(stream: bool, tmp_path: Path) -> None:
     cases = [json.loads(line) for line in EVASION.read_text("utf-8").splitlines()][::6]
     terms = tmp_path / "terms.jsonl"
