@@ -37,7 +37,7 @@ class Target:
     pid: int
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
     if (os.cpu_count() or 1) > 1:
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             process.cpu_affinity([core])
@@ -50,7 +50,7 @@ def _cpu(pid: int) -> float:
     return sum(t.user + t.system for t in (p.cpu_times() for p in processes))
 
 
-def _served(stack: ExitStack, app: str, path: str, **env: str) -> tuple[int, int]:
+def served(stack: ExitStack, app: str, path: str, **env: str) -> tuple[int, int]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), *_UVICORN]
     process = stack.enter_context(running(command, f"http://127.0.0.1:{port}{path}", os.environ | env))
@@ -58,12 +58,12 @@ def _served(stack: ExitStack, app: str, path: str, **env: str) -> tuple[int, int
 
 
 def _targets(stack: ExitStack, folder: Path) -> list[Target]:
-    port, model = _served(stack, "tests.bench.model:app", "/v1/models")
-    _pin(model, 1)
+    port, model = served(stack, "tests.bench.model:app", "/v1/models")
+    pin(model, 1)
     base = f"http://127.0.0.1:{port}"
     targets = [Target("direct", f"{base}/v1", 0)]
     for name, parse in (("pass-through, bytes", "0"), ("pass-through, parsing", "1")):
-        own, pid = _served(stack, "tests.bench.passthrough:app", "/v1/models", BENCH_UPSTREAM=base, BENCH_PARSE=parse)
+        own, pid = served(stack, "tests.bench.passthrough:app", "/v1/models", BENCH_UPSTREAM=base, BENCH_PARSE=parse)
         targets.append(Target(name, f"http://127.0.0.1:{own}/v1", pid))
     ports = {name: str(free_port()) for name in ("PORT", "OPS_PORT", "ADMIN_PORT")}
     env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
@@ -73,7 +73,7 @@ def _targets(stack: ExitStack, folder: Path) -> list[Target]:
     sluice = stack.enter_context(running([sys.executable, "-m", "app.cli", "serve"], ready, env, folder / "log"))
     targets.append(Target("Sluice", f"http://127.0.0.1:{ports['PORT']}/v1", sluice.pid))
     for target in targets[1:]:
-        _pin(target.pid, 0)
+        pin(target.pid, 0)
     os.sched_setaffinity(0, {1} if (os.cpu_count() or 1) > 1 else {0})
     return targets
 

@@ -1,0 +1,6 @@
+"""Sluice as `serve` runs it, in one process, beside tests.bench.scored."""
+
+from app.main import create_app
+from app.settings import read
+
+app = create_app(read())
