@@ -110,10 +110,9 @@ async def _run(url: str, streams: int, connections: int) -> tuple[list[float], l
         _, connection = await loop.create_connection(_Client, place.hostname, place.port)
         for n in range(streams):
             id = f"{number}-{n}-{time.perf_counter()}"
-            body = orjson.dumps(
-                {"model": "bench", "stream": True, "messages": [{"role": "user", "content": f"请写一段 {id}"}]}
-            )
-            head = f"POST {place.path}/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            asked = {"role": "user", "content": f"请写一段 {id}"}
+            body = orjson.dumps({"model": "bench", "stream": True, "messages": [asked]})
+            head = f"POST {place.path}/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             began = time.perf_counter()
             arrived = await connection.ask(head.encode() + body)
             sent = Model.sent.pop(id)
@@ -166,12 +165,19 @@ async def _measure(rounds: int, streams: int, connections: int) -> list[Row]:
                     figures[target.name][1].extend(delays)
         rows: list[Row] = []
         for target in targets:
-            firsts, delays = (sorted(1000 * t for t in times) for times in figures[target.name])
+            firsts, delays = ([1000 * t for t in times] for times in figures[target.name])
+            first, delay = statistics.quantiles(firsts, n=100), statistics.quantiles(delays, n=100)
             rows.append(
-                {"target": target.name, "first text p50 ms": statistics.median(firsts), "first text p99 ms": firsts[int(len(firsts) * 0.99)],
-                 "delay mean ms": statistics.mean(delays), "delay p50 ms": statistics.median(delays), "delay p95 ms": delays[int(len(delays) * 0.95)],
-                 "delay p99 ms": delays[int(len(delays) * 0.99)]}
-            )  # fmt: skip
+                {
+                    "target": target.name,
+                    "first text p50 ms": first[49],
+                    "first text p99 ms": first[98],
+                    "delay mean ms": statistics.mean(delays),
+                    "delay p50 ms": delay[49],
+                    "delay p95 ms": delay[94],
+                    "delay p99 ms": delay[98],
+                }
+            )
         for row in rows:
             for name in ("first text p50 ms", "delay mean ms", "delay p50 ms"):
                 row[name.replace(" ms", " ratio")] = row[name] / rows[0][name]
