@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from app import strictjson
@@ -66,3 +68,29 @@ async def respond(
 
 async def respond_json(send: Send, status: int, value: Any, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:
     await respond(send, status, strictjson.dumps(value), extra)
+
+
+@asynccontextmanager
+async def watching(receive: Receive) -> AsyncIterator[None]:
+    """While the block runs, a client that leaves cancels it: the model is stopped at once. Raises Disconnected."""
+    task = asyncio.current_task()
+    assert task is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        task.uncancel()
+        raise Disconnected from None
+    finally:
+        watcher.cancel()

@@ -7,11 +7,7 @@ clean end. The journal and the metrics never delay the client.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -28,9 +24,8 @@ from app.types import Action, Path, Scope, Slot, Verdict
 from app.upstream import ANSWER_MAX, Upstream
 from app.web import asgi
 from app.web.exchange import Exchange
+from app.web.record import record
 from app.web.stream import Stream
-
-log = logging.getLogger("sluice.proxy")
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _SHOWN_ID = re.compile(r"slc_[a-z2-7]{26}")
@@ -89,7 +84,7 @@ class Proxy:
             x.prompt = self._dialect.prompt(strictjson.loads(body))
             if len(x.prompt.slots) > SLOTS_MAX:
                 raise RequestError(f"the request holds more than {SLOTS_MAX} texts", code="too_many_texts")
-            async with _watching(receive):
+            async with asgi.watching(receive):
                 await self._serve(x, x.prompt, send)
         except RequestError as e:
             if x is not None:
@@ -108,7 +103,7 @@ class Proxy:
         finally:
             metrics.INFLIGHT.dec()
             if x is not None and x.prompt is not None:
-                self._account(x, x.prompt)
+                record(x, x.prompt, self._dialect.name, self._journal)
 
     async def _error(
         self, send: asgi.Send, message: str, code: str, param: str | None, status: int, x: Exchange | None
@@ -405,55 +400,6 @@ class Proxy:
             x.first = perf_counter()
         await send({"type": "http.response.body", "body": out, "more_body": not last})
 
-    # ---- afterwards
-
-    def _account(self, x: Exchange, prompt: Prompt) -> None:
-        mode = "stream" if prompt.stream else "plain"
-        metrics.REQUESTS.labels(self._dialect.name, mode, x.outcome).inc()
-        if x.first is not None:
-            metrics.SECONDS.labels(self._dialect.name).observe(x.first - x.started)
-        for direction, verdict in (("prompt", x.judged.verdict), ("answer", x.withdrawn or x.answer)):
-            for name in verdict.degraded:
-                metrics.DEGRADED.labels(name, direction).inc()
-            if verdict.action > Action.PASS:
-                metrics.ACTIONS.labels(direction, verdict.action.word, verdict.category or "-").inc()
-            for f in verdict.findings:
-                if f.shadow:
-                    metrics.SHADOW.labels(direction, f.action.word, f.category).inc()
-        if x.screened:
-            metrics.SCREENED.inc(x.screened)
-            metrics.RELEASED.inc(x.released)
-            metrics.HELD.observe(x.held_max)
-            metrics.HELD_MS.observe(x.held_ms)
-            if x.leaked:
-                metrics.LEAKED.inc(x.leaked)
-        if x.released > x.screened:
-            metrics.UNSCREENED.inc(x.released - x.screened)
-            log.error("released more than was screened", extra={"decision": x.decision, "dialect": self._dialect.name})
-        if x.judged.known:
-            metrics.KNOWN.inc(x.judged.known)
-        self._journal.record(
-            {
-                "decision": x.decision or None,
-                "app": x.app.id,
-                "dialect": self._dialect.name,
-                "mode": mode,
-                "outcome": x.outcome,
-                "policy": x.policy.version,
-                "profile": x.policy.profile,
-                "noted": x.noted,
-                "prompt": _journalled(x.judged.verdict),
-                "answer": _journalled(x.withdrawn or x.answer),
-                "instead": _journalled(x.answer) if x.withdrawn is not None else None,
-                "screened": x.screened,
-                "released": x.released,
-                "held_max": x.held_max,
-                "held_ms": round(x.held_ms, 2),
-                "leaked": x.leaked,
-                "ms": round((perf_counter() - x.started) * 1000, 2),
-            }
-        )
-
 
 class _Nothing:
     """The texts of an answer that no model gave."""
@@ -472,53 +418,6 @@ def _text_at(body: Any, path: Path) -> str:
     for key in path:
         body = body[key]
     return str(body)
-
-
-def _journalled(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "action": verdict.action.word,
-        "category": verdict.category,
-        "clause": verdict.clause,
-        "degraded": verdict.degraded,
-        "findings": [
-            {
-                "category": f.category,
-                "rule": f.rule,
-                "technique": f.technique,
-                "start": f.start,
-                "end": f.end,
-                "action": f.action.word,
-                "shadow": f.shadow,
-            }
-            for f in verdict.findings[:50]
-        ],
-    }
-
-
-@asynccontextmanager
-async def _watching(receive: asgi.Receive) -> AsyncIterator[None]:
-    """While the block runs, a client that leaves cancels it: the model is stopped at once. Raises Disconnected."""
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
-
-    async def watch() -> None:
-        nonlocal left
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        task.uncancel()
-        raise asgi.Disconnected from None
-    finally:
-        watcher.cancel()
 
 
 async def _start_stream(send: asgi.Send, x: Exchange) -> None:
