@@ -45,6 +45,18 @@ def strong(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
                         yield made, plain + at + 1
 
 
+def breaks(terms: Sequence[str]) -> Iterator[str]:
+    """Skeletons of what stands before a space or a mark of a term's own, and of every Latin beginning of a term with Han in it:
+    where a space breaks them off, they may go on."""
+    for term in terms:
+        mixed = any(map(is_han, term))
+        for at, char in enumerate(term):
+            if at and (mixed or views.is_noise(char)):
+                yield views.skeleton(term[:at])
+            if mixed and not views.skeleton(char).isascii():
+                break
+
+
 def _ones(term: str) -> Iterator[str]:
     """The skeletons of `term` with letters that look like 1 written so: any of up to three, of more all of a kind."""
     places = [at for at, c in enumerate(term) if c in "il"]

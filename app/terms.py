@@ -33,7 +33,7 @@ REACH = 160
 """Folded characters that a match of a weaker view spans at most."""
 _PLAIN: frozenset[str] = frozenset()
 _LOOKUPS = {
-    "strong": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND, "shapes": views.SHAPE, "phrases": None
+    "strong": views.SKELETON, "breaks": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND, "shapes": views.SHAPE, "phrases": None
 }  # fmt: skip
 _INDEXES = ("pairs", "syllables", "anchors")
 _END = 1 << 62
@@ -62,6 +62,7 @@ class Terms:
     ) -> None:
         self._terms = Texts(terms)
         self._strong = Lookup(forms.strong(terms), views.SKELETON, live=True)
+        self._breaks = Lookup(((made, 0) for made in forms.breaks(terms)), views.SKELETON)
         self._literal = Lookup(((t, i) for i, t in enumerate(terms) if forms.odd(t)), live=True)
         weak = list(forms.weaker(terms))
         self._weak = Lookup((w for w in weak if w[1] & 7 >= forms.PAIR), views.SKELETON)
@@ -219,7 +220,7 @@ class Terms:
         else:
             reach = 0
         for first in starts:
-            if first < reach:
+            if first < reach or self._shut(text, places, first):
                 continue
             stop = places[first + 1] if first + 1 < len(places) else size
             begins = _starts(text, begin if first == reach and begin >= 0 else places[first], stop)
@@ -232,6 +233,27 @@ class Terms:
                 ):
                     return start
         return size
+
+    def _shut(self, text: str, places: Places, first: int) -> bool:
+        """From places[first] on stand letters of which some touch, and then a space: no term goes on from there, but one that has
+        a space or a mark of its own at it, or Han."""
+        touch = False
+        for k in range(first, len(places)):
+            at = places[k]
+            if not "a" <= text[at] <= "z":
+                return False
+            gap = text[at + 1 : places[k + 1] if k + 1 < len(places) else len(text)]
+            if not gap:
+                touch = touch or (k + 1 < len(places) and not self._breaks_off(text, places[first], at))
+            elif touch and all(map(views.is_noise, gap)) and any(map(str.isspace, gap)):
+                if not self._breaks_off(text, places[first], at):
+                    return True
+        return False
+
+    def _breaks_off(self, text: str, start: int, last: int) -> bool:
+        """What stands from `start` to `last` is the beginning of a term up to where it may be broken off."""
+        part = text[start : last + 1]
+        return any(found[0] == 0 and found[-1] == last - start for _, found in self._breaks.find(part))
 
     def _confirm(self, text: str, start: int, index: int, final: bool, dropped: int = -1) -> Aligned | Open | None:
         verdict = align(text, start, self._terms[index], final, dropped)

@@ -201,6 +201,58 @@ def test_a_long_run_of_encoded_bytes_is_never_cut_within_a_character(lead: int) 
     assert check("x" * lead + quote(said), random.Random(lead)).stopped is Action.BLOCK
 
 
+def _broken(dice: random.Random) -> tuple[list[str], str]:
+    """Terms of few letters, some with a space, a mark or Han in them, and a text of their parts with spaces and marks between."""
+    terms = set()
+    for _ in range(dice.randint(1, 12)):
+        term = "".join(dice.choices("abcdel", k=dice.randint(2, 6)))
+        at = dice.randint(1, len(term) - 1)
+        if dice.random() < 0.4:
+            term = term[:at] + dice.choice(" - '") + term[at:]
+        if dice.random() < 0.15:
+            term += dice.choice("毒品枪") + dice.choice(("", "ab"))
+        terms.add(dice.choice("013@") + term if dice.random() < 0.1 else term)
+    parts = []
+    for _ in range(dice.randint(1, 4)):
+        term = dice.choice(sorted(terms))
+        between = dice.choice(("", " ", "  ", "-", ". ", ", ", "\n", "* ", "\u200b"))
+        at = dice.randint(0, len(term))
+        parts += [
+            dice.choice(
+                (between.join(term), term[:at] + between + term[at:], term[:at] + between, term[:at] + term[at:] * 2)
+            )
+        ]
+    return sorted(terms), dice.choice(("", " ")).join(parts)
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(60_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+def test_a_latin_word_that_a_space_breaks_off_is_held_only_where_it_may_go_on(count: int) -> None:
+    dice, stopped = random.Random(count), 0
+    for n in range(count):
+        if n % 20 == 0:
+            terms, _ = _broken(dice)
+            used = Lexicon([Term(t, "illegal_acts") for t in terms])
+        text = _broken(dice)[1] if n % 3 else " ".join(dice.choices([*terms, *(t[:2] for t in terms)], k=3))
+
+        def shown(pieces: Sequence[str], used: Lexicon = used) -> Outcome:
+            channel = Channel([used], rules("block"), Scope("x", "answer"))
+            released = "".join([channel.push(piece) for piece in pieces]) + channel.finish()
+            return Outcome(channel.findings, released, channel.stopped, channel.degraded)
+
+        whole = shown([text])
+        assert shown(list(text)) == whole == shown(in_deltas(text, dice)), (terms, text)
+        stopped += whole.stopped is not None
+    assert count // 10 < stopped
+
+
+def test_a_word_of_code_is_not_held_behind_its_end() -> None:
+    used = Lexicon([Term(t, "illegal_acts") for t in ("streetlamp", "nonesuch", "not alone")])
+    for text, held in (("def f(x: str, ", 0), ("-> None:\n", 0), ("a str-", 4), ("it is not ", 4), ("s t r ", 6)):
+        channel = Channel([used], rules("block"), Scope("x", "answer"))
+        channel.push(text)
+        assert channel.screened - channel.released == held, text
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_many_composed_disguises_give_the_same_however_they_are_cut() -> None:
