@@ -38,6 +38,8 @@ SEAM = 240
 """Characters on either side of where two messages meet that are looked at together."""
 _STRETCH = 4 * SEAM
 """Characters of several short messages that are looked at together at most."""
+_TRIES = 3
+"""How often a scorer may give no answer about a text before it is asked no more."""
 _KNOWN_MOST = 8192
 """Texts whose outcome is kept, and findings in one of them."""
 _FINDINGS_MOST = 32
@@ -52,6 +54,7 @@ class Judged:
     verdict: Verdict
     delivered: list[str] = field(default_factory=list)
     slot_verdicts: list[Verdict] = field(default_factory=list)
+    slot_screened: list[int] = field(default_factory=list)
     screened: int = 0
     known: int = 0
     """Of `screened`, characters whose outcome was kept from an earlier turn."""
@@ -95,20 +98,21 @@ class Moderator:
         scorer does."""
         out = ""
         while (check := channel.due) is not None:
-            given = await asyncio.gather(*(self._ask(s, check.text, check.since, scope, policy) for s in self.scorers))
-            if channel.due is check:  # not cut meanwhile
-                failed = [s.name for s, found in zip(self.scorers, given, strict=True) if found is None]
+            # One that never answers is not waited for at every sentence.
+            asked = [s for s in self.scorers if channel.unread.count(s.name) < _TRIES]
+            given = await asyncio.gather(*(self._ask(s, check.text, check.since, scope, policy) for s in asked))
+            if channel.due == check:  # not cut meanwhile
+                failed = [s.name for s, found in zip(asked, given, strict=True) if found is None]
                 out += channel.take([c for found in given for c in found or ()], failed)
         return out
 
-    async def ends_in_stop(self, channel: Channel, scope: Scope, policy: Policy) -> bool:
-        """Would the channel's text be stopped if it ended here?"""
+    async def ended(self, channel: Channel, scope: Scope, policy: Policy) -> tuple[Channel, str] | None:
+        """The channel as it would be if its text ended here, and what would go out, where it would then be stopped."""
         if not (channel.holding or self.scorers):
-            return False
+            return None
         ended = channel.fork()
-        ended.finish()
-        await self.answer(ended, scope, policy)
-        return ended.stopped is not None
+        said = ended.finish() + await self.answer(ended, scope, policy)
+        return (ended, said) if ended.stopped is not None else None
 
     async def _ask(self, scorer: Scorer, text: str, since: int, scope: Scope, policy: Policy) -> list[Candidate] | None:
         try:
@@ -137,6 +141,7 @@ class Moderator:
             if choice in over:
                 judged.delivered.append("")
                 judged.slot_verdicts.append(Verdict())
+                judged.slot_screened.append(0)
                 continue
             work += len(slot.text) + _SLOT
             if work > SLICE:
@@ -146,6 +151,7 @@ class Moderator:
             judged.delivered.append(text)
             judged.slot_verdicts.append(decide([outcome], policy, scope))
             judged.screened += outcome.screened
+            judged.slot_screened.append(outcome.screened)
             if outcome.known:
                 judged.known += outcome.screened
             if choices and outcome.stopped is not None:
@@ -312,7 +318,12 @@ def _masked(text: str, findings: Iterable[Finding]) -> str:
 
 def outcome_of(channel: Channel) -> Outcome:
     return Outcome(
-        channel.findings, channel.stopped, channel.degraded, channel.unread, channel.released, channel.screened
+        channel.findings,
+        channel.stopped,
+        channel.degraded,
+        list(dict.fromkeys(channel.unread)),
+        channel.released,
+        channel.screened,
     )
 
 
@@ -339,6 +350,7 @@ def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope, extra: Ite
         verdict.clause = taxonomy()[deciding.category].clause
     verdict.action = max(verdict.action, stopped)
     if verdict.degraded:
+        verdict.failed = True
         action = policy.degraded(scope.direction)
         verdict.action = max(verdict.action, Action.BLOCK if action is None else action)
     if unread:

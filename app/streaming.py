@@ -81,8 +81,8 @@ class Channel:
         self._readers, self._scorers = readers, scorers
         self._strict = bool(scorers) and policy.rules.stream.mode == "strict"
         self._point = self._checked = 0  # folded indices of the last check point, and of the last that was answered
-        self._prefix = ""  # folded text before self._point, as much as a question shows
-        self._due: deque[Check] = deque()
+        self._due: deque[tuple[int, int]] = deque()  # questions: folded indices of the last check point, and of theirs
+        self._asked = ""  # folded text before self._point that the questions show
         self._steps = dict.fromkeys((r.name for r in readers), _LEAST_STEP)  # reader -> what it waits for
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
@@ -111,7 +111,7 @@ class Channel:
         self.stopped: Action | None = None
         self.degraded: list[str] = []
         self.unread: list[str] = []
-        """Readers that failed: they could have flagged, so the text is flagged."""
+        """Readers that failed, and scorers, as often as they did: they could have flagged, so the text is flagged."""
         self.held_max = 0
         self.leaked = 0
         """Original characters let go that belong to a finding that masks or stops."""
@@ -263,7 +263,12 @@ class Channel:
     @property
     def due(self) -> Check | None:
         """The next question for the scorers; answered by `take`."""
-        return self._due[0] if self._due else None
+        if not self._due:
+            return None
+        since, at = self._due[0]
+        first = self._point - len(self._asked)
+        text = self._asked[max(0, at - checkpoints.PREFIX - first) : at - first]
+        return Check(text, len(text) - (at - since), at)
 
     def _ask(self, final: bool) -> None:
         """Put questions for the check points before what is settled; `final`: the text's end is one."""
@@ -271,17 +276,19 @@ class Channel:
         last = 0
         for end in (*checkpoints.points(window, 0, self._policy.rules.stream.every), *([len(window)] if final else ())):
             if end > last:
-                self._prefix = (self._prefix + window[last:end])[-checkpoints.PREFIX :]
-                self._due.append(Check(self._prefix, len(self._prefix) - (end - last), self._point + end))
+                self._due.append((self._point + last, self._point + end))
                 last = end
+        self._asked += window[:last]
         self._point += last
 
     def take(self, candidates: Sequence[Candidate], failed: Sequence[str] = ()) -> str:
         """The scorers' answer to `due`, indices of its text, and the names of those that gave none; return what may go out
         now."""
-        check = self._due.popleft()
+        check = self.due
+        assert check is not None
+        self._due.popleft()
         began = check.at - len(check.text)
-        self.unread += [name for name in failed if name not in self.unread]
+        self.unread += failed
         found = []
         for c in sorted(candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
             c = _moved(replace(c, start=max(c.start, check.since)), began)
@@ -480,9 +487,9 @@ class Channel:
         """Forget what no detector may look back at."""
         keep = min(self._since, *self._read.values()) if self._read else self._since
         if self._scorers:
-            keep = min(
-                keep, self._due[0].at - len(self._due[0].text) + self._due[0].since if self._due else self._point
-            )
+            oldest = self._due[0][0] if self._due else self._point
+            keep = min(keep, oldest)
+            self._asked = self._asked[-(checkpoints.PREFIX + self._point - oldest) :]
         cut = keep - self._base - KEPT
         if cut <= KEPT:
             return

@@ -33,7 +33,8 @@ REACH = 160
 """Folded characters that a match of a weaker view spans at most."""
 _PLAIN: frozenset[str] = frozenset()
 _LOOKUPS = {
-    "strong": views.SKELETON, "breaks": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND, "shapes": views.SHAPE, "phrases": None
+    "strong": views.SKELETON, "breaks": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND,
+    "shapes": views.SHAPE, "phrases": None,
 }  # fmt: skip
 _INDEXES = ("pairs", "syllables", "anchors")
 _END = 1 << 62
@@ -245,9 +246,13 @@ class Terms:
             gap = text[at + 1 : places[k + 1] if k + 1 < len(places) else len(text)]
             if not gap:
                 touch = touch or (k + 1 < len(places) and not self._breaks_off(text, places[first], at))
-            elif touch and all(map(views.is_noise, gap)) and any(map(str.isspace, gap)):
-                if not self._breaks_off(text, places[first], at):
-                    return True
+            elif (
+                touch
+                and all(map(views.is_noise, gap))
+                and any(map(str.isspace, gap))
+                and not self._breaks_off(text, places[first], at)
+            ):
+                return True
         return False
 
     def _breaks_off(self, text: str, start: int, last: int) -> bool:

@@ -189,6 +189,8 @@ class Verdict:
     """The category that decided the action, where the action is more than pass."""
     clause: str | None = None
     degraded: list[str] = field(default_factory=list)
+    failed: bool = False
+    """One of them could have stopped the text."""
 
     @property
     def categories(self) -> list[str]:

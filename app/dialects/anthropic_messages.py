@@ -36,6 +36,7 @@ class Messages:
         slots: list[Slot] = []
         if system is not None:
             slots += fields.spoken(system, ("system",), system, (), ("text",), "system", len(messages), 0)
+        messages[:] = [m for m in messages if not _emptied(m)]
         for i, message in enumerate(messages):
             slots += self._slots(message, i, len(messages) - 1 - i)
         slots += fields.rest(body, "messages", "system")
@@ -51,9 +52,6 @@ class Messages:
             raise RequestError(f"'{at}' must be an object", code="invalid_type", param=at)
         origin = _ORIGIN[fields.one_of(message.get("role"), _ORIGIN, f"{at}.role")]
         content = message.get("content")
-        if isinstance(content, list):
-            # A thought that was masked has lost its signature, and no model takes it back.
-            content[:] = [b for b in content if not (isinstance(b, dict) and b.get("signature") == "")]
         slots = fields.spoken(message, ("messages", i), content, ("content",), ("text",), origin, age, i + 1)
         # What a tool answered stands in a message of the user.
         results = {
@@ -285,6 +283,16 @@ class _Events:
 
     def error(self, message: str, code: str, status: int) -> bytes:
         return sse.write(strictjson.dumps(self._dialect.error(message, code, None, status)), "error")
+
+
+def _emptied(message: Any) -> bool:
+    """Take thoughts out of a message that were masked: they have lost their signature, and no model takes them back. True if
+    nothing else was in it."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list) or not content:
+        return False
+    content[:] = [b for b in content if not (isinstance(b, dict) and b.get("signature") == "")]
+    return not content
 
 
 def block_texts(block: Any, path: Path, index: int, prompt: Prompt) -> list[Delta]:

@@ -57,8 +57,8 @@ _SEALED = re.compile(r"[A-Za-z0-9+/=_-]*\Z", re.ASCII)
 _SEALED_BY: dict[str, Collection[str]] = {
     "encrypted_content": ("reasoning", "compaction", "web_search_result", "web_fetch_result"),
     "encrypted_index": ("web_search_result_location",),
-    "signature": ("thinking", "signature_delta"),
-    "data": ("redacted_thinking",),
+    "signature": ("thinking", "signature_delta", "reasoning.text"),
+    "data": ("redacted_thinking", "reasoning.encrypted"),
     "result": ("image_generation_call",),
     "partial_image_b64": ("response.image_generation_call.partial_image",),
 }
@@ -66,12 +66,16 @@ _SEALED_BY: dict[str, Collection[str]] = {
 nothing."""
 _SEALED_LEAST = 64
 """Characters: anything shorter is screened as text."""
-_STRUCTURAL = frozenset({"role", "id", "type", "status", "call_id", "item_id", "tool_use_id", "object", "phase", "media_type"})  # fmt: skip
+_STRUCTURAL = frozenset({
+    "role", "format", "id", "type", "status", "call_id", "item_id", "tool_use_id", "object", "phase", "media_type",
+})  # fmt: skip
 """Of an answer: kept unscreened where it is a plain word."""
 _FREE = frozenset({"input", "arguments", "parameters", "input_schema", "schema", "properties", "metadata", "output"})
 """Below these any name is anybody's: no word under one is the structure's own."""
 _SCHEMA_TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
+_MAGIC = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "JVBERi")
+"""PNG, JPEG, GIF, WebP and PDF begin so in base64."""
 _NUMBER = (int, float)
 
 
@@ -159,9 +163,11 @@ def spoken(
     return said + [slot for slot in leaves(message, path, origin, age) if slot.path not in known]
 
 
-def leaves(value: Any, path: Path, origin: Origin, age: int, *, free: bool = False) -> Iterator[Slot]:
+def leaves(
+    value: Any, path: Path, origin: Origin, age: int, *, free: bool = False, result: bool = False
+) -> Iterator[Slot]:
     """A slot for every string below `value` that can carry text, names of fields among them. `free`: what stands here has names
-    of its own, so that none tells what is structure."""
+    of its own, so that none tells what is structure; `result`: a tool answered it, perhaps with a picture."""
     if isinstance(value, str):
         name = path[-1]
         structure = (
@@ -174,17 +180,26 @@ def leaves(value: Any, path: Path, origin: Origin, age: int, *, free: bool = Fal
                 metrics.NOT_EXAMINED.labels("file").inc()
             yield Slot(path, value, origin, age, json=name == "arguments")
     elif isinstance(value, dict):
+        kind = value.get("type")
         for key, inner in value.items():
             if free or key not in _KNOWN:
                 yield Slot((*path, Key(key)), key, origin, age)
-            if not free and isinstance(inner, str) and (sealed(key, inner, value) or _media(key, inner, value)):
+            if isinstance(inner, str) and (
+                _picture(key, inner, value)
+                if result
+                else not free and (sealed(key, inner, value) or _media(key, inner, value))
+            ):
                 metrics.NOT_EXAMINED.labels("binary").inc()
-                continue
-            deeper = free or (key in _FREE and not isinstance(inner, str)) or value.get("type") == "tool_result"
-            yield from leaves(inner, (*path, key), origin, age, free=deeper)
+            elif key == "input" and isinstance(inner, dict) and not free and str(kind).endswith("tool_use"):
+                # The arguments of a call, numbers among them: as the text that other APIs send.
+                yield Slot((*path, key), json.dumps(inner, ensure_ascii=False), origin, age, json=True)
+            else:
+                answered = result or kind == "tool_result" or (key == "output" and isinstance(inner, (dict, list)))
+                deeper = free or answered or (key in _FREE and not isinstance(inner, str))
+                yield from leaves(inner, (*path, key), origin, age, free=deeper, result=answered)
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from leaves(inner, (*path, i), origin, age, free=free)
+            yield from leaves(inner, (*path, i), origin, age, free=free, result=result)
 
 
 def _binary(value: str, path: Path) -> bool:
@@ -210,6 +225,13 @@ def _media(key: str, value: str, holder: dict[str, Any]) -> bool:
         key == "data" and holder.get("type") == "base64" and isinstance(kind, str) and kind.startswith(_MEDIA)
         and bool(_BASE64.match(value))
     )  # fmt: skip
+
+
+def _picture(key: str, value: str, holder: dict[str, Any]) -> bool:
+    """The bytes of a picture or a PDF in what a tool answered: where an API puts them, and by how they begin."""
+    if key == "data":
+        return _media(key, value, holder) and value.startswith(_MAGIC)
+    return key in ("image_url", "url") and bool(_BINARY_URL.match(value)) and value.partition(",")[2].startswith(_MAGIC)
 
 
 def rest(body: dict[str, Any], *screened: str) -> Iterator[Slot]:
@@ -275,9 +297,10 @@ def texts_below(
     call: tuple[Path, str] | None = None,
     *,
     own_index: bool = False,
+    number: Iterator[int] | None = None,
 ) -> Iterator[Delta]:
     """Every string below `value`, as channels of `choice`. `own_index`: a list's element is known by its own `index`, if it
-    has one, else by its place.
+    has one, else by its place; or by `number`, where it is all there is of it and no call.
 
     Raises UpstreamError for a field name or a word of the structure that could carry text past the screen.
     """
@@ -299,11 +322,15 @@ def texts_below(
             elif key == "arguments" and isinstance(inner, (dict, list)):
                 yield written(choice, (*channel, key), (*path, key), inner)._replace(call=call)
             else:
-                yield from texts_below(inner, (*path, key), (*channel, key), choice, call, own_index=own_index)
+                more = texts_below(
+                    inner, (*path, key), (*channel, key), choice, call, own_index=own_index, number=number
+                )
+                yield from more
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             own = inner.get("index") if own_index and isinstance(inner, dict) else None
-            own = i if own is None else own
+            whole = own is None and number is not None and channel[-1:] != ("tool_calls",)
+            own = (next(number) if whole and number is not None else i) if own is None else own
             if type(own) is not int:
                 raise broken("the model sent an index that is no number")
             here = (*channel, own)
@@ -313,7 +340,8 @@ def texts_below(
             named = call
             if isinstance(id, str) and id and isinstance(made, dict) and made.get("name"):
                 named = (here, id)
-            yield from texts_below(inner, (*path, i), here, choice, named, own_index=own_index)
+            below = texts_below(inner, (*path, i), here, choice, named, own_index=own_index, number=number)
+            yield from (delta._replace(whole=True) for delta in below) if whole else below
 
 
 def written(choice: int, channel: Path, path: Path, value: Any) -> Delta:

@@ -165,9 +165,13 @@ class ChoiceEvents(ABC):
         self._event = envelope(prompt.model, kind)
 
     def texts(self, event: dict[str, Any]) -> list[Delta]:
-        found = self._dialect.texts(event, self._prompt)
+        found = self.read(event)
         self._event = event
         return found
+
+    def read(self, event: dict[str, Any]) -> list[Delta]:
+        """Every text of an event. Raises UpstreamError."""
+        return self._dialect.texts(event, self._prompt)
 
     def failed(self, event: dict[str, Any]) -> bool:
         return bool(event.get("error"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from app.dialects import Delta, Events, Prompt, Said, Shown, Tokens, fields, openai
@@ -44,9 +46,9 @@ class Chat(openai.Choices):
         return fields.spoken(message, ("messages", i), message.get("content"), ("content",), ("text",), origin, age, i)
 
     def events(self, prompt: Prompt, said: Said) -> Events:
-        return _Events(self, prompt, "chat.completion.chunk")
+        return _Events(self, prompt)
 
-    def texts(self, body: dict[str, Any], prompt: Prompt) -> list[Delta]:
+    def texts(self, body: dict[str, Any], prompt: Prompt, number: Iterator[int] | None = None) -> list[Delta]:
         found: list[Delta] = []
         for i, choice in enumerate(self.choices(body, prompt)):
             index = openai.choice_index(choice, prompt.choices)
@@ -57,7 +59,7 @@ class Chat(openai.Choices):
                     continue
                 if not isinstance(part, dict):
                     raise fields.broken(f"the model sent a {name} that is no object")
-                for delta in fields.texts_below(part, ("choices", i, name), (), index, own_index=True):
+                for delta in fields.texts_below(part, ("choices", i, name), (), index, own_index=True, number=number):
                     if delta.channel == _CONTENT:
                         delta = delta._replace(visible=True, json=prompt.structured)
                     found.append(delta)
@@ -81,7 +83,11 @@ def _order(delta: Delta) -> int:
 
 
 class _Events(openai.ChoiceEvents):
-    def texts(self, event: dict[str, Any]) -> list[Delta]:
+    def __init__(self, dialect: Chat, prompt: Prompt) -> None:
+        super().__init__(dialect, prompt, "chat.completion.chunk")
+        self._numbers = count(1_000_000)  # of elements that bring none
+
+    def read(self, event: dict[str, Any]) -> list[Delta]:
         choices = event.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("message") is not None:
@@ -89,7 +95,8 @@ class _Events(openai.ChoiceEvents):
                 message = choice.pop("message")
                 if choice.get("delta") is None:
                     choice["delta"] = message
-        return super().texts(event)
+        assert isinstance(self._dialect, Chat)
+        return self._dialect.texts(event, self._prompt, self._numbers)
 
     def tokens(self, event: dict[str, Any]) -> list[Tokens]:
         found = []

@@ -53,9 +53,10 @@ class Exchange:
     def scope(self) -> Scope:
         return Scope(self.app.id, "answer")
 
-    def head(self) -> asgi.Headers:
-        action = self.judged.verdict.action.word.encode()
-        return [(b"x-sluice-decision", self.decision.encode()), (b"x-sluice-action", action)]
+    def head(self, action: Action = Action.PASS) -> asgi.Headers:
+        """Our headers; `action`: what was done about the answer, where that is known when they go out."""
+        word = max(action, self.judged.verdict.action).word.encode()
+        return [(b"x-sluice-decision", self.decision.encode()), (b"x-sluice-action", word)]
 
     def shown(self, verdict: Verdict) -> Shown:
         """What a person sees instead of what `verdict` stopped."""

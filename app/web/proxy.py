@@ -106,9 +106,16 @@ class Proxy:
                 record(x, x.prompt, self._dialect.name, self._journal)
 
     async def _error(
-        self, send: asgi.Send, message: str, code: str, param: str | None, status: int, x: Exchange | None
+        self,
+        send: asgi.Send,
+        message: str,
+        code: str,
+        param: str | None,
+        status: int,
+        x: Exchange | None,
+        action: Action = Action.PASS,
     ) -> None:
-        head = x.head() if x is not None and x.decision else []
+        head = x.head(action) if x is not None and x.decision else []
         if status == 405:
             head.append((b"allow", b"POST"))
         await asgi.respond_json(send, status, self._dialect.error(message, code, param, status), head)
@@ -119,7 +126,7 @@ class Proxy:
         scope = Scope(x.app.id, "prompt")
         x.language = surrogate.language(prompt.slots)
         x.judged = await self._moderator.judge(prompt.slots, scope, x.policy)
-        if x.judged.verdict.degraded and x.policy.degraded("prompt") is None:
+        if x.judged.verdict.failed and x.policy.degraded("prompt") is None:
             raise RequestError("moderation is unavailable; try again", code="moderation_unavailable", status=503)
         refused = self._settle_prompt(x, prompt)
         if refused is not None:
@@ -144,7 +151,8 @@ class Proxy:
                     raise
                 # The stand-in failed: what the first answer was stopped for still holds.
                 metrics.UPSTREAM_ERRORS.labels(e.code).inc()
-                await self._show(x, prompt, x.withdrawn, send)
+                x.answer, x.withdrawn = x.withdrawn, None
+                await self._show(x, prompt, x.answer, send)
                 return
 
     async def _attempt(self, x: Exchange, prompt: Prompt, attempt: _Attempt, send: asgi.Send) -> _Attempt | None:
@@ -235,7 +243,7 @@ class Proxy:
         """Answer without the model: with the words for what `verdict` stopped."""
         shown = x.shown(verdict)
         if x.policy.rules.blocked_as == "error" and verdict.action is Action.BLOCK:
-            await self._error(send, shown.text, "content_filter", None, 400, x)
+            await self._error(send, shown.text, "content_filter", None, 400, x, verdict.action)
             return
         x.receipt = Receipt(self._keys, x.decision, x.app.id)
         for choice in range(prompt.choices):
@@ -244,7 +252,7 @@ class Proxy:
             body = self._dialect.answer(prompt, shown)
             body["id"] = x.decision
             x.seal(body, verdict.action)
-            await asgi.respond_json(send, 200, body, x.head())
+            await asgi.respond_json(send, 200, body, x.head(verdict.action))
             return
         await _start_stream(send, x)
         stream = self._dialect.events(prompt, _nothing)
@@ -288,9 +296,7 @@ class Proxy:
                 self._dialect.masked(body, delta)
                 masked.add(delta.choice)
         if stopped:
-            x.released = sum(
-                len(d.text) for d, v in zip(texts, judged.slot_verdicts, strict=True) if d.choice not in stopped
-            )
+            x.released = sum(n for t, n in zip(texts, judged.slot_screened, strict=True) if t.choice not in stopped)
             if (instead := self._instead(x, prompt, attempt)) is not None:
                 return instead
         for choice, tokens in self._dialect.tokens(body):
@@ -300,7 +306,7 @@ class Proxy:
             self._dialect.stop(body, prompt, choice, x.shown(verdict))
         if stopped and x.policy.rules.blocked_as == "error" and x.answer.action is Action.BLOCK:
             x.released = 0
-            await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x)
+            await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x, x.answer.action)
             return None
         for delta in self._dialect.texts(body, prompt):
             if delta.visible:
@@ -309,15 +315,13 @@ class Proxy:
             self._dialect.refinish(body, attempt.ends_as)
         body["id"] = x.decision
         x.seal(body, x.answer.action)
-        head = x.head()
-        head[1] = (b"x-sluice-action", body["sluice"]["action"].encode())
         x.first = perf_counter()
         x.begun = True
-        await asgi.respond_json(send, 200, body, head)
+        await asgi.respond_json(send, 200, body, x.head(Action[body["sluice"]["action"].upper()]))
         return None
 
     def _unavailable(self, x: Exchange) -> None:
-        if x.answer.degraded and x.policy.degraded("answer") is None:
+        if x.answer.failed and x.policy.degraded("answer") is None:
             raise RequestError("moderation is unavailable; try again", code="moderation_unavailable", status=503)
 
     async def _objectionable(self, x: Exchange, text: str) -> bool:
@@ -355,13 +359,18 @@ class Proxy:
         stream = Stream(self._moderator, self._dialect, x, prompt, attempt.ends_as)
         # Where another attempt may come, nothing goes out before the first character that stays.
         waits = prompt.choices == 1 and (
-            (attempt.first and x.policy.regenerating) or (self._stand_in is not None and attempt.ends_as is None)
+            (attempt.first and x.policy.regenerating)
+            or (self._stand_in is not None and attempt.ends_as is None)
+            or x.withdrawn is not None
         )
         pending = b""
         try:
             parser = sse.Parser(stream.event_max)
             async for chunk in reply.chunks():
                 pending += await stream.feed(parser.feed(chunk))
+                if stream.stopped and not x.begun and not stream.told:
+                    stream.conclude()
+                    self._unavailable(x)
                 if pending and (stream.told or not waits):
                     await self._send(x, send, pending)
                     pending = b""

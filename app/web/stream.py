@@ -29,12 +29,13 @@ class _Text:
     """One text of the answer: its channel, and how far it is."""
 
     __slots__ = (
-        "asking", "came", "channel", "delta", "heard", "held", "out", "said", "since", "skip", "taken", "tokens",
+        "asking", "came", "channel", "delta", "heard", "held", "out", "said", "since", "skip", "taken", "tokens", "tried",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, delta: Delta) -> None:
         self.channel, self.delta = channel, delta
         self.taken = self.out = 0  # characters that came, and that went
+        self.tried = -1  # of those that came, with how many an end was tried
         self.skip = 0  # of what goes out first, characters that the client has from an earlier text
         self.came: list[str] = []  # where the dialect repeats it, or the answer's own text comes in parts
         self.said: list[str] = []  # where the dialect repeats it
@@ -287,6 +288,8 @@ class Stream:
         while len(fresh) > _SLICE and channel.stopped is None:
             said += channel.push(fresh[:_SLICE])
             fresh = fresh[_SLICE:]
+            if self._strict and channel.due is not None:
+                said += await self._ask(text, wait=True)
             await asyncio.sleep(0)
         said += channel.finish(fresh) if final else channel.push(fresh)
         if channel.due is not None or text.asking is not None:
@@ -394,13 +397,7 @@ class Stream:
                 continue
             said = await self._take(text, "", final=True)
             if said:
-                key = (text.delta.choice, text.delta.channel)
-                place = at.shown.get(key)
-                if place is None:
-                    self._before(at, text, said)
-                else:
-                    at.shown[key] = place[0], place[1] + said
-                    put(at.body, place[0].path, place[1] + said)
+                self._put_off(at, text, said)
             if text.channel.stopped is not None:
                 await self._stop(at, text)
                 return text.channel.stopped
@@ -410,11 +407,27 @@ class Stream:
         """Another text of the choice begins. One that seems to have ended and would then be stopped is: the APIs that say where
         a text ends must give the same verdict as those that do not."""
         for (choice, _), text in list(self._texts.items()):
-            if choice != delta.choice or text.channel.stopped is not None:
+            if choice != delta.choice or text.channel.stopped is not None or text.tried == text.taken:
                 continue
-            if await self._moderator.ends_in_stop(text.channel, self._x.scope, self._x.policy):
-                return await self._end([text], at) is not None
+            text.tried = text.taken
+            ended = await self._moderator.ended(text.channel, self._x.scope, self._x.policy)
+            if ended is not None:
+                text.channel, said = ended
+                if said := self._went(text, said):
+                    self._put_off(at, text, said)
+                await self._stop(at, text)
+                return True
         return False
+
+    def _put_off(self, at: _Place, text: _Text, said: str) -> None:
+        """Let `said` go: in the event itself where it has a place there, else in one before it."""
+        key = (text.delta.choice, text.delta.channel)
+        place = at.shown.get(key)
+        if place is None:
+            self._before(at, text, said)
+        else:
+            at.shown[key] = place[0], place[1] + said
+            put(at.body, place[0].path, place[1] + said)
 
     def _before(self, at: _Place, text: _Text, said: str) -> None:
         event = self._events.tail(text.delta, said)
@@ -449,7 +462,7 @@ class Stream:
                 other.heard = False
                 continue
             if other is not text and (said := await self._take(other, "", final=True)):
-                self._before(at, other, said)
+                self._put_off(at, other, said)
             action = other.channel.stopped
         self._events.unfinish(at.body, choice)
         assert action is not None
@@ -462,6 +475,6 @@ class Stream:
         if any(t.channel.stopped is not None and t.delta.json and not t.delta.visible for t in texts):
             # A call was cut: whatever takes its place, it must not end as if it were whole.
             shown = Shown(Action.BLOCK, shown.text)
-        begun = any(t.out for t in texts if t.delta.visible)
+        begun = any(t.out for t in self._texts.values() if t.delta.choice == choice and t.delta.visible)
         self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
         return self._events.ending(choice, shown, begun)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import checkpoints
+from app import checkpoints, policy
+from app.demo import speech
+from app.demo.speech import Answer, Call
 from app.detectors.lexicon import Lexicon, Term
 from app.moderation import Moderator, Outcome, outcome_of
 from app.policy import CategoryRule, Policies, Policy, Rules, StreamRule
 from app.streaming import MASK, Channel
 from app.types import Action, Candidate, Scope
+from tests import reading
+from tests.driving import Path
 
 SCOPE = Scope("default", "answer")
 MODES = ("prompt", "strict")
@@ -49,7 +54,7 @@ class Words:
         ]
 
 
-def policy(mode: str, every: int = 40) -> Policy:
+def rules_of(mode: str, every: int = 40) -> Policy:
     rule = {
         "abuse_spam": CategoryRule(answer="flag"),
         "personal_information": CategoryRule(answer="mask"),
@@ -62,7 +67,7 @@ def policy(mode: str, every: int = 40) -> Policy:
 
 def fed(pieces: Sequence[str], mode: str, scorer: Words, dice: random.Random | None = None) -> tuple[Outcome, str]:
     """What comes of a text: asked about at once, or (in the mode where text does not wait) after the next few pieces."""
-    rules = policy(mode)
+    rules = rules_of(mode)
     moderator = Moderator([LEXICON], Policies(rules, {}), scorers=[scorer])
     channel = moderator.channel(SCOPE, rules)
 
@@ -109,15 +114,15 @@ def test_in_strict_mode_no_character_of_a_finding_goes_out_and_all_before_it_doe
     dice = random.Random(8)
     for _ in range(300):
         text = "".join(dice.choices(PIECES, k=dice.randint(1, 10)))
-        rules = policy("strict")
+        rules = rules_of("strict")
         moderator = Moderator([LEXICON], Policies(rules, {}), scorers=[Words()])
         channel = moderator.channel(SCOPE, rules)
 
         async def run(channel: Channel = channel, text: str = text, moderator: Moderator = moderator) -> str:
             out = ""
             for ch in text:
-                out += channel.push(ch) + await moderator.answer(channel, SCOPE, policy("strict"))
-            return out + channel.finish() + await moderator.answer(channel, SCOPE, policy("strict"))
+                out += channel.push(ch) + await moderator.answer(channel, SCOPE, rules_of("strict"))
+            return out + channel.finish() + await moderator.answer(channel, SCOPE, rules_of("strict"))
 
         out = asyncio.run(run())
         stop = min((f.start for f in channel.findings if f.action.stops), default=len(text))
@@ -130,7 +135,7 @@ def test_in_strict_mode_no_character_of_a_finding_goes_out_and_all_before_it_doe
 
 
 def test_in_prompt_mode_text_does_not_wait_and_what_it_lets_go_too_early_is_counted() -> None:
-    rules = policy("prompt")
+    rules = rules_of("prompt")
     moderator = Moderator([LEXICON], Policies(rules, {}), scorers=[Words()])
     channel = moderator.channel(SCOPE, rules)
     first = channel.push("今天的河面很静，也没有什么风。") + channel.push("这里有坏词三，到此为止。")
@@ -190,3 +195,39 @@ def test_a_question_shows_all_that_came_before_and_what_is_new() -> None:
     assert (first, one[first:]) == (0, "第一句话在这里,说的是天气如何。")
     assert two[second:] == "第二句话也在这里,说的是河边的船。" and two[:second] == one
     assert three[third:] == "没有说完" and three[:third] == two
+
+
+def test_one_long_delta_is_no_more_than_many_short_ones() -> None:
+    text = "今天的河面很静，也没有什么风。" * 5000
+    path = Path(policy.parse(b"stream: {mode: strict}").common, [LEXICON], scorers=[Words()])
+    raw, x = path.streamed(speech.Chat(), [Answer(text)], lambda t: [t] if t else [])
+    assert reading.read(reading.CHAT, raw).text() == text and x.answer.action is Action.PASS
+
+
+def test_many_texts_of_one_answer_cost_no_more_than_their_length() -> None:
+    calls = tuple(Call(f"c{n}", "look_up", '{"q": "河面很静。"}') for n in range(300))
+    path = Path(policy.parse(b"").common, [LEXICON], scorers=[Words()])
+    began = time.perf_counter()
+    path.streamed(speech.Chat(), [Answer("好。", "", calls)], lambda t: [t] if t else [])
+    assert time.perf_counter() - began < 10, "seconds; it was quadratic"
+
+
+class Late(Words):
+    """A scorer that answers the first question and none after."""
+
+    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+        found = await super().score(text, since, scope)
+        if len(self.asked) > 1:
+            await asyncio.sleep(60)
+        return found
+
+
+def test_a_scorer_that_answers_once_and_then_never_holds_an_answer_up_only_so_long() -> None:
+    scorer = Late()
+    path = Path(policy.parse(b"detector_ms: 20").common, [LEXICON], scorers=[scorer])
+    text = "今天的河面很静，也没有什么风。" * 100
+    began = time.perf_counter()
+    raw, x = path.streamed(speech.Chat(), [Answer(text)], list)
+    assert time.perf_counter() - began < 5
+    assert reading.read(reading.CHAT, raw).text() == text
+    assert x.answer.action is Action.FLAG and x.answer.degraded == ["words"] and len(scorer.asked) == 4

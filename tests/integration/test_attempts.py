@@ -119,7 +119,7 @@ def test_a_model_that_stands_in_answers_where_the_models_answer_was_blocked(
             assert record(gateway, got.sluice["decision"])["answer"]["category"] == "illegal_acts"
 
 
-@pytest.mark.parametrize("fault", ["stopped", "down", "error", "reset"])
+@pytest.mark.parametrize("fault", ["stopped", "down", "error", "reset", "late reset"])
 def test_a_model_that_stands_in_and_fails_leaves_the_fixed_words(
     make_gateway: Make, model: Model, other: Model, fault: str, subtests: pytest.Subtests
 ) -> None:
@@ -135,7 +135,8 @@ def test_a_model_that_stands_in_and_fails_leaves_the_fixed_words(
                 says(other, api, BAD)
             else:
                 other.script.plain = (500 if fault == "error" else 200, {}, b"{}")
-                other.script.stream = ["reset"] if fault == "reset" else None
+                begun: list[bytes | float | str] = list(api.stream(list, GOOD))[:1] if fault == "late reset" else []
+                other.script.stream = [*begun, 0.05, "reset"] if "reset" in fault else None
             got = ask(gateway, api, stream)
             assert got.text() == "" and got.stopped() and got.sluice["action"] == "block"
             assert got.shows(TERM[2:]) == ""

@@ -318,3 +318,84 @@ def test_many_small_parts_and_long_structured_texts_take_no_longer_than_their_le
     assert many < 10, "seconds; it was quadratic"
     took(100)
     assert took(20_000) < 30 * took(2_000)
+
+
+PICTURE = "iVBORw0KGgo" + "Ab3/vpn/x9+13800138000+" * 4000 + "A"
+
+
+def test_a_picture_in_what_a_tool_answered_goes_on_as_it_is(gateway: Running, model: Model) -> None:
+    gateway.block("vpn")
+    source = {"type": "base64", "media_type": "image/png", "data": PICTURE + "=" * (-len(PICTURE) % 4)}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "image", "source": source}]}
+    call = {"type": "tool_use", "id": "c", "name": "f", "input": {"n": 1}}
+    said = [{"role": "user", "content": "看"}, {"role": "assistant", "content": [call]}]
+    body = {"model": "m", "max_tokens": 9, "messages": [*said, {"role": "user", "content": [result]}]}
+    model.script.plain = (200, {}, orjson.dumps(speech.Messages().plain(Answer("好的。"))))
+    assert gateway.http.post(MESSAGES, json=body).json()["stop_reason"] == "end_turn"
+    assert model.script.asked.pop() == body
+    url = f"data:image/png;base64,{source['data']}"
+    for output in ([{"type": "input_image", "image_url": url}], {"type": "computer_screenshot", "image_url": url}):
+        items = [{"role": "user", "content": "看"}, {"type": "computer_call_output", "call_id": "c", "output": output}]
+        model.script.plain = (200, {}, orjson.dumps(speech.Responses().plain(Answer("好的。"))))
+        assert gateway.http.post(RESPONSES, json={"model": "m", "input": items}).json()["status"] == "completed"
+        assert model.script.asked.pop() == {"model": "m", "input": items, "store": False}
+
+
+def test_a_number_in_a_call_of_the_history_is_screened_as_the_same_call_of_an_answer(
+    gateway: Running, model: Model
+) -> None:
+    model.script.plain = (200, {}, orjson.dumps(speech.Messages().plain(Answer("好的。"))))
+    call = {"type": "tool_use", "id": "c", "name": "f", "input": {"phone": "13800138000", "n": 2}}
+    turns = [
+        {"role": "user", "content": "看"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": "再看"},
+    ]
+    for phone, sent in (("13800138000", {"phone": "*" * 11, "n": 2}), (13800138000, {"note": NOTE})):
+        call["input"] = {"phone": phone, "n": 2}
+        assert gateway.http.post(MESSAGES, json={"model": "m", "max_tokens": 9, "messages": turns}).status_code == 200
+        assert model.script.asked.pop()["messages"][1]["content"][0]["input"] == sent
+
+
+def test_a_turn_of_nothing_but_a_masked_thought_is_left_out(gateway: Running, model: Model) -> None:
+    model.script.plain = (200, {}, orjson.dumps(speech.Messages().plain(Answer("好的。"))))
+    thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "***", "signature": ""}]}
+    turns = [{"role": "user", "content": "看"}, thought, {"role": "user", "content": "再看"}]
+    assert gateway.http.post(MESSAGES, json={"model": "m", "max_tokens": 9, "messages": turns}).status_code == 200
+    assert model.script.asked.pop()["messages"] == [turns[0], turns[2]]
+
+
+def test_lists_whose_elements_bring_no_index_come_out_as_they_are(gateway: Running, model: Model) -> None:
+    notes = [
+        {"type": "url_citation", "url_citation": {"url": f"https://{n}.example/", "title": f"第{n}个"}}
+        for n in range(2)
+    ]
+    details = [
+        {"type": "reasoning.text", "index": 0, "format": "anthropic-claude-v1", "text": t} for t in ("先想", "一想。")
+    ]
+    deltas = [{"annotations": [note]} for note in notes] + [{"reasoning_details": [d]} for d in details]
+    model.script.stream = [*(chunk(0, d) for d in ({"content": "好"}, *deltas)), chunk(0, {}, "stop"), speech.DONE]
+    raw = gateway.http.post(CHAT, json=speech.Chat().ask("说吧", stream=True)).content
+    seen = [c["delta"] for e in reading.read(CHAT, raw).events for c in e["choices"]]
+    assert [a for d in seen for a in d.get("annotations", ())] == notes
+    got = [r for d in seen for r in d.get("reasoning_details", ())]
+    assert {r["format"] for r in got if "format" in r} == {"anthropic-claude-v1"}
+    assert "".join(r.get("text", "") for r in got) == "先想一想。"
+
+
+def test_what_was_done_stands_in_the_header_of_every_plain_answer(gateway: Running, model: Model) -> None:
+    model.script.chat(W)
+    assert gateway.chat("说吧").headers["x-sluice-action"] == "block"
+    model.script.chat("好", W)
+    answer = gateway.chat("说吧", n=2)
+    assert answer.headers["x-sluice-action"] == "block" and answer.json()["choices"][0]["message"]["content"] == "好"
+
+
+def test_text_that_stood_in_the_event_of_a_stop_keeps_its_order(gateway: Running, model: Model) -> None:
+    call = [{"index": 0, "id": "c", "function": {"name": "f", "arguments": json.dumps({"q": W}, ensure_ascii=False)}}]
+    model.script.stream = [
+        chunk(0, {"content": "甲"}), chunk(0, {"content": f"看看{W[:2]}", "tool_calls": call}), chunk(0, {}, "tool_calls"), speech.DONE,
+    ]  # fmt: skip
+    raw = gateway.http.post(CHAT, json=speech.Chat().ask("说吧", stream=True)).content
+    got = reading.read(CHAT, raw)
+    assert got.text() == f"甲看看{W[:2]}" and got.stopped()
