@@ -300,7 +300,7 @@ def texts_below(
     number: Iterator[int] | None = None,
 ) -> Iterator[Delta]:
     """Every string below `value`, as channels of `choice`. `own_index`: a list's element is known by its own `index`, if it
-    has one, else by its place; or by `number`, where it is all there is of it and no call.
+    has one, else by its place; an annotation, which comes whole, by `number`.
 
     Raises UpstreamError for a field name or a word of the structure that could carry text past the screen.
     """
@@ -329,7 +329,7 @@ def texts_below(
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             own = inner.get("index") if own_index and isinstance(inner, dict) else None
-            whole = own is None and number is not None and channel[-1:] != ("tool_calls",)
+            whole = own is None and number is not None and channel[-1:] == ("annotations",)
             own = (next(number) if whole and number is not None else i) if own is None else own
             if type(own) is not int:
                 raise broken("the model sent an index that is no number")
