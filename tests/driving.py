@@ -44,9 +44,13 @@ class Path:
         if pieces:
             whole = b"".join(raw)
             raw = (whole[i : i + pieces] for i in range(0, len(whole), pieces))
-        dialect = DIALECTS[speech.route]
         more = {"n": len(answers)} if len(answers) > 1 else {}
-        prompt = dialect.prompt(speech.ask("说吧", stream=True, **more, **ask))
+        return self.run(speech, raw, **more, **ask)
+
+    def run(self, speech: Any, raw: Iterable[bytes], **ask: Any) -> tuple[bytes, Exchange]:
+        """What the client gets of these bytes of a model, and the exchange."""
+        dialect = DIALECTS[speech.route]
+        prompt = dialect.prompt(speech.ask("说吧", stream=True, **ask))
         x = Exchange(App("default", "default"), self.policy, {}, perf_counter(), decision=decision_id())
         x.receipt = Receipt(_KEYS, x.decision, x.app.id)
         return asyncio.run(self._run(Stream(self.moderator, dialect, x, prompt), raw)), x

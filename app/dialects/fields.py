@@ -125,6 +125,11 @@ def required_list(body: dict[str, Any], name: str) -> list[Any]:
     return value
 
 
+def wants_json(form: Any) -> bool:
+    """The answer's own text is to be JSON: `form` as OpenAI's requests write it."""
+    return isinstance(form, dict) and form.get("type") in ("json_object", "json_schema")
+
+
 def one_of(value: Any, allowed: Collection[str], at: str) -> str:
     """Raises RequestError that names the field and what it may be."""
     if not isinstance(value, str) or value not in allowed:
@@ -178,7 +183,7 @@ def leaves(
         elif value and not structure:
             if name in ("file_id", "file_url"):
                 metrics.NOT_EXAMINED.labels("file").inc()
-            yield Slot(path, value, origin, age, json=name == "arguments")
+            yield Slot(path, value, origin, age, json=name == "arguments" and not free)
     elif isinstance(value, dict):
         kind = value.get("type")
         for key, inner in value.items():

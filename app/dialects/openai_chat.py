@@ -32,8 +32,7 @@ class Chat(openai.Choices):
         for i, message in enumerate(messages):
             slots += self._slots(message, i, len(messages) - 1 - i)
         slots += fields.rest(body, "messages")
-        form = body.get("response_format")
-        structured = isinstance(form, dict) and form.get("type") in ("json_object", "json_schema")
+        structured = fields.wants_json(body.get("response_format"))
         return Prompt(
             body, slots, body["model"], stream, openai.choices_asked(body), openai.asked(body.get("logprobs")), structured
         )  # fmt: skip

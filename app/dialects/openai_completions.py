@@ -44,8 +44,7 @@ class Completions(openai.Choices):
             raise RequestError(
                 f"'n' times the number of prompts must be at most {_CHOICES_MAX}", code="invalid_value", param="prompt"
             )
-        form = body.get("response_format")
-        structured = isinstance(form, dict) and form.get("type") in ("json_object", "json_schema")
+        structured = fields.wants_json(body.get("response_format"))
         return Prompt(body, slots, body["model"], stream, choices, openai.asked(body.get("logprobs")), structured)
 
     def events(self, prompt: Prompt, said: Said) -> Events:

@@ -98,8 +98,7 @@ class Responses:
             )
         slots += fields.rest(body, "input", "instructions")
         text = body.get("text")
-        form = text.get("format") if isinstance(text, dict) else None
-        structured = isinstance(form, dict) and form.get("type") in ("json_object", "json_schema")
+        structured = fields.wants_json(text.get("format") if isinstance(text, dict) else None)
         include = body.get("include")
         tokens = isinstance(include, list) and "message.output_text.logprobs" in include
         return Prompt(body, slots, body["model"], stream, tokens=tokens, structured=structured)

@@ -184,6 +184,10 @@ class Stream:
     def _all(self) -> list[_Text]:
         return [*self._past, *self._texts.values()]
 
+    def _of(self, choice: int) -> list[_Text]:
+        """The texts of a choice, in the order in which they began."""
+        return [text for text in self._all() if text.delta.choice == choice]
+
     def _parsed(self, data: bytes) -> _Event:
         try:
             body = strictjson.loads_upstream(data)
@@ -455,9 +459,7 @@ class Stream:
         self._stopped.add(choice)
         self._done.add(choice)
         action: Action | None = None
-        for (owner, _), other in list(self._texts.items()):
-            if owner != choice:
-                continue
+        for other in self._of(choice):
             if action is not None:
                 other.heard = False
                 continue
@@ -469,12 +471,13 @@ class Stream:
         at.stops.append((choice, action))
 
     def _ending(self, choice: int, action: Action) -> list[_Event]:
-        texts = [text for (owner, _), text in self._texts.items() if owner == choice and text.heard]
+        own = self._of(choice)
+        texts = [text for text in own if text.heard]
         verdict = conclude((text.channel for text in texts), self._x.policy, self._x.scope)
         shown = self._x.shown(Verdict(action, [], verdict.category, verdict.clause))
         if any(t.channel.stopped is not None and t.delta.json and not t.delta.visible for t in texts):
             # A call was cut: whatever takes its place, it must not end as if it were whole.
             shown = Shown(Action.BLOCK, shown.text)
-        begun = any(t.out for t in self._texts.values() if t.delta.choice == choice and t.delta.visible)
+        begun = any(t.out for t in own if t.delta.visible)
         self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
         return self._events.ending(choice, shown, begun)

@@ -2,7 +2,8 @@
 
 Three views of the same texts: the bare automaton over folded terms (what any hold must keep), the lexicon with all that acts alone,
 and the whole gateway (lexicon, as many live entries again, patterns, rules). What a fixed window of the longest term would hold stands
-beside them. `over`: held characters beyond the Latin or digit token that the text ends in.
+beside them. `over`: held characters beyond the Latin or digit token that the text ends in; `within`: how often no more is held
+than that token, or 4 characters.
 """
 
 from __future__ import annotations
@@ -44,11 +45,9 @@ class Bare:
         return Scan([], hold)
 
 
-def held(
-    detectors: Sequence[Detector], texts: Sequence[Sequence[str]], rules: policy.Policy
-) -> tuple[list[int], list[int]]:
-    """(characters held after each piece, those beyond the token that the text ends in)."""
-    all_, over = [], []
+def held(detectors: Sequence[Detector], texts: Sequence[Sequence[str]], rules: policy.Policy) -> list[tuple[int, int]]:
+    """(characters held after a piece, length of the token that the text ends in)."""
+    found = []
     for pieces in texts:
         channel, seen = Channel(detectors, rules, _SCOPE), ""
         for piece in pieces:
@@ -56,19 +55,19 @@ def held(
             if channel.stopped is not None:
                 break
             seen += piece
-            kept = channel.screened - channel.released
             token = _TOKEN.search(seen)
-            all_.append(kept)
-            over.append(max(0, kept - (len(token[0]) if token else 0)))
-    return all_, over
+            found.append((channel.screened - channel.released, len(token[0]) if token else 0))
+    return found
 
 
-def figures(values: list[int], over: list[int]) -> Row:
+def figures(found: list[tuple[int, int]]) -> Row:
+    values = [kept for kept, _ in found]
     cuts = statistics.quantiles(values, n=1000)
-    beyond = statistics.quantiles(over, n=1000)
+    beyond = statistics.quantiles((max(0, kept - token) for kept, token in found), n=1000)
+    within = sum(kept <= max(token, 4) for kept, token in found) / len(found)
     return {
         "mean": round(statistics.mean(values), 2), "p50": round(cuts[499]), "p95": round(cuts[949]), "p99": round(cuts[989]),
-        "most": max(values), "over, p95": round(beyond[949]), "over, p99": round(beyond[989]),
+        "most": max(values), "over, p95": round(beyond[949]), "over, p99": round(beyond[989]), "within %": round(100 * within, 1),
     }  # fmt: skip
 
 
@@ -109,7 +108,7 @@ def main() -> int:
                 for each, cut in cuts.items():
                     texts = [cut(t) for t in slices(text, _SIZE, args.count)]
                     rows.append(
-                        {"text": kind, "view": name, "after each": each, **figures(*held(detectors, texts, rules))}
+                        {"text": kind, "view": name, "after each": each, **figures(held(detectors, texts, rules))}
                     )
     longest = max(map(len, drawn))
     table(f"Held characters, {args.terms:,} terms; a fixed window would hold {longest - 1} and more", rows)

@@ -20,6 +20,7 @@ from app.policy import CategoryRule, Policies, Policy, Rules, StreamRule
 from app.streaming import MASK, Channel
 from app.types import Action, Candidate, Scope
 from tests import reading
+from tests.conftest import chunk
 from tests.driving import Path
 
 SCOPE = Scope("default", "answer")
@@ -231,3 +232,17 @@ def test_a_scorer_that_answers_once_and_then_never_holds_an_answer_up_only_so_lo
     assert time.perf_counter() - began < 5
     assert reading.read(reading.CHAT, raw).text() == text
     assert x.answer.action is Action.FLAG and x.answer.degraded == ["words"] and len(scorer.asked) == 4
+
+
+def test_a_call_that_another_took_the_place_of_and_is_stopped_at_its_end_stops_the_answer() -> None:
+    def called(id: str, arguments: str) -> bytes:
+        call = {"index": 0, "id": id, "type": "function", "function": {"name": "look_up", "arguments": arguments}}
+        return chunk(0, {"tool_calls": [call]})
+
+    rules = policy.parse(b"categories: {false_harmful_info: {answer: block}}").common
+    path = Path(rules, [LEXICON], scorers=[Words()])
+    calls = [called("a", '{"q": "坏词三"}'), called("b", '{"q": "河面"}')]
+    events = [chunk(0, {"role": "assistant", "content": ""}), *calls, chunk(0, {}, "tool_calls")]
+    raw, x = path.run(speech.Chat(), [*events, speech.DONE])
+    got = reading.read(reading.CHAT, raw)
+    assert got.stopped() and x.answer.category == "false_harmful_info" and "河面" not in got.arguments()
