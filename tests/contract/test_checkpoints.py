@@ -210,7 +210,7 @@ def test_many_texts_of_one_answer_cost_no_more_than_their_length() -> None:
     path = Path(policy.parse(b"").common, [LEXICON], scorers=[Words()])
     began = time.perf_counter()
     path.streamed(speech.Chat(), [Answer("好。", "", calls)], lambda t: [t] if t else [])
-    assert time.perf_counter() - began < 10, "seconds; it was quadratic"
+    assert time.perf_counter() - began < 30, "seconds; it was quadratic"
 
 
 class Late(Words):
@@ -229,7 +229,7 @@ def test_a_scorer_that_answers_once_and_then_never_holds_an_answer_up_only_so_lo
     text = "今天的河面很静，也没有什么风。" * 100
     began = time.perf_counter()
     raw, x = path.streamed(speech.Chat(), [Answer(text)], list)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 30, "seconds, where each late answer may take 60"
     assert reading.read(reading.CHAT, raw).text() == text
     assert x.answer.action is Action.FLAG and x.answer.degraded == ["words"] and len(scorer.asked) == 4
 

@@ -318,9 +318,9 @@ def test_many_small_parts_and_long_structured_texts_take_no_longer_than_their_le
         return time.perf_counter() - began
 
     asked(100)
-    assert asked(8000) < 30 * asked(800), "ten times as much; it was quadratic"
+    assert asked(8000) < 60 * asked(800), "ten times as much, at a busy machine; it was quadratic"
     took(100)
-    assert took(20_000) < 30 * took(2_000)
+    assert took(20_000) < 60 * took(2_000)
 
 
 PICTURE = "iVBORw0KGgo" + "Ab3/vpn/x9+13800138000+" * 4000 + "A"
