@@ -1,4 +1,4 @@
-"""Compiles app/_scan.c: into the wheel, or beside the source for an editable install. Law: without a compiler or Python's headers
+"""Compiles app/_scan.c and app/_grams.c: into the wheel, or beside the source for an editable install. Law: without a compiler or Python's headers
 the build goes on and says so; Sluice then runs on its slower engine (docs/adr/0013)."""
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ class Compiled(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         self._made = tempfile.mkdtemp()
-        engine = Extension("app._scan", ["app/_scan.c"], extra_compile_args=["-O3"], optional=True)
-        command = build_ext(Distribution({"ext_modules": [engine]}))
+        engines = [
+            Extension(f"app.{name}", [f"app/{name}.c"], extra_compile_args=["-O3"], optional=True)
+            for name in ("_scan", "_grams")
+        ]
+        command = build_ext(Distribution({"ext_modules": engines}))
         command.inplace, command.build_lib, command.build_temp = version == "editable", self._made, self._made
         command.ensure_finalized()
         command.run()
-        for file in Path(self._made).glob("app/_scan.*.so"):
+        for file in Path(self._made).glob("app/_*.so"):
             build_data["force_include"][str(file)] = f"app/{file.name}"
             build_data["pure_python"], build_data["infer_tag"] = False, True
 

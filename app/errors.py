@@ -4,6 +4,8 @@ SluiceError
 ├── SettingsError          the environment or a file of the operator is wrong: refuse to start
 │   └── PolicyError        policy.yaml is wrong: keep the old one
 ├── LexiconError           a line of a lexicon is wrong: names file, line and column
+├── ModelError             a model's folder is wrong, or its files are not those its card names
+├── TrainingError          data to learn from or to test on is wrong: names file and line
 ├── RequestError           what the client sent is wrong: a 4xx in its dialect
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again
@@ -28,6 +30,14 @@ class PolicyError(SettingsError):
 
 class LexiconError(SluiceError):
     """The message names file, line and column."""
+
+
+class ModelError(SluiceError):
+    """The message names the folder and the field or the file."""
+
+
+class TrainingError(SluiceError):
+    """The message names file and line, or the option."""
 
 
 class RequestError(SluiceError):

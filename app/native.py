@@ -1,10 +1,15 @@
-"""What was compiled when Sluice was installed: `scan` (app/_scan.c), or None where there was no compiler. Its only importer."""
+"""What was compiled when Sluice was installed: `scan` (app/_scan.c) and `grams` (app/_grams.c), or None where there was no compiler. Their
+only importer."""
 
 from __future__ import annotations
 
-__all__ = ["scan"]
+__all__ = ["grams", "scan"]
 
 try:
     from app import _scan as scan
 except ImportError:
     scan = None  # type: ignore[assignment]
+try:
+    from app import _grams as grams
+except ImportError:
+    grams = None  # type: ignore[assignment]

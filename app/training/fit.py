@@ -1,0 +1,150 @@
+"""From examples to the arrays of a model: vocabulary, weights, calibration, floors.
+
+Law: the same examples give the same bytes. A category is learned from its positives against all harmless texts; where it has
+few of its own, what its family has in common is where it starts from (Daumé III, Frustratingly easy domain adaptation, ACL 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import minimize
+
+from app import grams
+from app.training.sources import HATE, PAIRS, UNKNOWN, Example
+
+LEAST = 3
+"""Texts that an n-gram must stand in."""
+CAP = 3000.0
+"""What the rows of one source and label weigh together at most: a large set must not drown the rest."""
+PAIR = 3.0
+"""What a row of a pair weighs."""
+OTHER = 0.3
+"""What a violating text of another family weighs as a harmless one."""
+_RIDGE, _CLOSE = 1.0, 1.0
+"""How strongly a family is drawn to zero, and a category to its family."""
+_ROUNDS = 80
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "hate": (
+        "ethnic_hatred", "discrimination_race", "discrimination_ethnicity", "discrimination_belief", "discrimination_nationality",
+        "discrimination_region", "discrimination_gender", "discrimination_age", "discrimination_occupation",
+        "discrimination_health", "discrimination_other", "harassment_abuse",
+    ),
+    "order": (
+        "state_subversion", "national_security_harm", "separatism_incitement", "terrorism_extremism", "social_order_disruption",
+        "violence", "other_prohibited",
+    ),
+    "crime": (
+        "illegal_acts", "abuse_malware", "privacy_violation", "ip_infringement", "business_ethics", "economic_order_disruption",
+        "sexual_obscene", "self_harm",
+    ),
+    "platform": (
+        "false_harmful_info", "reputation_honor", "abuse_network_hype", "abuse_malicious_posting", "abuse_spam",
+        "abuse_improper_marketing",
+    ),
+    "attack": ("prompt_attack",),
+}  # fmt: skip
+"""Categories that text alone decides, by what they have in common."""
+CATEGORIES = tuple(category for family in FAMILIES.values() for category in family)
+_FAMILY = {category: family for family, categories in FAMILIES.items() for category in categories}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Examples as rows of counts / sqrt(n), over a sorted vocabulary of keys."""
+
+    vocabulary: NDArray[np.uint32]
+    x: sparse.csr_matrix
+
+
+def features(examples: Iterable[Example]) -> list[NDArray[np.uint32]]:
+    return [grams.features(example.text) for example in examples]
+
+
+def vocabulary(made: Sequence[NDArray[np.uint32]], least: int = LEAST) -> NDArray[np.uint32]:
+    """The keys that stand in at least so many texts."""
+    found, counts = np.unique(np.concatenate([np.unique(keys) for keys in made]), return_counts=True)
+    return np.asarray(found[counts >= least])
+
+
+def matrix(made: Sequence[NDArray[np.uint32]], words: NDArray[np.uint32]) -> sparse.csr_matrix:
+    lengths = np.array([len(keys) for keys in made])
+    rows = np.repeat(np.arange(len(made)), lengths)
+    keys = np.concatenate(made)
+    at = np.minimum(np.searchsorted(words, keys), len(words) - 1)
+    known = words[at] == keys
+    values = 1 / np.sqrt(np.repeat(lengths, lengths)[known])
+    x = sparse.csr_matrix((values.astype(np.float32), (rows[known], at[known])), (len(made), len(words)))
+    x.sum_duplicates()
+    return x
+
+
+def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
+    """What each row weighs: pairs most, of large sets a row less."""
+    size: dict[tuple[str, bool], int] = {}
+    for e in examples:
+        key = e.source, bool(e.categories)
+        size[key] = size.get(key, 0) + 1
+    return np.array([PAIR if e.source == PAIRS else min(1.0, CAP / size[e.source, bool(e.categories)]) for e in examples])
+
+
+def logistic(
+    x: sparse.csr_matrix, y: NDArray[np.bool_], w: NDArray[np.float64], prior: NDArray[np.float64], ridge: float
+) -> NDArray[np.float64]:
+    """Weights, bias last, of the logistic regression drawn to `prior`."""
+    sign = np.where(y, 1.0, -1.0)
+    back = x.T.tocsr()
+
+    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = sign * (x @ theta[:-1] + theta[-1])
+        wrong = 1 / (1 + np.exp(np.clip(margin, -30, 30)))
+        push = -w * wrong * sign
+        away = theta - prior
+        away[-1] = 0
+        value = float(w @ np.logaddexp(0, -margin)) + ridge / 2 * float(away @ away)
+        return value, np.append(back @ push, push.sum()) + ridge * away
+
+    found = minimize(loss, prior, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS, "maxcor": 8})
+    return np.asarray(found.x)
+
+
+def target(examples: Sequence[Example], wanted: frozenset[str], family: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """(positive rows, how much each row counts): texts of the family that are not wanted say nothing here."""
+    y = np.array([bool(e.categories & wanted) for e in examples])
+    kin = frozenset(FAMILIES[family]) | {HATE, UNKNOWN}
+    counts = np.array(
+        [1.0 if not e.categories or e.categories & wanted else 0.0 if e.categories & kin else OTHER for e in examples]
+    )
+    return y, counts
+
+
+def columns(examples: Sequence[Example], x: sparse.csr_matrix) -> NDArray[np.float64]:
+    """[v + 1, k]: weights and bias of every category of CATEGORIES; minus infinity bias where it has no example."""
+    w = weights(examples)
+    made = np.zeros((x.shape[1] + 1, len(CATEGORIES)))
+    for family, members in FAMILIES.items():
+        wanted = frozenset(members) | ({HATE} if family == "hate" else set())
+        y, counts = target(examples, wanted, family)
+        base = fitted(x, y, w * counts, np.zeros(x.shape[1] + 1), _RIDGE) if y.any() else None
+        for category in members:
+            y, counts = target(examples, frozenset({category}), family)
+            if base is None or not y.any():
+                made[-1, CATEGORIES.index(category)] = -20
+                continue
+            made[:, CATEGORIES.index(category)] = fitted(x, y, w * counts, base, _CLOSE)
+    return made
+
+
+def fitted(
+    x: sparse.csr_matrix, y: NDArray[np.bool_], w: NDArray[np.float64], prior: NDArray[np.float64], ridge: float
+) -> NDArray[np.float64]:
+    """`logistic` over the rows that count, either side of equal weight."""
+    use = w > 0
+    x, y, w = x[use], y[use], w[use].copy()
+    w[y] *= min(w[~y].sum() / w[y].sum(), 20.0)
+    return logistic(x, y, w, prior, ridge)
