@@ -6,6 +6,7 @@ SluiceError
 ├── LexiconError           a line of a lexicon is wrong: names file, line and column
 ├── ModelError             a model's folder is wrong, or its files are not those its card names
 ├── TrainingError          data to learn from or to test on is wrong: names file and line
+├── GuardError             a guard model gave no answer, or none that can be read
 ├── RequestError           what the client sent is wrong: a 4xx in its dialect
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again
@@ -38,6 +39,14 @@ class ModelError(SluiceError):
 
 class TrainingError(SluiceError):
     """The message names file and line, or the option."""
+
+
+class GuardError(SluiceError):
+    """`reason`, a word for the metrics: late, busy, open, refused, unreachable, status, garbage, crashed, missing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the guard model gave no answer: {reason}")
+        self.reason = reason
 
 
 class RequestError(SluiceError):

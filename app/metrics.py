@@ -19,6 +19,24 @@ SHADOW = Counter(
 )
 DEGRADED = Counter("sluice_degraded_total", "Verdicts given without a detector", ["detector", "direction"])
 LATE = Counter("sluice_late_total", "Slices of text that took longer to screen than detector_ms")
+STRETCHES = Counter(
+    "sluice_stretches_total", "Stretches of text, from one check point to the next, that a stage looked at", ["stage"]
+)
+SCORER_SECONDS = Counter("sluice_scorer_seconds_total", "Time that the scorers took")
+GUARD = Counter(
+    "sluice_guard_answers_total",
+    "Answers of guard models: harmful, harmless, or why there was none: late, busy, open, refused, unreachable, status, "
+    "garbage, crashed, missing, failed",
+    ["guard", "outcome"],
+)
+GUARD_SECONDS = Histogram(
+    "sluice_guard_seconds", "How long a guard model was waited for", ["guard"], buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+)
+SUSPICIONS = Counter(
+    "sluice_suspicions_total",
+    "What guards said of a suspicion: confirmed, dropped, alone (only they had it)",
+    ["category", "outcome"],
+)
 SCREENED = Counter("sluice_screened_characters_total", "Characters of answers screened")
 RELEASED = Counter("sluice_released_characters_total", "Characters of answers released: never more than screened")
 HELD = Histogram(

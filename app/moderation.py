@@ -20,10 +20,11 @@ from time import perf_counter
 from typing import NamedTuple
 
 from app import clock, metrics
+from app.errors import GuardError
 from app.policy import Policies, Policy, strictest, taxonomy
 from app.streaming import MASK, Channel
 from app.structured import Structured
-from app.types import Action, Candidate, Detector, Finding, Path, Reader, Scope, Scorer, Slot, Verdict
+from app.types import Action, Candidate, Detector, Finding, Guard, Path, Reader, Scope, Scorer, Slot, Verdict
 
 log = logging.getLogger("sluice.moderation")
 
@@ -39,7 +40,7 @@ SEAM = 240
 _STRETCH = 4 * SEAM
 """Characters of several short messages that are looked at together at most."""
 _TRIES = 3
-"""How often a scorer may give no answer about a text before it is asked no more."""
+"""How often a guard may give no answer about a text before it is asked no more."""
 _KNOWN_MOST = 8192
 """Texts whose outcome is kept, and findings in one of them."""
 _FINDINGS_MOST = 32
@@ -67,6 +68,7 @@ class Outcome(NamedTuple):
     stopped: Action | None = None
     degraded: Sequence[str] = ()
     unread: Sequence[str] = ()
+    missed: Sequence[str] = ()
     released: int = 0
     screened: int = 0
     known: bool = False
@@ -82,8 +84,10 @@ class Moderator:
         policies: Policies,
         readers: Sequence[Reader] = (),
         scorers: Sequence[Scorer] = (),
+        guards: Sequence[Guard] = (),
     ) -> None:
-        self.detectors, self.readers, self.scorers = list(detectors), list(readers), list(scorers)
+        self.detectors, self.readers = list(detectors), list(readers)
+        self.scorers, self.guards = list(scorers), list(guards)
         self.policies = policies
         self._secret = secrets.token_bytes(32)
         self._known: dict[bytes, Outcome] = {}
@@ -91,41 +95,49 @@ class Moderator:
     def channel(self, scope: Scope, policy: Policy, path: Path = (), *, json: bool = False) -> Channel:
         """A fresh machine for one text of an exchange; `json`: a JSON text, that masks must leave one."""
         made = Structured if json else Channel
-        return made(self.detectors, policy, scope, path, self.readers, self.scorers)
+        return made(self.detectors, policy, scope, path, self.readers, self.scorers, self.guards)
 
     async def answer(self, channel: Channel, scope: Scope, policy: Policy) -> str:
         """Put the channel's questions to the scorers, each within its time; what may go out now. Never raises for what a
-        scorer does."""
+        guard does."""
         out = ""
         while (check := channel.due) is not None:
             # One that never answers is not waited for at every sentence.
-            asked = [s for s in self.scorers if channel.unread.count(s.name) < _TRIES]
-            given = await asyncio.gather(*(self._ask(s, check.text, check.since, scope, policy) for s in asked))
+            asked = [g for g in self.guards if (channel.unread + channel.missed).count(g.name) < _TRIES]
+            given = await asyncio.gather(*(self._ask(g, check.text, check.since, scope, policy) for g in asked))
             if channel.due == check:  # not cut meanwhile
-                failed = [s.name for s, found in zip(asked, given, strict=True) if found is None]
-                out += channel.take([c for found in given for c in found or ()], failed)
+                failed = [g.name for g, found in zip(asked, given, strict=True) if found is None]
+                covered = frozenset[str]().union(*(g.covers for g in asked if g.name not in failed))
+                out += channel.take([c for found in given for c in found or ()], failed, covered)
         return out
 
     async def ended(self, channel: Channel, scope: Scope, policy: Policy) -> tuple[Channel, str] | None:
         """The channel as it would be if its text ended here, and what would go out, where it would then be stopped."""
-        if not (channel.holding or self.scorers):
+        if not (channel.holding or self.guards):
             return None
         ended = channel.fork()
         said = ended.finish() + await self.answer(ended, scope, policy)
         return (ended, said) if ended.stopped is not None else None
 
-    async def _ask(self, scorer: Scorer, text: str, since: int, scope: Scope, policy: Policy) -> list[Candidate] | None:
+    async def _ask(self, guard: Guard, text: str, since: int, scope: Scope, policy: Policy) -> list[Candidate] | None:
+        began, failed = perf_counter(), "failed"
         try:
-            async with asyncio.timeout(policy.rules.detector_ms / 1000):
-                found = await scorer.score(text, since, scope)
+            async with asyncio.timeout(policy.rules.guard.ms / 1000):
+                found = await guard.judge(text, since, scope)
             if isinstance(found, list) and all(isinstance(c, Candidate) for c in found):
+                metrics.GUARD.labels(guard.name, "harmful" if found else "harmless").inc()
                 return found
-            log.error("scorer failed", extra={"detector": scorer.name, "error": "no candidates"})
+            failed = "garbage"
         except TimeoutError:
-            metrics.LATE.inc()
+            failed = "late"
+        except GuardError as e:
+            failed = e.reason
         except Exception as e:
             # The type alone: a message could hold the text.
-            log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
+            log.error("guard failed", extra={"detector": guard.name, "error": type(e).__name__})
+        finally:
+            metrics.GUARD_SECONDS.labels(guard.name).observe(perf_counter() - began)
+        metrics.GUARD.labels(guard.name, failed).inc()
         return None
 
     async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy, choices: Sequence[int] = ()) -> Judged:
@@ -169,7 +181,9 @@ class Moderator:
 
     def _state(self, scope: Scope, policy: Policy) -> bytes:
         """All that an outcome depends on besides the text."""
-        found_by: list[Detector | Reader | Scorer] = [*self.detectors, *self.readers, *self.scorers]
+        found_by: list[Detector | Reader | Scorer | Guard] = [
+            *self.detectors, *self.readers, *self.scorers, *self.guards
+        ]  # fmt: skip
         versions = [finder.version for finder in found_by]
         parts = [policy.version, scope.app, scope.direction, str(int(clock.now() // _EPOCH)), *versions]
         return "\n".join(parts).encode()
@@ -192,9 +206,11 @@ class Moderator:
         channel = self.channel(scope, policy, slot.path, json=slot.json)
         text = await self._whole(channel, slot.text, scope, policy)
         outcome = outcome_of(channel)
+        count(channel)
         # Of a JSON text that is not delivered as it is more would have to be kept.
         plain = not slot.json or text == slot.text
-        if key and plain and not (outcome.degraded or outcome.unread) and len(outcome.findings) <= _FINDINGS_MOST:
+        whole = not (outcome.degraded or outcome.unread or outcome.missed)
+        if key and plain and whole and len(outcome.findings) <= _FINDINGS_MOST:
             findings = [replace(f, path=()) for f in outcome.findings]
             fresh[key] = outcome._replace(findings=findings, released=len(text))
         return outcome, text
@@ -322,9 +338,21 @@ def outcome_of(channel: Channel) -> Outcome:
         channel.stopped,
         channel.degraded,
         list(dict.fromkeys(channel.unread)),
+        list(dict.fromkeys(channel.missed)),
         channel.released,
         channel.screened,
     )
+
+
+def count(channel: Channel) -> None:
+    """Tell the metrics what the stages did with a text. Once a text."""
+    if channel.stretches:
+        metrics.STRETCHES.labels("scorer").inc(channel.stretches)
+        metrics.SCORER_SECONDS.inc(channel.scoring)
+    if channel.asked:
+        metrics.STRETCHES.labels("guard").inc(channel.asked)
+    for (category, outcome), number in channel.judged.items():
+        metrics.SUSPICIONS.labels(category, outcome).inc(number)
 
 
 def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: Iterable[Finding] = ()) -> Verdict:
@@ -337,11 +365,13 @@ def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope, extra: Ite
     verdict = Verdict()
     stopped = Action.PASS
     unread: list[str] = []
+    missed: list[str] = []
     for outcome in outcomes:
         verdict.findings += outcome.findings
         stopped = max(stopped, outcome.stopped or Action.PASS)
         verdict.degraded += [name for name in outcome.degraded if name not in verdict.degraded]
         unread += [name for name in outcome.unread if name not in unread]
+        missed += [name for name in outcome.missed if name not in missed]
     verdict.findings += extra
     verdict.findings.sort(key=lambda f: (f.start, f.end, f.category))
     deciding = strictest(verdict.findings)
@@ -356,4 +386,5 @@ def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope, extra: Ite
     if unread:
         verdict.degraded += [name for name in unread if name not in verdict.degraded]
         verdict.action = max(verdict.action, Action.FLAG)
+    verdict.degraded += [name for name in missed if name not in verdict.degraded]
     return verdict

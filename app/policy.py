@@ -95,13 +95,18 @@ class CategoryRule(_Strict):
     answer: _AnswerAction | None = None
     prompt: _Action | None = None
     techniques_off: list[Technique] = []
+    score: float | None = Field(default=None, gt=0, le=1)
+    """From which score on a scorer's finding flags; unset: the model's own (model.toml)."""
 
 
 class DegradedRule(_Strict):
-    """What to do when a detector failed or was late: `unavailable` answers 503."""
+    """What to do when a detector failed or was late: `unavailable` answers 503. `scorer`, `guard`: when one of those did, in either
+    direction; a guard is missed only where it was asked."""
 
     answer: Literal["pass", "flag", "block", "unavailable"] = "block"
     prompt: Literal["pass", "flag", "block", "unavailable"] = "flag"
+    scorer: Literal["pass", "flag"] = "flag"
+    guard: Literal["pass", "flag", "block"] = "flag"
 
 
 class SuspectRule(_Strict):
@@ -120,6 +125,15 @@ class StreamRule(_Strict):
     every: int = Field(default=160, ge=32, le=4096)
 
 
+class GuardRule(_Strict):
+    """When a guard model is asked, where SLUICE_GUARD names one: `unsure`, about text in which something is suspected; `always`;
+    `never`. `alone`: what it may do where nothing else suspects the category."""
+
+    when: Literal["unsure", "always", "never"] = "unsure"
+    alone: Literal["flag", "act"] = "flag"
+    ms: int = Field(default=2000, ge=1, le=60_000)
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
 
@@ -134,6 +148,7 @@ class Rules(_Strict):
     degraded: DegradedRule = DegradedRule()
     suspects: SuspectRule = SuspectRule()
     stream: StreamRule = StreamRule()
+    guard: GuardRule = GuardRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -160,6 +175,7 @@ class Policy:
         self._regenerate = frozenset(id for id, rule in rules.categories.items() if rule.answer == "regenerate")
         self._actions: dict[tuple[str, Direction], Action] = {}
         self._off: dict[str, frozenset[str]] = {}
+        self._scores = {id: rule.score for id, rule in rules.categories.items() if rule.score is not None}
         for category in taxonomy().values():
             rule = rules.categories.get(category.id, CategoryRule())
             off = profile == "interim_2023_08" and category.origin == "draft_only"
@@ -178,10 +194,23 @@ class Policy:
             and not techniques.isdisjoint(self._off[candidate.category] | candidate.off)
         ):
             return Action.PASS
-        if candidate.tier == "cleared":
+        if candidate.tier in ("cleared", "unsure"):
             return Action.PASS
         action = self._actions[candidate.category, direction] if candidate.action is None else candidate.action
         return min(action, self._cap, Action.FLAG if candidate.tier == "suspect" else Action.BLOCK)
+
+    def scored(self, candidate: Candidate) -> Candidate:
+        """A scorer's candidate: a suspicion from the category's score on, below it a reason to ask. Never more than that."""
+        least = self._scores.get(candidate.category)
+        if least is not None:
+            return replace(candidate, tier="suspect" if candidate.score >= least else "unsure")
+        return candidate if candidate.tier == "unsure" else replace(candidate, tier="suspect")
+
+    def confirmed(self, candidate: Candidate, suspected: Set[str]) -> Candidate:
+        """A guard's candidate: certain where something else suspects its category too, or where it may act alone."""
+        if candidate.tier == "suspect" and (candidate.category in suspected or self.rules.guard.alone == "act"):
+            return replace(candidate, tier="certain")
+        return candidate
 
     def raised(self, candidate: Candidate, start: int, earlier: Iterable[Finding]) -> Candidate:
         """The candidate (which begins at `start` of the text), as certain where a second signal stands beside it: among

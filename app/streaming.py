@@ -3,9 +3,9 @@
 Law: what is released, found and decided is a function of the text alone, never of how it was cut; a plain answer is
 the same machine fed once. Text goes out up to the `hold` of the most cautious detector. A finding is settled once
 every finding that could start before or at it is known, in order of start; at the first that stops, the text before
-it is released and nothing after. Readers follow behind, in text already let go: what they find flags. Scorers are asked at check
-points, once all that starts before one is settled; their answers come from outside (`due`, `take`), and in strict mode text
-waits for them.
+it is released and nothing after. Readers follow behind, in text already let go: what they find flags. At check points, once all
+that starts before one is settled, scorers look at the text as a whole; where something is suspected there, guards are asked. Their
+answers come from outside (`due`, `take`), and in strict mode text waits for them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import copy
 import logging
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 from app import checkpoints
 from app import text as folding
 from app.checkpoints import Check
 from app.policy import Policy
 from app.terms import KEPT, REACH
-from app.types import Action, Candidate, Detector, Finding, Path, Reader, Scope, Scorer
+from app.types import Action, Candidate, Detector, Finding, Guard, Path, Reader, Scope, Scorer
 
 log = logging.getLogger("sluice.streaming")
 
@@ -64,6 +64,18 @@ class _Watch:
         self.hold = self.wake = 0
 
 
+@dataclass(slots=True)
+class _Stretch:
+    """Text between two check points, folded indices. `found`: what scorers say; `suspects`: what is suspected in it; `asks`: guards
+    are to be asked about it."""
+
+    since: int
+    at: int
+    found: list[tuple[Candidate, Finding]]
+    suspects: list[Finding]
+    asks: bool
+
+
 class Channel:
     """One text as it arrives: a choice's content, its reasoning, an argument of a tool call, a prompt's slot."""
 
@@ -75,14 +87,22 @@ class Channel:
         path: Path = (),
         readers: Sequence[Reader] = (),
         scorers: Sequence[Scorer] = (),
+        guards: Sequence[Guard] = (),
     ) -> None:
         self._watches = [_Watch(detector) for detector in detectors]
         self._policy, self._scope, self._path = policy, scope, path
         self._readers, self._scorers = readers, scorers
-        self._strict = bool(scorers) and policy.rules.stream.mode == "strict"
+        self._guards = guards if policy.rules.guard.when != "never" else ()
+        self._covered = frozenset[str]().union(*(guard.covers for guard in self._guards))
+        self._checks = bool(scorers or self._guards)
+        self._strict = self._checks and policy.rules.stream.mode == "strict"
         self._point = self._checked = 0  # folded indices of the last check point, and of the last that was answered
-        self._due: deque[tuple[int, int]] = deque()  # questions: folded indices of the last check point, and of theirs
-        self._asked = ""  # folded text before self._point that the questions show
+        self._due: deque[_Stretch] = deque()  # stretches not answered
+        self._asked = ""  # folded text before self._point that guards are shown
+        self._before: dict[str, Any] = {}  # scorer -> what it said of itself at the last check point
+        self._suspected: deque[tuple[int, Finding]] = (
+            deque()
+        )  # suspicions settled and not yet in a stretch, by folded start
         self._steps = dict.fromkeys((r.name for r in readers), _LEAST_STEP)  # reader -> what it waits for
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
@@ -111,7 +131,15 @@ class Channel:
         self.stopped: Action | None = None
         self.degraded: list[str] = []
         self.unread: list[str] = []
-        """Readers that failed, and scorers, as often as they did: they could have flagged, so the text is flagged."""
+        """Readers that failed, scorers and guards, as often as they did: they could have flagged, so the text is flagged."""
+        self.missed: list[str] = []
+        """Scorers and guards that gave no answer, as often as they did, where policy lets the text pass."""
+        self.stretches = self.asked = 0
+        """Stretches that scorers looked at, and those that guards were asked about."""
+        self.scoring = 0.0
+        """Seconds that scorers took."""
+        self.judged: dict[tuple[str, str], int] = {}
+        """Category and what guards said of a suspicion: confirmed, dropped, alone (there was none)."""
         self.held_max = 0
         self.leaked = 0
         """Original characters let go that belong to a finding that masks or stops."""
@@ -231,8 +259,8 @@ class Channel:
             self._until, self._since = stop, self._stopped_at
         else:
             self._until, self._since = self._size if hold >= size else self._original(hold), hold
-        if self._scorers:
-            self._ask(final and stop is None)
+        if self._checks:
+            self._check(final and stop is None)
         released = self._go()
         if len(self._held) > HELD_MAX and not final and self.stopped is None:
             self.degraded.append("held_overflow")
@@ -245,7 +273,7 @@ class Channel:
         """Let go of what is settled and, in strict mode, answered."""
         final = (self._closed or self.stopped is not None) and not self._due
         until, read = self._until, self._since
-        if self._scorers and not final:
+        if self._checks and not final:
             # Readers stay behind the check points in either mode: what they find must not depend on when an answer comes.
             read = min(read, self._checked)
             if self._strict:
@@ -262,41 +290,96 @@ class Channel:
 
     @property
     def due(self) -> Check | None:
-        """The next question for the scorers; answered by `take`."""
+        """The next question for the guards; answered by `take`."""
         if not self._due:
             return None
-        since, at = self._due[0]
+        since, at = self._due[0].since, self._due[0].at
         first = self._point - len(self._asked)
         text = self._asked[max(0, at - checkpoints.PREFIX - first) : at - first]
         return Check(text, len(text) - (at - since), at)
 
-    def _ask(self, final: bool) -> None:
-        """Put questions for the check points before what is settled; `final`: the text's end is one."""
+    def _check(self, final: bool) -> None:
+        """Look at the stretches up to the check points before what is settled; `final`: the text's end is one."""
         window = self._window[self._point - self._base : self._since - self._base]
         last = 0
         for end in (*checkpoints.points(window, 0, self._policy.rules.stream.every), *([len(window)] if final else ())):
             if end > last:
-                self._due.append((self._point + last, self._point + end))
+                self._due.append(self._stretch(window[last:end], self._point + last))
                 last = end
-        self._asked += window[:last]
+        if self._guards:
+            self._asked += window[:last]
         self._point += last
+        self._answered()
 
-    def take(self, candidates: Sequence[Candidate], failed: Sequence[str] = ()) -> str:
-        """The scorers' answer to `due`, indices of its text, and the names of those that gave none; return what may go out
-        now."""
+    def _stretch(self, piece: str, since: int) -> _Stretch:
+        """The scorers' look at a piece of folded text, and whether it leaves a doubt."""
+        at = since + len(piece)
+        found, unsure = [], False
+        self.stretches += 1
+        began = perf_counter()
+        for scorer in self._scorers:
+            try:
+                told, self._before[scorer.name] = scorer.score(piece, self._before.get(scorer.name), self._scope)
+                told = [self._policy.scored(_moved(c, since)) for c in told]
+            except Exception as e:
+                log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
+                self._miss(scorer.name, self._policy.rules.degraded.scorer)
+                continue
+            unsure |= any(c.tier == "unsure" and c.category in self._covered for c in told)
+            found += [(c, self._placed(c)) for c in told if c.tier != "unsure"]
+        self.scoring += perf_counter() - began
+        suspects = [f for _, f in found if f.action is Action.FLAG]
+        while self._suspected and self._suspected[0][0] < at:
+            suspects.append(self._suspected.popleft()[1])
+        doubt = unsure or any(f.category in self._covered for f in suspects)
+        asks = bool(self._guards) and (doubt or self._policy.rules.guard.when == "always")
+        self.asked += asks
+        return _Stretch(since, at, found, suspects, asks)
+
+    def _placed(self, c: Candidate) -> Finding:
+        finding = self._finding(c, self._original(c.start), self._original(c.end - 1) + 1, "")
+        # What comes after the text went out comes too late to mask it.
+        return replace(finding, action=Action.FLAG) if finding.action is Action.MASK and not self._strict else finding
+
+    def _answered(self) -> None:
+        """Tell what scorers found in the first stretches, up to one that guards are asked about."""
+        while self._due and not self._due[0].asks:
+            stretch = self._due.popleft()
+            self._checked = stretch.at
+            for c, finding in stretch.found:
+                self._tell(c.detector, finding)
+
+    def take(self, candidates: Sequence[Candidate], failed: Sequence[str] = (), covered: Set[str] = frozenset()) -> str:
+        """The guards' answer to `due`, indices of its text, the names of those that gave none, and the categories that the others can
+        tell; return what may go out now."""
         check = self.due
         assert check is not None
-        self._due.popleft()
+        stretch = self._due.popleft()
         began = check.at - len(check.text)
-        self.unread += failed
-        found = []
+        for name in failed:
+            self._miss(name, self._policy.rules.degraded.guard)
+            if self.stopped is not None:
+                return ""
+        suspected = {f.category for f in stretch.suspects}
+        found = list(stretch.found)
         for c in sorted(candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
             c = _moved(replace(c, start=max(c.start, check.since)), began)
             if c.start < c.end <= check.at:
-                finding = self._finding(c, self._original(c.start), self._original(c.end - 1) + 1, "")
-                if finding.action is Action.MASK and not self._strict:
-                    finding = replace(finding, action=Action.FLAG)  # it comes too late to mask
-                found.append((c, finding))
+                c = self._policy.confirmed(c, suspected)
+                found.append((c, self._placed(c)))
+        named = {c.category for c in candidates}
+        dropped = (suspected & covered) - named
+        for categories, outcome in (
+            (suspected & named, "confirmed"),
+            (dropped, "dropped"),
+            (named - suspected, "alone"),
+        ):
+            for category in categories:
+                self.judged[category, outcome] = self.judged.get((category, outcome), 0) + 1
+        if dropped:
+            cleared = {id(f): replace(f, action=Action.PASS) for f in stretch.suspects if f.category in dropped}
+            found = [(c, cleared.get(id(f), f)) for c, f in found]
+            self._findings = [cleared.get(id(f), f) for f in self._findings]
         self._checked = check.at
         at, stop = next(((c.start, f) for c, f in found if f.action.stops and not f.shadow), (0, None))
         for c, finding in found:
@@ -316,7 +399,16 @@ class Channel:
             self.stopped = max(f.action for f in self._findings if f.action.stops and not f.shadow)
             self._due.clear()
             self._until, self._since, self._stopped_at = stop.start, at, at
+        self._answered()
         return self._go()
+
+    def _miss(self, name: str, action: str) -> None:
+        """A scorer or a guard gave no answer: what policy says."""
+        if action == "block":
+            self.degraded.append(name)
+            self.cut(Action.BLOCK)
+        else:
+            (self.unread if action == "flag" else self.missed).append(name)
 
     def fail(self, name: str) -> None:
         """A detector could not answer: record it, and do what policy says for this direction."""
@@ -355,6 +447,8 @@ class Channel:
             spans.append((start, max(end, spans[-1][1] if spans else 0)))
             if len(flags := self._flags.setdefault(finding.category, [])) < MOST:
                 flags.append(finding)
+            if c.tier == "suspect" and self._guards:
+                self._suspected.append((c.start, finding))
             if finding.action >= Action.MASK:
                 self._leak(finding)
             if finding.action.stops:
@@ -486,8 +580,8 @@ class Channel:
     def _trim(self) -> None:
         """Forget what no detector may look back at."""
         keep = min(self._since, *self._read.values()) if self._read else self._since
-        if self._scorers:
-            oldest = self._due[0][0] if self._due else self._point
+        if self._checks:
+            oldest = self._due[0].since if self._due else self._point
             keep = min(keep, oldest)
             self._asked = self._asked[-(checkpoints.PREFIX + self._point - oldest) :]
         cut = keep - self._base - KEPT
@@ -495,7 +589,7 @@ class Channel:
             return
         self._window = self._window[cut:]
         self._base += cut
-        first = self._base if self._read or self._scorers else keep
+        first = self._base if self._read or self._checks else keep
         past = bisect_left(self._pieces, first, key=lambda p: p.folded)
         if past == len(self._pieces) or self._pieces[past].folded > first:
             past -= 1  # it begins within a piece

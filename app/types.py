@@ -5,14 +5,16 @@ The words are those of docs/design.md: a detector *finds* (Candidate), policy *d
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, Protocol
 
 Direction = Literal["prompt", "answer"]
 Origin = Literal["system", "user", "assistant", "tool"]
-Tier = Literal["certain", "suspect", "entry", "cleared"]
-"""How much a finding may do by itself: the category's action; flag; what the owner of a live entry chose; nothing."""
+Tier = Literal["certain", "suspect", "unsure", "entry", "cleared"]
+"""How much a finding may do by itself: the category's action; flag; have a guard asked; what the owner of a live entry chose;
+nothing."""
 TECHNIQUES = (
     "case", "width", "compat", "circled", "math", "combining", "zero_width", "bidi", "tag", "variation", "traditional",
     "homoglyph", "digit", "leet", "repeat", "noise", "markup", "entity", "percent", "escape",
@@ -139,15 +141,33 @@ class Reader(Protocol):
 
 
 class Scorer(Protocol):
-    """Judges a text as a whole, at its check points (app.checkpoints); may take its time, within a limit."""
+    """The first look at a text as a whole: asked at every check point (app.checkpoints), here and now. What it finds is a suspicion, and
+    flags at most."""
 
     name: str
 
     @property
     def version(self) -> str: ...
 
-    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
-        """Look at folded `text`, new from `since` on; candidates before that are cut to it."""
+    def score(self, piece: str, before: Any, scope: Scope) -> tuple[list[Candidate], Any]:
+        """Look at folded `piece`, from one check point to the next. `before`: what it returned beside the candidates for the piece
+        before, None at the beginning; it is never changed, for a text may go on in two ways."""
+        ...
+
+
+class Guard(Protocol):
+    """The second look: asked about a text where the first ones are unsure; may take its time, within a limit."""
+
+    name: str
+    covers: Set[str]
+    """Categories that it can tell; of others its silence says nothing."""
+
+    @property
+    def version(self) -> str: ...
+
+    async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+        """Look at folded `text`, new from `since` on; candidates before that are cut to it. A suspicion of a category it
+        covers and does not name is dropped. Raises GuardError where it has no answer."""
         ...
 
 

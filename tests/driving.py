@@ -14,7 +14,7 @@ from app.dialects import Dialect, shipped
 from app.keys import Keys, Receipt, decision_id
 from app.moderation import Moderator
 from app.policy import Policies, Policy
-from app.types import Detector, Reader, Scorer
+from app.types import Detector, Guard, Reader
 from app.web.exchange import Exchange
 from app.web.stream import Stream
 from tests.conftest import SECRET
@@ -31,10 +31,10 @@ class Path:
         policy: Policy,
         detectors: Sequence[Detector],
         readers: Sequence[Reader] = (),
-        scorers: Sequence[Scorer] = (),
+        guards: Sequence[Guard] = (),
     ) -> None:
         self.policy = policy
-        self.moderator = Moderator(detectors, Policies(policy, {}), readers, scorers)
+        self.moderator = Moderator(detectors, Policies(policy, {}), readers, guards=guards)
 
     def streamed(
         self, speech: Any, answers: Sequence[Answer], cut: Cut, pieces: int = 0, **ask: Any

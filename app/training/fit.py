@@ -27,7 +27,8 @@ OTHER = 0.3
 """What a violating text of another family weighs as a harmless one."""
 _RIDGE, _CLOSE = 1.0, 1.0
 """How strongly a family is drawn to zero, and a category to its family."""
-_ROUNDS = 80
+_ROUNDS = 40
+NEVER = -20.0
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "hate": (
@@ -90,7 +91,9 @@ def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
     for e in examples:
         key = e.source, bool(e.categories)
         size[key] = size.get(key, 0) + 1
-    return np.array([PAIR if e.source == PAIRS else min(1.0, CAP / size[e.source, bool(e.categories)]) for e in examples])
+    return np.array(
+        [PAIR if e.source == PAIRS else min(1.0, CAP / size[e.source, bool(e.categories)]) for e in examples]
+    )
 
 
 def logistic(
@@ -98,6 +101,7 @@ def logistic(
 ) -> NDArray[np.float64]:
     """Weights, bias last, of the logistic regression drawn to `prior`."""
     sign = np.where(y, 1.0, -1.0)
+    x = x.astype(np.float64)
     back = x.T.tocsr()
 
     def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -113,7 +117,9 @@ def logistic(
     return np.asarray(found.x)
 
 
-def target(examples: Sequence[Example], wanted: frozenset[str], family: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def target(
+    examples: Sequence[Example], wanted: frozenset[str], family: str
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """(positive rows, how much each row counts): texts of the family that are not wanted say nothing here."""
     y = np.array([bool(e.categories & wanted) for e in examples])
     kin = frozenset(FAMILIES[family]) | {HATE, UNKNOWN}
@@ -124,7 +130,7 @@ def target(examples: Sequence[Example], wanted: frozenset[str], family: str) -> 
 
 
 def columns(examples: Sequence[Example], x: sparse.csr_matrix) -> NDArray[np.float64]:
-    """[v + 1, k]: weights and bias of every category of CATEGORIES; minus infinity bias where it has no example."""
+    """[v + 1, k]: weights, bias last, of every category of CATEGORIES; a bias of NEVER where it has no example."""
     w = weights(examples)
     made = np.zeros((x.shape[1] + 1, len(CATEGORIES)))
     for family, members in FAMILIES.items():
@@ -133,10 +139,11 @@ def columns(examples: Sequence[Example], x: sparse.csr_matrix) -> NDArray[np.flo
         base = fitted(x, y, w * counts, np.zeros(x.shape[1] + 1), _RIDGE) if y.any() else None
         for category in members:
             y, counts = target(examples, frozenset({category}), family)
+            at = CATEGORIES.index(category)
             if base is None or not y.any():
-                made[-1, CATEGORIES.index(category)] = -20
-                continue
-            made[:, CATEGORIES.index(category)] = fitted(x, y, w * counts, base, _CLOSE)
+                made[-1, at] = NEVER
+            else:
+                made[:, at] = fitted(x, y, w * counts, base, _CLOSE)
     return made
 
 

@@ -59,7 +59,8 @@ _CATQA = {
     "Privacy Violation Activity": "privacy_violation",
 }  # fmt: skip
 _AART = {
-    "terrorism": "terrorism_extremism", "bombings": "terrorism_extremism", "cyberterrorism": "abuse_malware", "hate crimes": "ethnic_hatred",
+    "terrorism": "terrorism_extremism", "bombings": "terrorism_extremism", "cyberterrorism": "abuse_malware",
+    "hate crimes": "ethnic_hatred",
     "crimes motivated by race": "discrimination_race", "crimes motivated by religion": "discrimination_belief",
     "crimes motivated by disability": "discrimination_health", "crimes motivated by gender identity": "discrimination_gender",
     "assault": "violence", "violence": "violence", "assassinations": "violence", "domestic violence": "violence", "rape": "violence",

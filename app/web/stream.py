@@ -1,6 +1,6 @@
 """A streamed answer: the model's events in, bytes for the client out.
 
-Law: no I/O; it waits for nothing but scorers. Every text goes through a channel of its own; a choice that has ended, by the model
+Law: no I/O; it waits for nothing but guards. Every text goes through a channel of its own; a choice that has ended, by the model
 or by us, says no more, whatever still comes. Only an event that may be the last one waits, for it must carry the receipt.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from app import metrics, sse, strictjson
 from app.dialects import Delta, Dialect, Prompt, Shown, Tokens, put
 from app.errors import UpstreamError
-from app.moderation import Moderator, conclude
+from app.moderation import Moderator, conclude, count
 from app.streaming import Channel
 from app.types import Action, Finding, Path, Slot, Verdict
 from app.web.exchange import Exchange
@@ -170,6 +170,8 @@ class Stream:
                 text.held += now - text.since
                 text.since = None
         channels = [text.channel for text in self._all()]
+        for channel in channels:
+            count(channel)
         self._x.screened += sum(c.screened for c in channels)
         self._x.released += sum(c.released for c in channels)
         self._x.leaked += sum(c.leaked for c in channels)
@@ -307,7 +309,7 @@ class Stream:
         return self._went(text, said)
 
     async def _ask(self, text: _Text, *, wait: bool) -> str:
-        """Let the scorers answer: while the stream waits, or as it goes on."""
+        """Let the guards answer: while the stream waits, or as it goes on."""
         said = ""
         if text.asking is not None and (wait or text.asking.done()):
             said = await text.asking

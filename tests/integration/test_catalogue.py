@@ -21,7 +21,7 @@ import orjson
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from app import metrics
+from app import metrics, policy
 from app.demo import speech
 from app.demo.speech import Answer, Call
 from app.main import create_app
@@ -921,9 +921,10 @@ def test_s16_a_reset_in_mid_stream_is_an_error_that_no_client_takes_for_an_end(
 
 
 class Idle:
-    """A detector, reader or scorer that gives the same for every text, or raises it."""
+    """A detector, reader, scorer or guard that gives the same for every text, or raises it."""
 
     version = "1"
+    covers = frozenset[str]()
 
     def __init__(self, given: Any, name: str = "idle") -> None:
         self.given, self.name = given, name
@@ -935,26 +936,30 @@ class Idle:
 
     read = scan
 
-    async def score(self, *_: Any) -> Any:
+    score = scan
+
+    async def judge(self, *_: Any) -> Any:
         return self.scan()
 
 
 NO_SCAN: tuple[Any, ...] = (None, "ok", [], True, (), RuntimeError("out of order"), Scan(None, 0), Scan([], None))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["detectors", "readers", "scorers"])
+@pytest.mark.parametrize("kind", ["detectors", "readers", "scorers", "guards"])
 def test_s17_a_screen_that_did_not_run_is_never_a_pass(
     gateway: Running, model: Model, kind: str, subtests: pytest.Subtests
 ) -> None:
     idle = Idle(None)
     finders = getattr(gateway.gateway.moderator, kind)
     finders.append(idle)
+    before = gateway.gateway.moderator.policies
+    gateway.gateway.moderator.policies = policy.parse(b"guard: {when: always}")
     try:
         # Nothing at all on every way, each of the others on one.
         ways = list(product(ROUTES, BOTH))
         tries = [(None, *way) for way in ways] + [(given, *ways[n]) for n, given in enumerate(NO_SCAN[1:])]
         for n, (given, route, stream) in enumerate(tries):
-            if kind == "scorers" and (given == [] or isinstance(given, tuple)):
+            if kind == "guards" and (given == [] or isinstance(given, tuple)):
                 continue  # nothing found is an answer of this kind; the others are never one
             with subtests.test(given=repr(given), route=route, stream=stream):
                 idle.given, idle.version = given, str(n)
@@ -966,6 +971,7 @@ def test_s17_a_screen_that_did_not_run_is_never_a_pass(
                 assert record["answer"]["degraded"] == record["prompt"]["degraded"] == ["idle"]
     finally:
         finders.remove(idle)
+        gateway.gateway.moderator.policies = before
     assert all(r["released"] <= r["screened"] for r in gateway.journal())
     assert counted("sluice_unscreened_characters_total") == 0
 
@@ -1043,15 +1049,15 @@ def test_s19_a_block_ends_the_answer_in_the_words_of_its_api(gateway: Running, m
 
 
 class Clause:
-    """A scorer that objects to a text once both halves are there, and keeps what it was asked. `wait`: seconds that it takes."""
+    """A guard that objects to a text once both halves are there, and keeps what it was asked. `wait`: seconds that it takes."""
 
-    name, version = "clause", "1"
+    name, version, covers = "clause", "1", frozenset[str]()
 
     def __init__(self, wait: float = 0.0) -> None:
         self.wait = wait
         self.asked: list[tuple[str, int]] = []
 
-    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+    async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
         if scope.direction == "prompt":
             return []
         self.asked.append((text, since))
@@ -1069,9 +1075,9 @@ THIRD = "最后我们来谈一谈今天的天气到底怎么样。" * 3
 def test_s20_a_classifier_judges_the_whole_text_so_far_at_points_that_no_chunking_moves(
     make_gateway: Make, model: Model, mode: str, subtests: pytest.Subtests
 ) -> None:
-    gateway = make_gateway(f"stream: {{mode: {mode}}}\ndetector_ms: 2000")
-    scorer = Clause()
-    gateway.gateway.moderator.scorers.append(scorer)
+    gateway = make_gateway(f"stream: {{mode: {mode}}}\nguard: {{when: always}}")
+    guard = Clause()
+    gateway.gateway.moderator.guards.append(guard)
     said = FIRST + SECOND + THIRD
     for route in ROUTES:
         with subtests.test(route=route):
@@ -1083,13 +1089,13 @@ def test_s20_a_classifier_judges_the_whole_text_so_far_at_points_that_no_chunkin
             )
             for stream, cut in [*((True, cut) for cut in cuts), (False, list)]:
                 let(model, route, Answer(said), cut=cut)
-                scorer.asked.clear()
+                guard.asked.clear()
                 got = ask(gateway, route, stream)
                 assert got.stopped() and got.sluice["action"] == "block"
                 if stream:
                     # The clause that makes it harmful is held in strict mode; in the other it is followed and cut.
                     assert got.text() == FIRST if mode == "strict" else got.text().startswith(FIRST)
-                asked.append(list(scorer.asked))
+                asked.append(list(guard.asked))
             prefixes = [[text for text, _ in one] for one in asked]
             assert prefixes[0][:2] == [FIRST, FIRST + SECOND] and asked[0][1][1] == len(FIRST)
             assert all(one[:2] == prefixes[0][:2] for one in prefixes)
@@ -1099,7 +1105,7 @@ def test_s20_a_classifier_judges_the_whole_text_so_far_at_points_that_no_chunkin
                     got = ask(gateway, route, stream)
                     assert got.text() == clean and got.sluice["action"] == "pass"
     # A slow one holds text up in strict mode alone.
-    scorer.wait = 0.08
+    guard.wait = 0.08
     for route in ROUTES:
         with subtests.test("slow", route=route):
             let(model, route, Answer(FIRST + SECOND))

@@ -22,11 +22,11 @@ MODES = ("prompt", "strict")
 
 
 class Sentences:
-    """A scorer: a sentence of the cat is flagged, one of the weather that comes second is stopped."""
+    """A guard: a sentence of the cat is flagged, one of the weather that comes second is stopped."""
 
-    name, version = "sentences", "1"
+    name, version, covers = "sentences", "1", frozenset[str]()
 
-    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+    async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
         found = []
         if "the cat" in text[since:]:
             found.append(Candidate(since, len(text), "abuse_spam", self.name, "cat"))
@@ -37,9 +37,9 @@ class Sentences:
 
 def _gateway(make: Make, mode: str) -> Running:
     rules = "{abuse_spam: {answer: flag}, false_harmful_info: {answer: block}}"
-    gateway = make(f"stream: {{mode: {mode}, every: 40}}\ncategories: {rules}")
+    gateway = make(f"stream: {{mode: {mode}, every: 40}}\nguard: {{when: always}}\ncategories: {rules}")
     gateway.block(WORD)
-    gateway.gateway.moderator.scorers.append(Sentences())
+    gateway.gateway.moderator.guards.append(Sentences())
     return gateway
 
 

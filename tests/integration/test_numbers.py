@@ -13,11 +13,11 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Alarm:
-    """A scorer that stops a sentence with one word in it."""
+    """A guard that stops a sentence with one word in it."""
 
-    name, version = "alarm", "1"
+    name, version, covers = "alarm", "1", frozenset[str]()
 
-    async def score(self, text: str, since: int, scope: Scope) -> list[Candidate]:
+    async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
         if scope.direction == "answer" and "警报" in text[since:]:
             return [Candidate(since + text[since:].index("警报"), len(text), "violence", self.name, "alarm")]
         return []
@@ -53,8 +53,8 @@ def test_what_a_classifier_finds_too_late_is_counted_as_leaked_and_in_strict_mod
 ) -> None:
     text = "今天的河面很静，也没有什么风。这里有警报，请不要看。后面还有一句，很长很长。"
     for mode in ("prompt", "strict"):
-        gateway = make_gateway(f"stream: {{mode: {mode}}}")
-        gateway.gateway.moderator.scorers.append(Alarm())
+        gateway = make_gateway(f"stream: {{mode: {mode}}}\nguard: {{when: always}}")
+        gateway.gateway.moderator.guards.append(Alarm())
         _says(model, *text)
         kept = _record(gateway)
         assert kept["answer"]["action"] == "block" and kept["screened"] >= kept["released"]
