@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _check_moderator(args: argparse.Namespace) -> Moderator:
     from app import policy, settings
     from app.curation import suite
-    from app.detectors import readers, shipped
+    from app.detectors import classifier, readers, shipped
     from app.detectors.blocklist import Blocklist
     from app.detectors.lexicon import Lexicon, cues, load, phrases
     from app.detectors.rules import Rules
@@ -38,7 +38,8 @@ def _check_moderator(args: argparse.Namespace) -> Moderator:
     lexicon = Lexicon(load(conf.lexicons), phrases(conf.lexicons), cues(conf.lexicons))
     blocklist = Blocklist()
     detectors = shipped(lexicon, blocklist, Rules(load_rules(conf.lexicons)))
-    return Moderator(detectors, policy.load(conf.policy), readers(lexicon, blocklist))
+    scorer = classifier.tried(conf.models)
+    return Moderator(detectors, policy.load(conf.policy), readers(lexicon, blocklist), [scorer])
 
 
 def _check_one(moderator: Moderator, row: Any, scope: Scope, stream: bool) -> dict[str, Any]:

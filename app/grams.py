@@ -104,10 +104,10 @@ class Grams:
         n, sums, hot = self._look(text, before)
         return (n, sums), self._told(n, sums, before) if hot else []
 
-    def scores(self, piece: Piece) -> dict[str, float]:
-        """The probability of every category for a piece."""
-        n, sums = piece
-        return dict(zip(self.categories, map(float, self._probability(n, np.frombuffer(sums, np.int32))), strict=True))
+    def together(self, pieces: Sequence[Piece]) -> dict[str, float]:
+        """The probability of every category for these pieces as one text."""
+        n, sums = _together(0, np.zeros(len(self.categories), np.int32), pieces)
+        return dict(zip(self.categories, map(float, self._probability(n, sums)), strict=True))
 
     def evidence(self, text: str, category: str, most: int = 3) -> list[tuple[int, int]]:
         """Where the n-grams of folded `text` stand that speak most for `category`: (start, end), strongest first, none within another."""
@@ -157,7 +157,7 @@ class Grams:
         return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))))
 
 
-def _together(n: int, sums: NDArray[np.int32], before: tuple[Piece, ...]) -> tuple[int, NDArray[np.int32]]:
+def _together(n: int, sums: NDArray[np.int32], before: Sequence[Piece]) -> tuple[int, NDArray[np.int32]]:
     for count, more in before:
         n, sums = n + count, sums + np.frombuffer(more, np.int32)
     return n, sums

@@ -17,9 +17,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from app import apps, dialects, keys, metrics, policy
-from app.detectors import lexicon, readers, rules, shipped
+from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
-from app.errors import LexiconError, PolicyError, SettingsError
+from app.errors import LexiconError, ModelError, PolicyError, SettingsError
 from app.journal import Journal
 from app.moderation import Moderator
 from app.settings import Settings, unsafe
@@ -51,10 +51,12 @@ class Gateway:
         self.lexicon = lexicon.compiled(settings.lexicons, self._compiled)
         self.rules = rules.Rules(rules.load(settings.lexicons))
         self.blocklist = Blocklist(self.keys.all("fingerprint"), self._compiled)
+        self.classifier = classifier.tried(settings.models)
         self.moderator = Moderator(
             shipped(self.lexicon, self.blocklist, self.rules),
             policy.load(settings.policy),
             readers(self.lexicon, self.blocklist),
+            [self.classifier],
         )
         self.upstream = Upstream(
             settings.upstream_url, settings.upstream_key, settings, credentials=not self.apps.keyed
@@ -111,6 +113,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(self._watch("policy", [self.settings.policy], self._load_policy)),
             asyncio.create_task(self._watch("lexicon", [self.settings.lexicons], self._load_lexicon)),
+            asyncio.create_task(self._watch("model", classifier.sources(self.settings.models), self._load_model)),
         ]
 
     async def stop(self) -> None:
@@ -139,7 +142,7 @@ class Gateway:
                 version = await asyncio.to_thread(load)
                 metrics.RELOADS.labels(what, "ok").inc()
                 log.info(f"{what} reloaded", extra={"version": version})
-            except (PolicyError, LexiconError, OSError) as e:
+            except (PolicyError, LexiconError, ModelError, OSError) as e:
                 metrics.RELOADS.labels(what, "failed").inc()
                 log.error(f"{what} not reloaded, the old one stays", extra={"reason": str(e)})
 
@@ -153,6 +156,10 @@ class Gateway:
         self.rules.take(fresh)
         return self.lexicon.version
 
+    def _load_model(self) -> str:
+        self.classifier.take(classifier.load(self.settings.models))
+        return self.classifier.version
+
     def status(self) -> dict[str, Any]:
         """What this process enforces now."""
         return {
@@ -162,6 +169,7 @@ class Gateway:
             "lexicon": self.lexicon.version,
             "terms": len(self.lexicon),
             "rules": len(self.rules),
+            "model": self.classifier.version,
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,

@@ -15,11 +15,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from itertools import accumulate, zip_longest
+from itertools import accumulate, pairwise, zip_longest
 from time import perf_counter
 from typing import NamedTuple
 
-from app import clock, metrics
+from app import checkpoints, clock, metrics
+from app import text as folding
 from app.errors import GuardError
 from app.policy import Policies, Policy, strictest, taxonomy
 from app.streaming import MASK, Channel
@@ -139,6 +140,22 @@ class Moderator:
             metrics.GUARD_SECONDS.labels(guard.name).observe(perf_counter() - began)
         metrics.GUARD.labels(guard.name, failed).inc()
         return None
+
+    def scores(self, text: str, policy: Policy) -> dict[str, float]:
+        """The scorers' highest score of every category; of a scorer that fails there is none."""
+        folded = folding.fold(text)
+        points = [*checkpoints.points(folded, 0, policy.rules.stream.every), len(folded)]
+        pieces = [folded[a:b] for a, b in pairwise([0, *points]) if a < b]
+        best: dict[str, float] = {}
+        for scorer in self.scorers:
+            try:
+                told = scorer.scores(pieces)
+            except Exception as e:
+                log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
+                continue
+            for category, score in told.items():
+                best[category] = max(score, best.get(category, 0.0))
+        return best
 
     async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy, choices: Sequence[int] = ()) -> Judged:
         """Screen every slot, and the seams between texts of one origin. `choices`: whose text each slot is; as in a stream, what a

@@ -328,7 +328,7 @@ class Channel:
             unsure |= any(c.tier == "unsure" and c.category in self._covered for c in told)
             found += [(c, self._placed(c)) for c in told if c.tier != "unsure"]
         self.scoring += perf_counter() - began
-        suspects = [f for _, f in found if f.action is Action.FLAG]
+        suspects = [f for _, f in found if f.action is Action.FLAG and not f.shadow]
         while self._suspected and self._suspected[0][0] < at:
             suspects.append(self._suspected.popleft()[1])
         doubt = unsure or any(f.category in self._covered for f in suspects)

@@ -154,6 +154,10 @@ class Scorer(Protocol):
         before, None at the beginning; it is never changed, for a text may go on in two ways."""
         ...
 
+    def scores(self, pieces: list[str]) -> dict[str, float]:
+        """The highest score of every category over a text that comes in these pieces."""
+        ...
+
 
 class Guard(Protocol):
     """The second look: asked about a text where the first ones are unsure; may take its time, within a limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from app import strictjson
@@ -41,7 +42,7 @@ class Moderations:
                 judged = await self._moderator.judge(
                     [Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy
                 )
-                results.append(_result(judged.verdict))
+                results.append(_result(judged.verdict, self._moderator.scores(text, policy)))
             answer = {"id": decision_id(), "model": model, "results": results}
             await asgi.respond_json(send, 200, answer)
         except RequestError as e:
@@ -70,20 +71,26 @@ def _inputs(body: Any) -> list[str]:
     )
 
 
-def _result(verdict: Verdict) -> dict[str, Any]:
+def _result(verdict: Verdict, scored: Mapping[str, float]) -> dict[str, Any]:
+    """`scored`: what scorers say, category -> probability; a finding that acts counts with its own score."""
+    acting = [f for f in verdict.findings if not f.shadow and f.action > Action.PASS]
+    own = dict(scored)
+    for f in acting:
+        own[f.category] = max(f.score, own.get(f.category, 0.0))
+    flagged = {name for f in acting for name in taxonomy()[f.category].openai}
     scores: dict[str, float] = dict.fromkeys(OPENAI, 0.0)
-    for f in verdict.findings:
-        if not f.shadow and f.action > Action.PASS:
-            for name in taxonomy()[f.category].openai:
-                scores[name] = max(scores[name], f.score)
+    for category, score in own.items():
+        for name in taxonomy()[category].openai:
+            scores[name] = max(scores[name], score)
     return {
         "flagged": verdict.action > Action.PASS,
-        "categories": {name: score > 0 for name, score in scores.items()},
+        "categories": {name: name in flagged for name in OPENAI},
         "category_scores": scores,
         "category_applied_input_types": {name: ["text"] for name in OPENAI},
         "sluice": {
             "action": verdict.action.word,
             "categories": verdict.categories,
+            "category_scores": {category: round(score, 4) for category, score in sorted(own.items())},
             "findings": [f.public() for f in verdict.findings],
             "degraded": verdict.degraded,
         },

@@ -1,0 +1,128 @@
+"""The shipped scorer: a linear model per category over n-grams (app.grams), as a suspicion.
+
+Law: what it finds flags at most, and is a reason to ask a guard (measured: such a model flags half of all speech against
+prejudice, so it may never block; docs/adr/0016). Without its model, or with one that is not what model.toml says, every look
+fails, visibly, until the files are whole again.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.errors import ModelError
+from app.grams import Grams, Piece
+from app.modelfile import NAME as MODEL
+from app.modelfile import GramsFile, Thresholds, checked, read
+from app.types import Candidate, Scope
+
+log = logging.getLogger("sluice.classifier")
+
+NAME = "grams"
+"""Of the detector, and of its folder in SLUICE_MODELS."""
+WINDOW = 240
+"""Folded characters that are looked at together at most: the last piece alone, and it with those before it."""
+_WEIGHTS = "weights.npz"
+_State = tuple[tuple[int, Piece], ...]
+"""Of the last pieces: their length, and what they come to."""
+
+
+class Classifier:
+    """A Scorer. `take` gives it the model of another; one without a model fails at every look."""
+
+    name = NAME
+
+    def __init__(self, grams: Grams | None, thresholds: Mapping[str, Thresholds], version: str) -> None:
+        self.grams, self._thresholds, self.version = grams, thresholds, version
+
+    def take(self, other: Classifier) -> None:
+        """Go on with the model of `other`."""
+        self.grams, self._thresholds, self.version = other.grams, other._thresholds, other.version
+
+    def score(self, piece: str, before: _State | None, scope: Scope) -> tuple[list[Candidate], _State]:
+        """See app.types.Scorer. A candidate spans the piece, or it and what of those before it was looked at together."""
+        if self.grams is None:
+            raise ModelError("no model")
+        kept = before or ()
+        length = len(piece)
+        while kept and length + sum(size for size, _ in kept) > WINDOW:
+            kept = kept[1:]
+        made, told = self.grams.look(piece, tuple(p for _, p in kept))
+        found = [
+            Candidate(
+                0, length, s.category, NAME, f"{NAME}/{s.category}",
+                "suspect" if s.value >= self._thresholds[s.category].flag else "unsure", round(s.value, 4),
+            )
+            for s in told
+        ]  # fmt: skip
+        return found, (*kept, (length, made))
+
+    def scores(self, pieces: list[str]) -> dict[str, float]:
+        """The highest probability of every category over the windows of a text that comes in these pieces."""
+        if self.grams is None:
+            raise ModelError("no model")
+        best: dict[str, float] = dict.fromkeys(self.grams.categories, 0.0)
+        kept: _State = ()
+        for piece in pieces:
+            while kept and len(piece) + sum(size for size, _ in kept) > WINDOW:
+                kept = kept[1:]
+            made, _ = self.grams.look(piece)
+            for window in ((made,), (*(p for _, p in kept), made)):
+                for category, value in self.grams.together(window).items():
+                    best[category] = max(best[category], value)
+            kept = (*kept, (len(piece), made))
+        return best
+
+
+def tried(models: Path) -> Classifier:
+    """The scorer in a folder of models, or one that fails at every look where that cannot be loaded: what then happens, policy says."""
+    try:
+        return load(models)
+    except ModelError as e:
+        log.error("scorer not loaded, texts go unscored", extra={"reason": str(e)})
+        return Classifier(None, {}, "none")
+
+
+def load(models: Path) -> Classifier:
+    """The scorer in a folder of models. Raises ModelError that says what is wrong with it."""
+    folder = models / NAME
+    file = read(folder)
+    if not isinstance(file, GramsFile):
+        raise ModelError(f"{folder}: kind must be 'grams'")
+    raw = checked(folder, file, _WEIGHTS)
+    return Classifier(grams(raw, file.categories, str(folder / _WEIGHTS)), file.categories, file.version)
+
+
+def sources(models: Path) -> list[Path]:
+    """The files that a scorer is loaded from."""
+    return [models / NAME / MODEL, models / NAME / _WEIGHTS]
+
+
+def grams(raw: bytes, thresholds: Mapping[str, Thresholds], name: str) -> Grams:
+    """The model in a weights file. Raises ModelError."""
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            given: dict[str, Any] = {
+                key: arrays[key] for key in ("categories", "vocabulary", "weights", "scale", "bias")
+            }
+    except (ValueError, OSError, KeyError):
+        raise ModelError(f"{name}: not a model's weights") from None
+    categories = [str(c) for c in given["categories"]]
+    vocabulary, weights, scale, bias = (given[k] for k in ("vocabulary", "weights", "scale", "bias"))
+    sound = (
+        vocabulary.dtype == np.uint32 and weights.dtype == np.int8 and scale.dtype == bias.dtype == np.float32
+        and len(vocabulary) > 0 and bool((vocabulary[1:] > vocabulary[:-1]).all())
+        and weights.shape == (len(vocabulary), len(categories)) and scale.shape == bias.shape == (len(categories),)
+        and bool(np.isfinite(scale).all() and np.isfinite(bias).all() and (scale > 0).all())
+    )  # fmt: skip
+    if not sound:
+        raise ModelError(f"{name}: its arrays do not belong together, or hold what is no number")
+    if set(categories) != set(thresholds):
+        raise ModelError(f"{name}: its categories are not those of model.toml")
+    floors = [min(thresholds[c].ask, thresholds[c].flag) for c in categories]
+    return Grams(categories, vocabulary, np.ascontiguousarray(weights), scale, bias, floors)

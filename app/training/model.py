@@ -1,0 +1,54 @@
+"""A model as files: what was fitted, made small, with its thresholds. Law: what is measured is what is written, not what was fitted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.modelfile import NAME, Thresholds
+from app.training.sources import digest
+
+_STEPS = 127
+
+
+def packed(
+    categories: Sequence[str], vocabulary: NDArray[np.uint32], columns: NDArray[np.float64], shape: NDArray[np.float64]
+) -> bytes:
+    """The bytes of a weights file. `columns` [v + 1, k]: weights, bias last; `shape` [2, k]: slope and shift of the calibration."""
+    weights, bias = columns[:-1] * shape[0], columns[-1] * shape[0] + shape[1]
+    scale = np.maximum(np.abs(weights).max(0), 1e-6) / _STEPS
+    small = np.rint(weights / scale).astype(np.int8)
+    kept = small.any(1)
+    out = io.BytesIO()
+    np.savez_compressed(
+        out,
+        categories=np.array(categories),
+        vocabulary=vocabulary[kept],
+        weights=small[kept],
+        scale=scale.astype(np.float32),
+        bias=bias.astype(np.float32),
+    )
+    return out.getvalue()
+
+
+def write(folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thresholds]) -> None:
+    """weights.npz and model.toml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.npz").write_bytes(raw)
+    lines = [
+        "# Written by `sluice train`. flag: from which probability on the category is flagged; ask: a guard is asked.",
+        'kind = "grams"',
+        f'version = "{version}"',
+        "",
+        "[files]",
+        f'"weights.npz" = "{digest(folder / "weights.npz")}"',
+        "",
+        "[categories]",
+        *(f"{c} = {{flag = {t.flag}, ask = {t.ask}}}" for c, t in thresholds.items()),
+        "",
+    ]
+    (folder / NAME).write_text("\n".join(lines), "utf-8")
