@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from app.curation.commands import add_parser as lexicon_parser
 from app.errors import RequestError, SluiceError
+from app.training.commands import add_parser as train_parser
 
 if TYPE_CHECKING:
     from app.moderation import Moderator
@@ -139,6 +140,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--policy", type=Path, help="a policy file instead of SLUICE_POLICY")
     c.add_argument("--terms", type=Path, help="only these terms (JSON lines), every category blocks")
     c.set_defaults(run=check_command)
+
+    train_parser(commands)
 
     c = commands.add_parser("serve", help="run the gateway · 运行网关")
     c.add_argument("--workers", type=int)

@@ -22,7 +22,7 @@ PREFIX = "SLUICE_"
 _SECRET = {"upstream_key", "surrogate_key", "secret_key", "admin_token", "redis_url"}
 
 
-def _packaged(name: str) -> Path:
+def packaged(name: str) -> Path:
     """A data folder: beside the package in a checkout, inside it in a wheel."""
     inside = Path(str(files("app"))) / name
     return inside if inside.exists() else inside.parent.parent / name
@@ -63,8 +63,8 @@ class Settings(BaseModel):
     deployment: str = Field("default", pattern=r"^[a-z0-9_-]{1,40}$", description="names the keys in a shared Redis")
     policy: Path = Field(default_factory=lambda: Path(str(files("app"))) / "policy.yaml")
     apps: Path | None = None
-    lexicons: Path = Field(default_factory=lambda: _packaged("lexicons"))
-    models: Path = Field(default_factory=lambda: _packaged("models"))
+    lexicons: Path = Field(default_factory=lambda: packaged("lexicons"))
+    models: Path = Field(default_factory=lambda: packaged("models"))
     secret_key: str | None = None
     admin_token: str | None = None
 

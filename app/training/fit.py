@@ -25,7 +25,7 @@ PAIR = 3.0
 """What a row of a pair weighs."""
 OTHER = 0.3
 """What a violating text of another family weighs as a harmless one."""
-_RIDGE, _CLOSE = 1.0, 1.0
+RIDGE, CLOSE = 1.0, 1.0
 """How strongly a family is drawn to zero, and a category to its family."""
 _ROUNDS = 40
 NEVER = -20.0
@@ -136,14 +136,14 @@ def columns(examples: Sequence[Example], x: sparse.csr_matrix) -> NDArray[np.flo
     for family, members in FAMILIES.items():
         wanted = frozenset(members) | ({HATE} if family == "hate" else set())
         y, counts = target(examples, wanted, family)
-        base = fitted(x, y, w * counts, np.zeros(x.shape[1] + 1), _RIDGE) if y.any() else None
+        base = fitted(x, y, w * counts, np.zeros(x.shape[1] + 1), RIDGE) if y.any() else None
         for category in members:
             y, counts = target(examples, frozenset({category}), family)
             at = CATEGORIES.index(category)
             if base is None or not y.any():
                 made[-1, at] = NEVER
             else:
-                made[:, at] = fitted(x, y, w * counts, base, _CLOSE)
+                made[:, at] = fitted(x, y, w * counts, base, CLOSE)
     return made
 
 

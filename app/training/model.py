@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,11 @@ def packed(
         bias=bias.astype(np.float32),
     )
     return out.getvalue()
+
+
+def version(raw: bytes) -> str:
+    """The same weights have the same name."""
+    return hashlib.sha256(raw).hexdigest()[:12]
 
 
 def write(folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thresholds]) -> None:

@@ -160,7 +160,7 @@ class Pair:
     harmless: str
 
     def examples(self) -> tuple[Example, Example]:
-        group = f"{self.category}/{self.template}/{self.lang}"
+        group = f"{self.category}/{self.template}"
         return (
             Example(fold(self.violating), frozenset({self.category}), PAIRS, self.lang, group),
             Example(fold(self.harmless), frozenset(), PAIRS, self.lang, group),
@@ -182,6 +182,15 @@ def pairs(folder: Path) -> list[Pair]:
     if not found:
         raise TrainingError(f"{folder}: no pairs; --pairs names the folder with a file per category")
     return found
+
+
+def manifest(folder: Path) -> dict[str, str]:
+    """File -> licence, as the folder of data sets says."""
+    try:
+        lines = (folder / "datasets_manifest.tsv").read_text("utf-8").splitlines()
+    except OSError as e:
+        raise TrainingError(f"{folder}: datasets_manifest.tsv cannot be read ({e.strerror})") from None
+    return {row["file"]: row["licence"] for row in csv.DictReader(lines, delimiter="\t")}
 
 
 def digest(path: Path) -> str:

@@ -1,0 +1,207 @@
+"""`sluice train`: from data sets and pairs to a model in its folder.
+
+Law: every figure and threshold comes from texts that the model measured on had not seen: pairs are split by template, harmless
+sources left out whole. The same data gives the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from app import checkpoints, grams
+from app.detectors.classifier import WINDOW
+from app.modelfile import Thresholds
+from app.training import fit
+from app.training.sources import PAIRS, Example
+
+FOLDS = 3
+FLAGGED, ASKED = 0.012, 0.05
+"""Of harmless texts of sources not learned from: the share that any category may flag, and that a guard may be asked about."""
+_EVERY = 160
+_CLEAN = {"KdConv": 0, "Laws": 1, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
+"""Harmless sources -> the fold in which they are not learned from."""
+_SHARE = 1500
+"""Texts of one harmless source that thresholds are set by."""
+
+
+def pieces(text: str) -> list[str]:
+    """Folded `text` as it is looked at: from one check point to the next."""
+    points = [*checkpoints.points(text, 0, _EVERY), len(text)]
+    return [text[a:b] for a, b in zip([0, *points], points, strict=False) if a < b]
+
+
+def stretches(text: str, most: int = 3) -> list[str]:
+    """A long text as several, none longer than is looked at together."""
+    made, run = [], ""
+    for piece in pieces(text):
+        if run and len(run) + len(piece) > WINDOW:
+            made.append(run)
+            run = ""
+        run += piece
+    return [*made, run][:most]
+
+
+def windows(text: str) -> Iterator[str]:
+    """All that a scorer looks at together."""
+    kept: list[str] = []
+    for piece in pieces(text):
+        while kept and sum(map(len, kept)) + len(piece) > WINDOW:
+            kept.pop(0)
+        yield piece
+        if kept:
+            yield "".join([*kept, piece])
+        kept.append(piece)
+
+
+def expanded(examples: Iterable[Example]) -> list[Example]:
+    return [replace(e, text=part) for e in examples for part in stretches(e.text)]
+
+
+def fold_of(e: Example, seed: int) -> int:
+    """On which side of the split a text is: by template, by source, else by chance."""
+    if not e.categories and e.source in _CLEAN:
+        return (_CLEAN[e.source] + seed) % FOLDS
+    return int.from_bytes(hashlib.blake2b(f"{seed}\n{e.group or e.text}".encode(), digest_size=4).digest()) % FOLDS
+
+
+@dataclass
+class Fitted:
+    """Weights over a vocabulary; `columns` [v + 1, k], bias last."""
+
+    vocabulary: NDArray[np.uint32]
+    columns: NDArray[np.float64]
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """[n, k]: each text as one."""
+        made = [grams.features(text) for text in texts]
+        return np.asarray(fit.matrix(made, self.vocabulary) @ self.columns[:-1] + self.columns[-1])
+
+    def highest(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """[n, k]: the highest of each text's windows."""
+        looks = [list(windows(text)) or [""] for text in texts]
+        found = self.logits([look for one in looks for look in one])
+        starts = np.cumsum([0, *(len(one) for one in looks[:-1])])
+        return np.asarray(np.maximum.reduceat(found, starts))
+
+
+def fitted(examples: Sequence[Example]) -> Fitted:
+    made = fit.features(examples)
+    words = fit.vocabulary(made)
+    return Fitted(words, fit.columns(examples, fit.matrix(made, words)))
+
+
+@dataclass
+class Unseen:
+    """Texts scored by a model that had not learned from them: `logits` [n, k]."""
+
+    examples: list[Example] = field(default_factory=list)
+    logits: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, len(fit.CATEGORIES))))
+
+    def add(self, examples: Sequence[Example], model: Fitted) -> None:
+        self.examples += examples
+        self.logits = np.concatenate([self.logits, model.highest([e.text for e in examples])])
+
+    def of(self, rows: Sequence[bool]) -> Unseen:
+        return Unseen([e for e, use in zip(self.examples, rows, strict=True) if use], self.logits[np.array(rows)])
+
+
+def crossed(examples: Sequence[Example], seed: int = 0) -> Unseen:
+    """Every pair, and a share of every source, as a model sees it that had learned from other folds."""
+    unseen = Unseen()
+    for number in range(FOLDS):
+        model = fitted(expanded(e for e in examples if fold_of(e, seed) != number))
+        aside = [e for e in examples if fold_of(e, seed) == number]
+        unseen.add([*sampled(aside, _SHARE)], model)
+    return unseen
+
+
+def sampled(examples: Sequence[Example], most: int) -> Iterator[Example]:
+    """All pairs, and of every other source and label at most so many texts, evenly."""
+    groups: dict[tuple[str, bool], list[Example]] = {}
+    for e in examples:
+        groups.setdefault((e.source, bool(e.categories)), []).append(e)
+    for (source, _), rows in groups.items():
+        yield from rows if source == PAIRS else rows[:: -(-len(rows) // most)]
+
+
+def is_clean(e: Example) -> bool:
+    return not e.categories and e.source in _CLEAN
+
+
+def calibrated(unseen: Unseen) -> NDArray[np.float64]:
+    """[2, k]: slope and shift per category (Platt 1999), from its violating texts against harmless ones, either side of one weight."""
+    shape = np.zeros((2, len(fit.CATEGORIES)))
+    harmless = np.array([not e.categories for e in unseen.examples])
+    for k, category in enumerate(fit.CATEGORIES):
+        mine = np.array([category in e.categories for e in unseen.examples])
+        near = np.array([not e.categories and e.group.startswith(f"{category}/") for e in unseen.examples])
+        use = mine | harmless
+        y, s = mine[use], unseen.logits[use, k]
+        # Its own twins weigh as much as all other harmless texts.
+        w = np.where(y, 1 / max(y.sum(), 1), np.where(near[use], 0.5 / max(near.sum(), 1), 0.5 / harmless.sum()))
+
+        def loss(
+            theta: NDArray[np.float64], y: NDArray[np.bool_] = y, s: NDArray[np.float64] = s, w: NDArray[np.float64] = w
+        ) -> float:
+            margin = np.where(y, 1, -1) * (theta[0] * s + theta[1])
+            return float(w @ np.logaddexp(0, -margin)) + 1e-4 * float(theta @ theta)
+
+        shape[:, k] = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return np.maximum(shape, [[0.05], [-np.inf]])
+
+
+def thresholds(unseen: Unseen, shape: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Probabilities [k]: those that catch most violating texts while any category tells at most `share` of the clean ones.
+
+    One price for a false alarm in all categories (a Lagrange multiplier); each takes the threshold that is best at that price.
+    """
+    p = probabilities(unseen.logits, shape)
+    clean = np.array([is_clean(e) for e in unseen.examples])
+    weight = _even([e.source for e, c in zip(unseen.examples, clean, strict=True) if c])
+    own = [
+        np.array([category in e.categories and e.source == PAIRS for e in unseen.examples])
+        for category in fit.CATEGORIES
+    ]
+    low, high = 0.0, 1000.0
+    best = np.ones(len(fit.CATEGORIES))
+    for _ in range(25):
+        price = (low + high) / 2
+        tried = np.array([_at(price, p[own[k], k], p[clean, k], weight) for k in range(len(fit.CATEGORIES))])
+        told = float(weight @ (p[clean] >= tried).any(1))
+        if told <= share:
+            best, high = tried, price
+        else:
+            low = price
+    return best
+
+
+def _at(price: float, violating: NDArray[np.float64], clean: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    grid = np.unique(np.concatenate([np.linspace(0.3, 0.99, 70), [0.995]]))
+    caught = np.array([(violating >= t).mean() if len(violating) else 0.0 for t in grid])
+    false = np.array([weight @ (clean >= t) for t in grid])
+    return float(grid[np.argmax(caught - price * false)])
+
+
+def _even(sources: Sequence[str]) -> NDArray[np.float64]:
+    """Weights by which every source counts the same, one in all."""
+    names, numbers, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    return np.asarray(1 / counts[numbers] / len(names))
+
+
+def probabilities(logits: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-(logits * shape[0] + shape[1]))))
+
+
+def chosen(unseen: Unseen, shape: NDArray[np.float64]) -> dict[str, Thresholds]:
+    """Flag and ask thresholds of every category."""
+    flag, ask = thresholds(unseen, shape, FLAGGED), thresholds(unseen, shape, ASKED)
+    return {
+        category: Thresholds(flag=round(float(f), 3), ask=round(float(min(f, a)), 3))
+        for category, f, a in zip(fit.CATEGORIES, flag, ask, strict=True)
+    }
