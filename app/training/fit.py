@@ -17,15 +17,15 @@ from scipy.optimize import minimize
 from app import grams
 from app.training.sources import HATE, PAIRS, UNKNOWN, Example
 
-LEAST = 3
+LEAST = 4
 """Texts that an n-gram must stand in."""
-CAP = 3000.0
+CAP = 10_000.0
 """What the rows of one source and label weigh together at most: a large set must not drown the rest."""
-PAIR = 3.0
+PAIR = 12.0
 """What a row of a pair weighs."""
 OTHER = 0.3
 """What a violating text of another family weighs as a harmless one."""
-RIDGE, CLOSE = 1.0, 1.0
+RIDGE, CLOSE = 0.5, 1.5
 """How strongly a family is drawn to zero, and a category to its family."""
 _ROUNDS = 40
 NEVER = -20.0
