@@ -1,6 +1,7 @@
-"""Sluice as `serve` runs it, in one process, beside tests.bench.scored."""
+"""The same without its scorer."""
 
-from app.main import create_app
-from app.settings import read
+from tests.bench.scored import app
 
-app = create_app(read())
+app.moderator.scorers.clear()
+
+__all__ = ["app"]
