@@ -53,11 +53,10 @@ def _train(args: argparse.Namespace, examples: list[Example], pairs: list[source
     from app.training.fit import CATEGORIES
 
     began = time.monotonic()
-    unseen = train.crossed(examples, args.seed)
-    _say(f"measured on texts not seen, {time.monotonic() - began:.0f} s")
+    unseen, whole = train.both(examples, args.seed)
+    _say(f"fitted, {time.monotonic() - began:.0f} s")
     shape = train.calibrated(unseen)
     thresholds = train.chosen(unseen, shape)
-    whole = train.fitted(train.expanded(examples))
     raw = model.packed(CATEGORIES, whole.vocabulary, whole.columns, shape)
     version = model.version(raw)
     text, figures = card(version, examples, pairs, unseen, shape, thresholds, args.data, len(whole.vocabulary))

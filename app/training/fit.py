@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,16 +56,14 @@ CATEGORIES = tuple(category for family in FAMILIES.values() for category in fami
 _FAMILY = {category: family for family, categories in FAMILIES.items() for category in categories}
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Examples as rows of counts / sqrt(n), over a sorted vocabulary of keys."""
-
-    vocabulary: NDArray[np.uint32]
-    x: sparse.csr_matrix
-
-
 def features(examples: Iterable[Example]) -> list[NDArray[np.uint32]]:
-    return [grams.features(example.text) for example in examples]
+    return [_features(example.text) for example in examples]
+
+
+@lru_cache(maxsize=400_000)
+def _features(text: str) -> NDArray[np.uint32]:
+    """Of a text that every fold asks about again."""
+    return grams.features(text)
 
 
 def vocabulary(made: Sequence[NDArray[np.uint32]], least: int = LEAST) -> NDArray[np.uint32]:
@@ -96,13 +95,25 @@ def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
     )
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Examples as a matrix, both ways."""
+
+    x: sparse.csr_matrix
+    back: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, x: sparse.csr_matrix) -> Rows:
+        x = x.astype(np.float64)
+        return cls(x, x.T.tocsr())
+
+
 def logistic(
-    x: sparse.csr_matrix, y: NDArray[np.bool_], w: NDArray[np.float64], prior: NDArray[np.float64], ridge: float
+    rows: Rows, y: NDArray[np.bool_], w: NDArray[np.float64], prior: NDArray[np.float64], ridge: float
 ) -> NDArray[np.float64]:
-    """Weights, bias last, of the logistic regression drawn to `prior`."""
+    """Weights, bias last, of the logistic regression drawn to `prior`. `w`: what each row weighs."""
+    x, back = rows.x, rows.back
     sign = np.where(y, 1.0, -1.0)
-    x = x.astype(np.float64)
-    back = x.T.tocsr()
 
     def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margin = sign * (x @ theta[:-1] + theta[-1])
@@ -113,7 +124,7 @@ def logistic(
         value = float(w @ np.logaddexp(0, -margin)) + ridge / 2 * float(away @ away)
         return value, np.append(back @ push, push.sum()) + ridge * away
 
-    found = minimize(loss, prior, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS, "maxcor": 8})
+    found = minimize(loss, prior, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS, "maxcor": 8, "ftol": 1e-5})
     return np.asarray(found.x)
 
 
@@ -131,27 +142,26 @@ def target(
 
 def columns(examples: Sequence[Example], x: sparse.csr_matrix) -> NDArray[np.float64]:
     """[v + 1, k]: weights, bias last, of every category of CATEGORIES; a bias of NEVER where it has no example."""
-    w = weights(examples)
+    w, rows = weights(examples), Rows.of(x)
     made = np.zeros((x.shape[1] + 1, len(CATEGORIES)))
     for family, members in FAMILIES.items():
         wanted = frozenset(members) | ({HATE} if family == "hate" else set())
         y, counts = target(examples, wanted, family)
-        base = fitted(x, y, w * counts, np.zeros(x.shape[1] + 1), RIDGE) if y.any() else None
+        base = fitted(rows, y, w * counts, np.zeros(x.shape[1] + 1), RIDGE) if y.any() else None
         for category in members:
             y, counts = target(examples, frozenset({category}), family)
             at = CATEGORIES.index(category)
             if base is None or not y.any():
                 made[-1, at] = NEVER
             else:
-                made[:, at] = fitted(x, y, w * counts, base, CLOSE)
+                made[:, at] = fitted(rows, y, w * counts, base, CLOSE)
     return made
 
 
 def fitted(
-    x: sparse.csr_matrix, y: NDArray[np.bool_], w: NDArray[np.float64], prior: NDArray[np.float64], ridge: float
+    rows: Rows, y: NDArray[np.bool_], w: NDArray[np.float64], prior: NDArray[np.float64], ridge: float
 ) -> NDArray[np.float64]:
-    """`logistic` over the rows that count, either side of equal weight."""
-    use = w > 0
-    x, y, w = x[use], y[use], w[use].copy()
+    """`logistic` with both sides of equal weight, where that takes no more than twenty times."""
+    w = w.copy()
     w[y] *= min(w[~y].sum() / w[y].sum(), 20.0)
-    return logistic(x, y, w, prior, ridge)
+    return logistic(rows, y, w, prior, ridge)

@@ -36,7 +36,7 @@ def left_out(examples: Sequence[Example], seed: int) -> Iterator[dict[str, Any]]
         ]
         clean = clean or [e for e in examples if e.source == "KdConv"]
         taken = {id(e) for e in (*aside, *clean)}
-        model = families(expanded(sampled([e for e in examples if id(e) not in taken], _SHARE)))
+        model = families(expanded(list(sampled([e for e in examples if id(e) not in taken], _SHARE))))
         measured = [*sampled(aside, 1500)]
         scores = model.highest([e.text for e in measured]).max(1)
         floor = model.highest([e.text for e in clean[:: max(1, len(clean) // 1500)]]).max(1)
@@ -59,9 +59,9 @@ def families(examples: Sequence[Example]) -> Fitted:
     """One column per family."""
     made = fit.features(examples)
     words = fit.vocabulary(made)
-    x, w = fit.matrix(made, words), fit.weights(examples)
+    rows, w = fit.Rows.of(fit.matrix(made, words)), fit.weights(examples)
     columns = []
     for family, members in fit.FAMILIES.items():
         y, counts = fit.target(examples, frozenset(members) | ({HATE} if family == "hate" else set()), family)
-        columns.append(fit.fitted(x, y, w * counts, np.zeros(x.shape[1] + 1), fit.RIDGE))
+        columns.append(fit.fitted(rows, y, w * counts, np.zeros(len(words) + 1), fit.RIDGE))
     return Fitted(words, np.stack(columns, 1))

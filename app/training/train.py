@@ -7,8 +7,10 @@ sources left out whole. The same data gives the same model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ FLAGGED, ASKED = 0.012, 0.05
 _EVERY = 160
 _CLEAN = {"KdConv": 0, "Laws": 1, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
 """Harmless sources -> the fold in which they are not learned from."""
+_UNIFORM = {"TeleAntiFraud": 700}
+"""Sources whose texts are very much alike, and long -> how many of a label are learned from."""
 _SHARE = 1500
 """Texts of one harmless source that thresholds are set by."""
 
@@ -59,8 +63,12 @@ def windows(text: str) -> Iterator[str]:
         kept.append(piece)
 
 
-def expanded(examples: Iterable[Example]) -> list[Example]:
-    return [replace(e, text=part) for e in examples for part in stretches(e.text)]
+def expanded(examples: Sequence[Example]) -> list[Example]:
+    """What is learned from: long texts as several, and of a set whose texts are all alike only some."""
+    kept = [e for e in examples if e.source not in _UNIFORM]
+    for source, most in _UNIFORM.items():
+        kept += sampled([e for e in examples if e.source == source], most)
+    return [replace(e, text=part) for e in kept for part in stretches(e.text)]
 
 
 def fold_of(e: Example, seed: int) -> int:
@@ -100,25 +108,25 @@ def fitted(examples: Sequence[Example]) -> Fitted:
 class Unseen:
     """Texts scored by a model that had not learned from them: `logits` [n, k]."""
 
-    examples: list[Example] = field(default_factory=list)
-    logits: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, len(fit.CATEGORIES))))
-
-    def add(self, examples: Sequence[Example], model: Fitted) -> None:
-        self.examples += examples
-        self.logits = np.concatenate([self.logits, model.highest([e.text for e in examples])])
-
-    def of(self, rows: Sequence[bool]) -> Unseen:
-        return Unseen([e for e, use in zip(self.examples, rows, strict=True) if use], self.logits[np.array(rows)])
+    examples: list[Example]
+    logits: NDArray[np.float64]
 
 
-def crossed(examples: Sequence[Example], seed: int = 0) -> Unseen:
-    """Every pair, and a share of every source, as a model sees it that had learned from other folds."""
-    unseen = Unseen()
-    for number in range(FOLDS):
-        model = fitted(expanded(e for e in examples if fold_of(e, seed) != number))
-        aside = [e for e in examples if fold_of(e, seed) == number]
-        unseen.add([*sampled(aside, _SHARE)], model)
-    return unseen
+def both(examples: Sequence[Example], seed: int = 0) -> tuple[Unseen, Fitted]:
+    """Every pair, and a share of every source, as a model sees it that had learned from other folds; and the model of all."""
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+        sides = [pool.submit(_side, examples, number, seed) for number in range(FOLDS)]
+        whole = pool.submit(fitted, expanded(examples))
+        unseen = [side.result() for side in sides]
+        return Unseen(
+            [e for one in unseen for e in one.examples], np.concatenate([one.logits for one in unseen])
+        ), whole.result()
+
+
+def _side(examples: Sequence[Example], number: int, seed: int) -> Unseen:
+    model = fitted(expanded([e for e in examples if fold_of(e, seed) != number]))
+    aside = list(sampled([e for e in examples if fold_of(e, seed) == number], _SHARE))
+    return Unseen(aside, model.highest([e.text for e in aside]))
 
 
 def sampled(examples: Sequence[Example], most: int) -> Iterator[Example]:
