@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import logging
+import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,11 @@ def load(models: Path) -> Classifier:
     if not isinstance(file, GramsFile):
         raise ModelError(f"{folder}: kind must be 'grams'")
     raw = checked(folder, file, _WEIGHTS)
-    return Classifier(grams(raw, file.categories, str(folder / _WEIGHTS)), file.categories, file.version)
+    floors = tuple((category, min(t.ask, t.flag)) for category, t in file.categories.items())
+    try:
+        return Classifier(grams(raw, floors), file.categories, file.version)
+    except ModelError as e:
+        raise ModelError(f"{folder / _WEIGHTS}: {e}") from None
 
 
 def sources(models: Path) -> list[Path]:
@@ -103,15 +109,16 @@ def sources(models: Path) -> list[Path]:
     return [models / NAME / MODEL, models / NAME / _WEIGHTS]
 
 
-def grams(raw: bytes, thresholds: Mapping[str, Thresholds], name: str) -> Grams:
-    """The model in a weights file. Raises ModelError."""
+@lru_cache(maxsize=2)
+def grams(raw: bytes, floors: tuple[tuple[str, float], ...]) -> Grams:
+    """The model in the content of a weights file. `floors`: of each category, from where on a score is told. Raises ModelError."""
     try:
         with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
             given: dict[str, Any] = {
                 key: arrays[key] for key in ("categories", "vocabulary", "weights", "scale", "bias")
             }
-    except (ValueError, OSError, KeyError):
-        raise ModelError(f"{name}: not a model's weights") from None
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+        raise ModelError("not a model's weights") from None
     categories = [str(c) for c in given["categories"]]
     vocabulary, weights, scale, bias = (given[k] for k in ("vocabulary", "weights", "scale", "bias"))
     sound = (
@@ -121,8 +128,8 @@ def grams(raw: bytes, thresholds: Mapping[str, Thresholds], name: str) -> Grams:
         and bool(np.isfinite(scale).all() and np.isfinite(bias).all() and (scale > 0).all())
     )  # fmt: skip
     if not sound:
-        raise ModelError(f"{name}: its arrays do not belong together, or hold what is no number")
-    if set(categories) != set(thresholds):
-        raise ModelError(f"{name}: its categories are not those of model.toml")
-    floors = [min(thresholds[c].ask, thresholds[c].flag) for c in categories]
-    return Grams(categories, vocabulary, np.ascontiguousarray(weights), scale, bias, floors)
+        raise ModelError("its arrays do not belong together, or hold what is no number")
+    if set(categories) != {category for category, _ in floors}:
+        raise ModelError("its categories are not those of model.toml")
+    of = dict(floors)
+    return Grams(categories, vocabulary, np.ascontiguousarray(weights), scale, bias, [of[c] for c in categories])

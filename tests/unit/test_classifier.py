@@ -103,7 +103,7 @@ def test_weights_that_make_no_sense_are_refused(tmp_path: Path, wrong: str) -> N
     out = io.BytesIO()
     np.savez(out, **arrays)
     with pytest.raises(ModelError, match="do not belong together"):
-        classifier.grams(out.getvalue(), {"violence": Thresholds(flag=0.8, ask=0.6)}, "weights")
+        classifier.grams(out.getvalue(), (("violence", 0.6),))
 
 
 def test_the_shipped_model_is_whole_and_knows_categories_of_the_taxonomy(tmp_path: Path) -> None:
