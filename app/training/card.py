@@ -52,7 +52,7 @@ template, share of near-duplicates.
 _FIGURES = """
 ## Figures
 
-{texts:,} texts, each scored by a model that had not seen its template or, if harmless, its source (three folds). AUC: a violating
+{texts} texts, each scored by a model that had not seen its template or, if harmless, its source (three folds). AUC: a violating
 text of the pairs against the harmless twins of its category. Caught, twins: share of violating texts and of harmless twins that
 any category flags. Clean: share of harmless texts of sources not learned from that this category flags.
 
