@@ -8,6 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from app import apps, native, policy, settings
+from app.detectors import classifier
 from app.detectors.lexicon import Lexicon, load
 from app.errors import SettingsError, SluiceError
 from app.settings import Settings
@@ -48,12 +49,18 @@ def _lexicons(conf: Settings) -> str:
 
 
 def _engine(conf: Settings) -> str:
-    if native.scan is None:
+    if native.scan is None or native.grams is None:
         return (
             "the slower one, for the compiled one is missing: install a C compiler and Python's headers "
             "(apt-get install gcc python3-dev), then Sluice again"
         )
     return "compiled"
+
+
+def _scorer(conf: Settings) -> str:
+    scorer = classifier.load(conf.models)
+    assert scorer.grams is not None
+    return f"{len(scorer.grams.categories)} categories, version {scorer.version}"
 
 
 def _store(conf: Settings) -> str:
@@ -95,6 +102,7 @@ _CHECKS: list[tuple[str, Callable[[Settings], str]]] = [
     ("安全 safety", _safety),
     ("策略 policy", _policy),
     ("词库 lexicons", _lexicons),
+    ("打分模型 scorer", _scorer),
     ("引擎 engine", _engine),
     ("数据目录 data directory", _data_dir),
     ("存储 store", _store),

@@ -155,7 +155,7 @@ def columns(examples: Sequence[Example], x: sparse.csr_matrix) -> NDArray[np.flo
     for family, members in FAMILIES.items():
         wanted = frozenset(members) | ({HATE} if family == "hate" else set())
         use = np.flatnonzero(useful(examples, family))
-        mine, own, rows = [examples[i] for i in use], w[use], Rows.of(x[use])
+        mine, own, rows = [examples[int(i)] for i in use], w[use], Rows.of(x[use])
         y, counts = target(mine, wanted, family)
         base = fitted(rows, y, own * counts, np.zeros(x.shape[1] + 1), RIDGE) if y.any() else None
         for category in members:
