@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from app.curation.commands import add_parser as lexicon_parser
 from app.errors import RequestError, SluiceError
+from app.evaluation.commands import add_parser as eval_parser
 from app.training.commands import add_parser as train_parser
 
 if TYPE_CHECKING:
@@ -23,28 +24,19 @@ if TYPE_CHECKING:
 
 
 def _check_moderator(args: argparse.Namespace) -> Moderator:
-    from app import policy, settings
+    from app import pipeline, policy, settings
     from app.curation import suite
-    from app.detectors import classifier, readers, shipped
-    from app.detectors.blocklist import Blocklist
-    from app.detectors.lexicon import Lexicon, cues, load, phrases
-    from app.detectors.rules import Rules
-    from app.detectors.rules import load as load_rules
-    from app.moderation import Moderator
+    from app.detectors.lexicon import phrases
 
     conf = settings.read(policy=args.policy)
     if args.terms:
         policies = policy.load(conf.policy) if args.policy else None
         return suite.only(suite.terms(args.terms), phrases(conf.lexicons), policies)
-    lexicon = Lexicon(load(conf.lexicons), phrases(conf.lexicons), cues(conf.lexicons))
-    blocklist = Blocklist()
-    detectors = shipped(lexicon, blocklist, Rules(load_rules(conf.lexicons)))
-    scorer = classifier.tried(conf.models)
-    return Moderator(detectors, policy.load(conf.policy), readers(lexicon, blocklist), [scorer])
+    return pipeline.moderator(conf)
 
 
 def _check_one(moderator: Moderator, row: Any, scope: Scope, stream: bool) -> dict[str, Any]:
-    from app.moderation import conclude
+    from app.pipeline import screened
 
     if not isinstance(row, dict):
         raise RequestError("a line must be a JSON object", code="invalid_type")
@@ -52,11 +44,7 @@ def _check_one(moderator: Moderator, row: Any, scope: Scope, stream: bool) -> di
     chunks = row.get("chunks") if stream else [row.get("text")]
     if not isinstance(chunks, list) or not all(isinstance(c, str) for c in chunks):
         raise RequestError(f"{name!r} must be {'a list of strings' if stream else 'a string'}", code="invalid_type")
-    policy = moderator.policies.common
-    channel = moderator.channel(scope, policy)
-    released = [channel.push(c) for c in chunks]
-    released.append(channel.finish())
-    verdict = conclude([channel], policy, scope)
+    verdict, released, _ = screened(moderator, chunks, scope)
     delivered = "".join(released)
     out: dict[str, Any] = {
         "id": row.get("id"),
@@ -140,6 +128,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--policy", type=Path, help="a policy file instead of SLUICE_POLICY")
     c.add_argument("--terms", type=Path, help="only these terms (JSON lines), every category blocks")
     c.set_defaults(run=check_command)
+
+    eval_parser(commands)
 
     train_parser(commands)
 

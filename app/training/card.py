@@ -15,7 +15,7 @@ from app.evaluation.figures import auc
 from app.modelfile import Thresholds
 from app.training import fit
 from app.training.pairset import described
-from app.training.sources import PAIRS, SOURCES, Example, Pair, digest, manifest
+from app.training.sources import EVERYDAY, PAIRS, SOURCES, Example, Pair, digest, manifest
 from app.training.train import Unseen, is_clean, probabilities
 
 _HEAD = """# Model card: grams {version}
@@ -109,6 +109,9 @@ def card(
         )
     lines.append(
         f"| matched pairs | pairs/*.tsv | {used[PAIRS]:,} | {violating[PAIRS]:,} | Apache-2.0, written for the project | |\n"
+    )
+    lines.append(
+        f"| everyday texts | everyday.tsv | {used[EVERYDAY]:,} | 0 | Apache-2.0, written for the project | |\n"
     )
     lines.append(_PAIRS)
     sets = {(s.category, s.lang): s for s in described(pairs)}

@@ -39,8 +39,13 @@ def train_command(args: argparse.Namespace) -> int:
     from app.settings import packaged
     from app.training import sources
 
-    pairs = sources.pairs(args.pairs or packaged("models") / "grams" / "pairs")
-    examples = [*sources.read(args.data), *(e for pair in pairs for e in pair.examples())]
+    own = packaged("models") / "grams"
+    pairs = sources.pairs(args.pairs or own / "pairs")
+    examples = [
+        *sources.read(args.data),
+        *(e for pair in pairs for e in pair.examples()),
+        *sources.everyday(own / "everyday.tsv"),
+    ]
     _say(f"{len(examples):,} texts, {len(pairs):,} of them pairs")
     if args.leave_out:
         return _leave_out(examples, args.seed)

@@ -116,7 +116,7 @@ SOURCES: dict[str, tuple[str, Callable[[_Row], str]]] = {
     "Self-instruct": ("self_instruct_en_benign.jsonl", _own),
 }
 """Name -> (file, the category of a violating row)."""
-PAIRS = "pairs"
+PAIRS, EVERYDAY = "pairs", "everyday"
 
 
 def read(folder: Path) -> Iterator[Example]:
@@ -182,6 +182,19 @@ def pairs(folder: Path) -> list[Pair]:
     if not found:
         raise TrainingError(f"{folder}: no pairs; --pairs names the folder with a file per category")
     return found
+
+
+def everyday(path: Path) -> Iterator[Example]:
+    """Harmless texts written for the project, one a line behind its language and a tab. Raises TrainingError."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as e:
+        raise TrainingError(f"{path}: cannot be read ({e.strerror})") from None
+    for number, line in enumerate(lines, 1):
+        lang, tab, text = line.partition("\t")
+        if not tab or lang not in ("zh", "en") or not text.strip():
+            raise TrainingError(f"{path}, line {number}: must be zh or en, a tab, a text")
+        yield Example(fold(text.strip()), frozenset(), EVERYDAY, lang)
 
 
 def manifest(folder: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ sources left out whole. The same data gives the same model.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,14 +21,15 @@ from app import checkpoints, grams
 from app.detectors.classifier import WINDOW
 from app.modelfile import Thresholds
 from app.training import fit
-from app.training.sources import PAIRS, Example
+from app.training.sources import EVERYDAY, PAIRS, Example
 
 FOLDS = 3
 FLAGGED, ASKED = 0.012, 0.05
 """Of harmless texts of sources not learned from: the share that any category may flag, and that a guard may be asked about."""
 _EVERY = 160
 _CLEAN = {"KdConv": 0, "Laws": 1, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
-"""Harmless sources -> the fold in which they are not learned from."""
+"""Harmless sources -> the fold in which they are not learned from. Everyday texts are split by chance: without them a model would know no
+requests but those of pairs."""
 _UNIFORM = {"TeleAntiFraud": 700}
 """Sources whose texts are very much alike, and long -> how many of a label are learned from."""
 _SHARE = 1500
@@ -139,7 +141,7 @@ def sampled(examples: Sequence[Example], most: int) -> Iterator[Example]:
 
 
 def is_clean(e: Example) -> bool:
-    return not e.categories and e.source in _CLEAN
+    return not e.categories and (e.source in _CLEAN or e.source == EVERYDAY)
 
 
 def calibrated(unseen: Unseen) -> NDArray[np.float64]:
@@ -165,41 +167,50 @@ def calibrated(unseen: Unseen) -> NDArray[np.float64]:
 
 
 def thresholds(unseen: Unseen, shape: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Probabilities [k]: those that catch most violating texts while any category tells at most `share` of the clean ones.
+    """Probabilities [k] from which on a category is told: at most `share` of the clean texts by any of them, and with that the most
+    violating texts of its pairs less the harmless twins.
 
     One price for a false alarm in all categories (a Lagrange multiplier); each takes the threshold that is best at that price.
     """
     p = probabilities(unseen.logits, shape)
-    clean = np.array([is_clean(e) for e in unseen.examples])
-    weight = _even([e.source for e, c in zip(unseen.examples, clean, strict=True) if c])
-    own = [
-        np.array([category in e.categories and e.source == PAIRS for e in unseen.examples])
-        for category in fit.CATEGORIES
+    clean = p[np.array([is_clean(e) for e in unseen.examples])]
+    sides = [
+        [
+            np.sort(
+                p[np.array([e.group.startswith(f"{c}/") and bool(e.categories) is bad for e in unseen.examples]), k]
+            )
+            for bad in (True, False)
+        ]
+        for k, c in enumerate(fit.CATEGORIES)
     ]
-    low, high = 0.0, 1000.0
+    sorted_clean = np.sort(clean, 0)
+    low, high = 0.0, 20.0
     best = np.ones(len(fit.CATEGORIES))
-    for _ in range(25):
-        price = (low + high) / 2
-        tried = np.array([_at(price, p[own[k], k], p[clean, k], weight) for k in range(len(fit.CATEGORIES))])
-        told = float(weight @ (p[clean] >= tried).any(1))
-        if told <= share:
-            best, high = tried, price
+    for _ in range(40):
+        exponent = (low + high) / 2
+        tried = np.array(
+            [_at(math.exp(exponent), bad, good, sorted_clean[:, k]) for k, (bad, good) in enumerate(sides)]
+        )
+        if float((clean >= tried).any(1).mean()) <= share:
+            best, high = tried, exponent
         else:
-            low = price
+            low = exponent
     return best
 
 
-def _at(price: float, violating: NDArray[np.float64], clean: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    grid = np.unique(np.concatenate([np.linspace(0.3, 0.99, 70), [0.995]]))
-    caught = np.array([(violating >= t).mean() if len(violating) else 0.0 for t in grid])
-    false = np.array([weight @ (clean >= t) for t in grid])
-    return float(grid[np.argmax(caught - price * false)])
+def _at(price: float, violating: NDArray[np.float64], twins: NDArray[np.float64], clean: NDArray[np.float64]) -> float:
+    """The threshold that is best at a price; 1 (never) where none is worth it. All sorted."""
+    grid = np.append(np.unique(violating), 1.0)
+
+    def told(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(1 - np.searchsorted(scores, grid) / max(len(scores), 1))
+
+    return float(grid[np.argmax(told(violating) - told(twins) - price * told(clean))])
 
 
-def _even(sources: Sequence[str]) -> NDArray[np.float64]:
-    """Weights by which every source counts the same, one in all."""
-    names, numbers, counts = np.unique(sources, return_inverse=True, return_counts=True)
-    return np.asarray(1 / counts[numbers] / len(names))
+def _up(threshold: float) -> float:
+    """Six digits, never lower than it was."""
+    return min(1.0, math.ceil(threshold * 1e6) / 1e6)
 
 
 def probabilities(logits: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -210,6 +221,6 @@ def chosen(unseen: Unseen, shape: NDArray[np.float64]) -> dict[str, Thresholds]:
     """Flag and ask thresholds of every category."""
     flag, ask = thresholds(unseen, shape, FLAGGED), thresholds(unseen, shape, ASKED)
     return {
-        category: Thresholds(flag=round(float(f), 3), ask=round(float(min(f, a)), 3))
+        category: Thresholds(flag=_up(f), ask=_up(min(f, a)))
         for category, f, a in zip(fit.CATEGORIES, flag, ask, strict=True)
     }
