@@ -6,6 +6,7 @@ few of its own, what its family has in common is where it starts from (Daumé II
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,14 +17,16 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from app import grams
-from app.training.sources import HATE, PAIRS, UNKNOWN, Example
+from app.training.sources import EVERYDAY, HATE, PAIRS, UNKNOWN, Example
 
 LEAST = 4
 """Texts that an n-gram must stand in."""
 CAP = 10_000.0
 """What the rows of one source and label weigh together at most: a large set must not drown the rest."""
-PAIR = 12.0
-"""What a row of a pair weighs."""
+ALONE = 500.0
+"""The same for a source with violating texts alone: what it teaches best is its own style."""
+PAIR = 8.0
+"""What a row of a pair weighs, or an everyday text."""
 OTHER = 0.3
 """What a violating text of another family weighs as a harmless one."""
 RIDGE, CLOSE = 0.5, 1.5
@@ -87,13 +90,15 @@ def matrix(made: Sequence[NDArray[np.uint32]], words: NDArray[np.uint32]) -> spa
 
 def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
     """What each row weighs: pairs most, of large sets a row less."""
-    size: dict[tuple[str, bool], int] = {}
-    for e in examples:
-        key = e.source, bool(e.categories)
-        size[key] = size.get(key, 0) + 1
-    return np.array(
-        [PAIR if e.source == PAIRS else min(1.0, CAP / size[e.source, bool(e.categories)]) for e in examples]
-    )
+    size = Counter((e.source, bool(e.categories)) for e in examples)
+
+    def weight(e: Example) -> float:
+        if e.source in (PAIRS, EVERYDAY):
+            return PAIR
+        alone = e.categories and not size[e.source, False]
+        return min(1.0, (ALONE if alone else CAP) / size[e.source, bool(e.categories)])
+
+    return np.array([weight(e) for e in examples])
 
 
 @dataclass(frozen=True)
