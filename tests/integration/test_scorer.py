@@ -12,7 +12,7 @@ import pytest
 from app import metrics
 from app.modelfile import Thresholds
 from tests.conftest import Model, Running, wait_for
-from tests.unit.test_classifier import small
+from tests.scorers import small
 
 Make = Callable[..., Running]
 CALM, BAD = "今天的河面很静。", "坏东西坏东西坏东西。"

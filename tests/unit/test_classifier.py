@@ -14,25 +14,11 @@ from app.detectors import classifier
 from app.detectors.classifier import WINDOW
 from app.errors import ModelError
 from app.modelfile import Thresholds
-from app.text import fold
-from app.training.model import packed, write
 from app.types import Scope
+from tests.scorers import small
 
 SCOPE = Scope("default", "answer")
 SHIPPED = settings.packaged("models")
-
-
-def small(folder: Path, floors: Thresholds = Thresholds(flag=0.8, ask=0.6)) -> Path:  # noqa: B008
-    """A model of one category that knows one bad word of three characters."""
-    from app import grams
-
-    words = np.unique(grams.features(fold("坏东西今天的河面很静")))
-    columns = np.zeros((len(words) + 1, 1))
-    columns[:-1][np.isin(words, grams.features("坏东西"))] = 2.0
-    columns[-1] = -2.5
-    raw = packed(["violence"], words, columns, np.array([[1.0], [0.0]]))
-    write(folder / "grams", "1", raw, {"violence": floors})
-    return folder
 
 
 def test_a_finding_spans_the_piece_and_is_a_suspicion_from_the_threshold_on(tmp_path: Path) -> None:

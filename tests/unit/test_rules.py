@@ -26,6 +26,7 @@ from app.policy import parse
 from app.streaming import Channel
 from app.text import fold, is_word
 from app.types import Scope
+from tests import scorers
 from tests.conftest import ROOT
 
 SCOPE = Scope("default", "answer")
@@ -310,7 +311,8 @@ def test_time_is_linear_in_the_text_and_a_match_costs_the_same_in_a_long_one() -
 
 def check(folder: Path, lines: list[Any], *options: str) -> tuple[int, list[dict[str, Any]], str]:
     """`sluice check` with this folder of lexicons: exit status, answers, stderr."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")} | {"SLUICE_LEXICONS": str(folder)}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+    clean |= {"SLUICE_LEXICONS": str(folder), "SLUICE_MODELS": str(scorers.models())}
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", "check", *options],
         input="\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode(),
