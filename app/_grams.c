@@ -16,6 +16,7 @@
 #define WIDEST 256 /* categories */
 #define BASIS 2166136261u
 #define PRIME 16777619u
+#define SHORT 24 /* n-grams that a text counts as having at least */
 #define NONE UINT32_MAX
 
 typedef struct {
@@ -176,7 +177,7 @@ static PyObject *Table_look(Table *self, PyObject *const *args, Py_ssize_t count
         for (Py_ssize_t k = 0; k < width; k++)
             all[k] += more[k];
     }
-    const float one = sqrtf((float)n), whole = sqrtf((float)together);
+    const float one = sqrtf((float)(n < SHORT ? SHORT : n)), whole = sqrtf((float)(together < SHORT ? SHORT : together));
     int over = 0;
     for (Py_ssize_t k = 0; k < width; k++)
         over |= ((float)sums[k] >= limits[k] * one) | ((float)all[k] >= limits[k] * whole);

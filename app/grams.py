@@ -4,8 +4,8 @@ Law: a pure function of the text; linear in its length; what is summed are whole
 from pieces the result is the same, and the engine in C (app/_grams.c) and the one here agree to the last bit.
 
 A token is a Han character (or one of another script without spaces), a word of letters, or a run of digits by its length; `!`
-and `?` are tokens, all else separates. Features are the n-grams of one to three tokens; x = counts / sqrt(number of n-grams), the
-score of category k is sigmoid(scale[k] * sum(weights[k]) / sqrt(n) + bias[k]) (logistic regression; docs/adr/0016).
+and `?` are tokens, all else separates. Features are the n-grams of one to three tokens; x = counts / sqrt(n), n the number of n-grams but at least SHORT,
+the score of category k is sigmoid(scale[k] * sum(weights[k]) / sqrt(n) + bias[k]) (logistic regression; docs/adr/0016).
 The vocabulary is kept as hashes: no word of a training set can be read out of a model file.
 """
 
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from app import native
 
 ORDERS = 3
+SHORT = 24
+"""n-grams that a text counts as having at least: three words are no ground for a high score."""
 _BASIS, _PRIME = np.uint32(2166136261), np.uint32(16777619)
 _LONGEST = 8  # digits that make a difference
 _TOKEN = re.compile("[a-z\u00c0-\u1fff]+|[0-9]+|[!?\u2e80-\u2fff\u3040-\u30fa\u30fc-\U0010ffff]")
@@ -136,7 +138,7 @@ class Grams:
         sums = self._weights[self._rows(made)[1]].sum(0, np.int32)
         n = len(made)
         over = bool(n) and any(
-            bool((total.astype(np.float32) >= self._limits * np.sqrt(np.float32(count))).any())
+            bool((total.astype(np.float32) >= self._limits * np.sqrt(np.float32(max(count, SHORT)))).any())
             for count, total in ((n, sums), _together(n, sums, before))
         )
         return n, sums.tobytes(), over
@@ -153,7 +155,7 @@ class Grams:
         ]
 
     def _probability(self, n: int, sums: NDArray[np.int32]) -> NDArray[np.float64]:
-        logits = self._scale * (sums / math.sqrt(n or 1)) + self._bias
+        logits = self._scale * (sums / math.sqrt(max(n, SHORT))) + self._bias
         return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))))
 
 

@@ -30,7 +30,7 @@ def small(folder: Path, thresholds: Thresholds | None = None) -> Path:
     """A folder of models with one that knows one bad word, BAD, of one category."""
     words = np.unique(grams.features(fold(f"{BAD}今天的河面很静")))
     columns = np.zeros((len(words) + 1, 1))
-    columns[:-1][np.isin(words, grams.features(BAD))] = 2.0
+    columns[:-1][np.isin(words, grams.features(BAD))] = 3.5
     columns[-1] = -2.5
     raw = packed(["violence"], words, columns, np.array([[1.0], [0.0]]))
     write(folder / "grams", "1", raw, {"violence": thresholds or Thresholds(flag=0.8, ask=0.6)})

@@ -82,7 +82,7 @@ def matrix(made: Sequence[NDArray[np.uint32]], words: NDArray[np.uint32]) -> spa
     keys = np.concatenate(made)
     at = np.minimum(np.searchsorted(words, keys), len(words) - 1)
     known = words[at] == keys
-    values = 1 / np.sqrt(np.repeat(lengths, lengths)[known])
+    values = 1 / np.sqrt(np.maximum(np.repeat(lengths, lengths)[known], grams.SHORT))
     x = sparse.csr_matrix((values.astype(np.float32), (rows[known], at[known])), (len(made), len(words)))
     x.sum_duplicates()
     return x

@@ -27,7 +27,7 @@ from app.demo.speech import Answer, Call
 from app.main import create_app
 from app.settings import read
 from app.types import Candidate, Scan, Scope
-from tests import reading, texts
+from tests import reading, scorers, texts
 from tests.conftest import SECRET, WORD, Model, Running, _Thread, chunk, wait_for
 from tests.reading import CHAT, COMPLETIONS, MESSAGES, RESPONSES, ROUTES, Read
 
@@ -47,7 +47,7 @@ TELL = "甲乙丙丁戊己庚辛。"
 def one(shared_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway for all tests here: each starts one anew only where it needs a policy of its own."""
     settings: dict[str, Any] = {"upstream_url": shared_model.url, "data_dir": tmp_path_factory.mktemp("data")}
-    gateway = create_app(read({}, **settings, secret_key=SECRET))
+    gateway = create_app(read({}, models=scorers.models(), **settings, secret_key=SECRET))
     with _Thread(gateway, "on") as thread:
         yield Running(gateway, thread)
 

@@ -43,7 +43,8 @@ def test_a_string_is_judged_in_openai_s_schema_with_our_verdict_beside_it(gatewa
     assert found["evidence"]["rule"] == "ent_0" and found["evidence"]["text"] is None
     (good,) = examine(gateway, "今天天气不错。")
     assert not good.flagged and not any(good.categories.model_dump().values())
-    assert good.sluice == {"action": "pass", "categories": [], "findings": [], "degraded": []}
+    scores = {"category_scores": good.sluice["category_scores"]}
+    assert good.sluice == {"action": "pass", "categories": [], "findings": [], "degraded": [], **scores}
     assert not model.script.asked
 
 

@@ -81,7 +81,7 @@ def test_a_score_is_the_logistic_of_the_mean_weight_times_the_root_of_their_numb
         if row < len(made._vocabulary) and made._vocabulary[row] == key
     ]
     total = made._weights[known].astype(int).sum(0) if known else np.zeros(3)
-    expected = 1 / (1 + np.exp(-(made._scale * total / np.sqrt(max(n, 1)) + made._bias)))
+    expected = 1 / (1 + np.exp(-(made._scale * total / np.sqrt(max(n, grams.SHORT)) + made._bias)))
     assert list(made.together([(n, sums)]).values()) == pytest.approx(expected, rel=1e-5)
 
 
