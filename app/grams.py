@@ -4,8 +4,9 @@ Law: a pure function of the text; linear in its length; what is summed are whole
 from pieces the result is the same, and the engine in C (app/_grams.c) and the one here agree to the last bit.
 
 A token is a Han character (or one of another script without spaces), a word of letters, or a run of digits by its length; `!`
-and `?` are tokens, all else separates. Features are the n-grams of one to three tokens; x = counts / sqrt(n), n the number of n-grams but at least SHORT,
-the score of category k is sigmoid(scale[k] * sum(weights[k]) / sqrt(n) + bias[k]) (logistic regression; docs/adr/0016).
+and `?` are tokens, all else separates. Features are the n-grams of one to three tokens; x = counts / sqrt(n), n the number of
+n-grams, but at least SHORT; the score of category k is sigmoid(scale[k] * sum(weights[k]) / sqrt(n) + bias[k]) (logistic
+regression; docs/adr/0016).
 The vocabulary is kept as hashes: no word of a training set can be read out of a model file.
 """
 
