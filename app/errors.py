@@ -42,7 +42,8 @@ class TrainingError(SluiceError):
 
 
 class GuardError(SluiceError):
-    """`reason`, a word for the metrics: late, busy, open, refused, unreachable, status, garbage, crashed, missing."""
+    """`reason`, a word for the metrics: late; busy, here or there; open, not asked after so many failures; refused, by the place and of
+    this text; unreachable; status; garbage; unmapped, harmful by labels that model.toml does not know; crashed; missing."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the guard model gave no answer: {reason}")

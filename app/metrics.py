@@ -26,7 +26,7 @@ SCORER_SECONDS = Counter("sluice_scorer_seconds_total", "Time that the scorers t
 GUARD = Counter(
     "sluice_guard_answers_total",
     "Answers of guard models: harmful, harmless, or why there was none: late, busy, open, refused, unreachable, status, "
-    "garbage, crashed, missing, failed",
+    "garbage, unmapped, crashed, missing, failed",
     ["guard", "outcome"],
 )
 GUARD_SECONDS = Histogram(

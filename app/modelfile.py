@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,8 @@ from app.errors import ModelError
 from app.policy import explain, taxonomy
 
 NAME = "model.toml"
+OTHER = "other"
+"""Stands in `labels` for every label of the model that is not listed there."""
 
 
 class _Strict(BaseModel):
@@ -44,10 +46,11 @@ class GuardFile(_Strict):
     format: str
     model: str = ""
     """The name that a server knows it by."""
-    labels: dict[str, list[str]]
-    """Its label -> categories; a label that is not listed says nothing here."""
+    labels: dict[str, list[str]] = Field(min_length=1)
+    """Its label -> categories. One that means nothing here is listed with none. One that is not listed is what OTHER is; where that
+    is not listed either, a text that is harmful by such labels alone has no answer: it never passes for harmless."""
     threshold: float = Field(default=0.5, gt=0, le=1)
-    """From which of its own scores on it says that a text is harmful, where it gives scores."""
+    """From which of its own scores on it says that a text is harmful, where it gives scores; what a service flags is harmful anyway."""
     window: int = Field(default=4000, ge=100, le=100_000)
     """Characters that it is shown at most; of a longer text overlapping windows."""
     policy: str = ""
@@ -55,11 +58,7 @@ class GuardFile(_Strict):
     files: dict[str, str] = {}
 
 
-AnyFile = Annotated[GramsFile | GuardFile, Field(discriminator="kind")]
-
-
-class _Document(_Strict):
-    model: AnyFile
+_KINDS: dict[str, type[GramsFile | GuardFile]] = {"grams": GramsFile, "guard": GuardFile}
 
 
 def read(folder: Path) -> GramsFile | GuardFile:
@@ -73,8 +72,11 @@ def read(folder: Path) -> GramsFile | GuardFile:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ModelError(f"{path}: not valid TOML: {e}") from None
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ModelError(f"{path}: kind: one of {', '.join(_KINDS)}")
     try:
-        file = _Document.model_validate({"model": value}).model
+        file = _KINDS[kind].model_validate(value)
     except ValidationError as e:
         raise ModelError(explain(e, str(path))) from None
     named = file.categories if isinstance(file, GramsFile) else [c for cs in file.labels.values() for c in cs]

@@ -1,31 +1,37 @@
 """A guard model as a finder: windows, cache, limit, breaker around whatever answers.
 
 Law: an answer that cannot be read is a failure, never a pass; a text is asked about once while its answer is remembered (by a
-keyed fingerprint, in this process alone); what is too much is refused at once and counted, never queued without bound.
+keyed fingerprint, in this process alone); what is too much is refused at once and counted, never queued without bound; what one
+text brings about (garbage, a refusal, somebody who leaves at once) is no reason not to ask about the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from hashlib import blake2b
+from time import perf_counter
 from typing import Protocol
 
 from app import clock
 from app.errors import GuardError
 from app.guards.formats import Format, Opinion, Request
-from app.modelfile import GuardFile
+from app.modelfile import OTHER, GuardFile
 from app.types import Candidate, Direction, Scope
 
 AT_ONCE = 8
 """Questions under way at once."""
 WAITING = 64
-"""Questions that wait at most; one more is refused."""
+"""Questions that wait besides, at most; one more is refused."""
 _REMEMBERED = 8192
 _LATEST = 600.0
 """Seconds that an answer is remembered."""
 OVERLAP = 200
-"""Characters that a window of a long text shares with the one before."""
+"""Characters that a window of a long text shares with the one before, and shows before what is new; at most half of it."""
+_LET_DOWN = 1.0
+"""Seconds after which whoever stops waiting was let down; before that he left."""
+_THERE = frozenset({"garbage", "refused"})
+"""Failures over one text, of a place that answers. They open no breaker: the text may have been made for that."""
 
 
 class Answers(Protocol):
@@ -54,7 +60,12 @@ class Breaker:
                 raise GuardError("open")
             self._until = clock.now() + self._seconds
 
-    def tell(self, well: bool) -> None:
+    def tell(self, well: bool | None) -> None:
+        """None: the question says nothing of the place; if it was the one that tries again, the next one does."""
+        if well is None:
+            if self._failures >= self._most:
+                self._until = clock.now()
+            return
         self._failures = 0 if well else self._failures + 1
         if self._failures == self._most:
             self._until = clock.now() + self._seconds
@@ -67,11 +78,14 @@ class ModelGuard:
         self.name, self._file, self._format, self._answers = name, file, format, answers
         self._key = blake2b(key, digest_size=32).digest()
         self._labels: Mapping[str, list[str]] = file.labels
-        self.covers = frozenset(category for categories in file.labels.values() for category in categories)
+        # What it does not know by name it cannot tell: its silence clears nothing.
+        self.covers: Set[str] = frozenset(
+            category for label, categories in file.labels.items() if label != OTHER for category in categories
+        )
         self.version = blake2b(file.model_dump_json().encode(), digest_size=8).hexdigest()
         self._known: dict[bytes, tuple[float, Opinion]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
+        self._asking = 0
         self.breaker = Breaker()
 
     async def start(self) -> None:
@@ -83,17 +97,17 @@ class ModelGuard:
     async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
         """See app.types.Guard. One candidate per category that the model names, over what is new."""
         size = self._file.window
-        first = max(0, len(text) - size)
-        # What is new must be seen whole; of what came before as much as fits.
-        starts = (
-            [first, *range(first - (size - OVERLAP), since - size, -(size - OVERLAP))] if since < first else [first]
-        )
         named: dict[str, float] = {}
-        for start in starts:
-            opinion = await self._opinion(text[max(0, start) : max(0, start) + size], scope.direction)
+        unlisted = False
+        for start in _starts(len(text), since, size):
+            opinion = await self._opinion(text[start : start + size], scope.direction)
             for label, score in opinion.items():
-                for category in self._labels.get(label, ()):
+                categories = self._labels.get(label, self._labels.get(OTHER))
+                unlisted |= categories is None
+                for category in categories or ():
                     named[category] = max(score, named.get(category, 0.0))
+        if unlisted and not named:
+            raise GuardError("unmapped")
         return [
             Candidate(since, len(text), category, self.name, f"{self.name}/{category}", "suspect", score)
             for category, score in sorted(named.items())
@@ -106,23 +120,57 @@ class ModelGuard:
             self._known[key] = known
             return known[1]
         self.breaker.check()
-        if self._waiting >= WAITING:
-            raise GuardError("busy")
-        self._waiting += 1
-        well = False
+        began = perf_counter()
+        well: bool | None = False
         try:
-            async with self._slots:
-                said = await self._answers.ask(self._format.request(text, direction, self._file))
-                opinion = self._format.read(said, self._file)
+            opinion = await self._ask(self._format.requests(text, direction, self._file))
             well = True
         except GuardError as e:
-            well = e.reason == "busy"  # the place it runs at is well, and has enough to do
+            well = None if e.reason == "busy" else e.reason in _THERE
+            raise
+        except asyncio.CancelledError:
+            well = None if perf_counter() - began < _LET_DOWN else False
             raise
         finally:
-            # Whoever stopped waiting (a time limit) was let down too.
-            self._waiting -= 1
             self.breaker.tell(well)
         self._known[key] = (clock.now(), opinion)
         while len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
         return opinion
+
+    async def _ask(self, requests: Sequence[Request]) -> Opinion:
+        """What is harmful by any of these questions about one text."""
+        if len(requests) == 1:
+            return await self._answer(requests[0])
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._answer(request)) for request in requests]
+        except ExceptionGroup as e:
+            raise e.exceptions[0] from None
+        opinion: dict[str, float] = {}
+        for task in tasks:
+            for label, score in task.result().items():
+                opinion[label] = max(score, opinion.get(label, 0.0))
+        return opinion
+
+    async def _answer(self, request: Request) -> Opinion:
+        if self._asking >= AT_ONCE + WAITING:
+            raise GuardError("busy")
+        self._asking += 1
+        try:
+            async with self._slots:
+                said = await self._answers.ask(request)
+            return self._format.read(said, request, self._file)
+        finally:
+            self._asking -= 1
+
+
+def _starts(length: int, since: int, size: int) -> Iterator[int]:
+    """Where the windows begin, the last first. What is new is seen whole and with something before it; of what came before as much as
+    fits into the last."""
+    overlap = min(OVERLAP, size // 2)
+    start = max(0, length - size)
+    yield start
+    while start > max(0, since - overlap):
+        start = max(0, start - (size - overlap))
+        yield start
