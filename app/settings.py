@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import SettingsError
 
 PREFIX = "SLUICE_"
-_SECRET = {"upstream_key", "surrogate_key", "secret_key", "admin_token", "redis_url"}
+_SECRET = {"upstream_key", "surrogate_key", "guard_key", "secret_key", "admin_token", "redis_url"}
 
 
 def packaged(name: str) -> Path:
@@ -65,6 +65,15 @@ class Settings(BaseModel):
     apps: Path | None = None
     lexicons: Path = Field(default_factory=lambda: packaged("lexicons"))
     models: Path = Field(default_factory=lambda: packaged("models"))
+    guard: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$",
+        description="a guard model: the name of its folder in MODELS",
+    )
+    guard_url: str | None = Field(None, description="the server that it runs at")
+    guard_key: str | None = Field(None, description="the server's key")
+    guard_path: Path | None = Field(None, description="or the folder on this machine that it is run from")
+    guard_threads: int = Field(1, ge=1, le=256, description="of the process that runs it")
     secret_key: str | None = None
     admin_token: str | None = None
 
@@ -78,7 +87,7 @@ class Settings(BaseModel):
 
 def _secret(name: str, value: Any) -> bool:
     # An address with credentials is refused later, but `doctor` shows it first.
-    return name in _SECRET or (name in ("upstream_url", "surrogate_upstream") and "@" in value)
+    return name in _SECRET or (name in ("upstream_url", "surrogate_upstream", "guard_url") and "@" in value)
 
 
 def loopback(host: str) -> bool:
@@ -117,8 +126,8 @@ def read(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
         raise SettingsError("\n".join(lines)) from None
 
 
-def _unsound(name: str, address: str, key: str) -> list[str]:
-    """What is wrong with a model's base URL, if anything."""
+def _unsound(name: str, address: str, key: str, *, base: bool = True) -> list[str]:
+    """What is wrong with a model's URL, if anything; `base`: it is one as the OpenAI client takes it."""
     try:
         url = urlsplit(address)
         sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -126,10 +135,27 @@ def _unsound(name: str, address: str, key: str) -> list[str]:
         url, sound = urlsplit(""), False
     if not sound:
         return [f"{PREFIX}{name} must be an http or https URL, for example http://127.0.0.1:8000/v1"]
-    if not url.path.rstrip("/").endswith("/v1"):
+    if base and not url.path.rstrip("/").endswith("/v1"):
         return [f"{PREFIX}{name} must end in /v1, as the OpenAI client takes it"]
     if "@" in url.netloc or url.query or url.fragment:
         return [f"{PREFIX}{name} must carry no credentials, query or fragment; the key goes into {PREFIX}{key}"]
+    return []
+
+
+def _guardless(settings: Settings) -> list[str]:
+    """Why the settings name no guard that could be asked, if they name half of one."""
+    places = [place for place in (settings.guard_url, settings.guard_path) if place is not None]
+    if settings.guard is None and places:
+        return [
+            "SLUICE_GUARD must name the guard's folder in SLUICE_MODELS where SLUICE_GUARD_URL or SLUICE_GUARD_PATH is set"
+        ]
+    if settings.guard is not None and len(places) != 1:
+        return [
+            "SLUICE_GUARD needs one of SLUICE_GUARD_URL (a server) and SLUICE_GUARD_PATH (a folder here), and not both"
+        ]
+    if settings.guard_url is not None:
+        # A hook has whatever path it has.
+        return _unsound("GUARD_URL", settings.guard_url, "GUARD_KEY", base=False)
     return []
 
 
@@ -138,6 +164,7 @@ def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
     reasons = _unsound("UPSTREAM_URL", settings.upstream_url, "UPSTREAM_KEY")
     if settings.surrogate_upstream is not None:
         reasons += _unsound("SURROGATE_UPSTREAM", settings.surrogate_upstream, "SURROGATE_KEY")
+    reasons += _guardless(settings)
     if settings.upstream_key and not loopback(settings.host) and not app_keys:
         reasons.append(
             "SLUICE_UPSTREAM_KEY with the non-loopback SLUICE_HOST would be an open proxy on your bill (开放代理): "

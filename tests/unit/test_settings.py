@@ -31,6 +31,11 @@ DEFAULTS = {
     "SURROGATE_UPSTREAM": "",
     "SURROGATE_KEY": "",
     "SURROGATE_MODEL": "",
+    "GUARD": "",
+    "GUARD_URL": "",
+    "GUARD_KEY": "",
+    "GUARD_PATH": "",
+    "GUARD_THREADS": "1",
     "ANSWER_MAX_CHARACTERS": "4194304",
     "ANSWER_MAX_SECONDS": "3600.0",
     "CLIENT_STALL_TIMEOUT": "60.0",
@@ -40,6 +45,7 @@ DEFAULTS = {
 SECRETS = {
     "UPSTREAM_KEY": "sk-upstream-canary",
     "SURROGATE_KEY": "sk-surrogate-canary",
+    "GUARD_KEY": "sk-guard-canary",
     "SECRET_KEY": "k1:canary-canary-canary-canary-canary",
     "ADMIN_TOKEN": "canary-token-of-at-least-thirty-two-characters",
     "REDIS_URL": "redis://:canary@127.0.0.1:6379/0",
@@ -168,6 +174,46 @@ def test_an_upstream_that_cannot_be_meant_is_refused(url: str, reason: str) -> N
 )
 def test_an_upstream_as_the_client_takes_it_is_accepted(url: str) -> None:
     assert reasons(UPSTREAM_URL=url) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"GUARD": "g"}, "SLUICE_GUARD "),
+        ({"GUARD": "g", "GUARD_URL": UPSTREAM, "GUARD_PATH": "/canary"}, "SLUICE_GUARD "),
+        ({"GUARD_URL": UPSTREAM}, "SLUICE_GUARD "), ({"GUARD_PATH": "/canary"}, "SLUICE_GUARD "),
+        ({"GUARD_URL": UPSTREAM, "GUARD_PATH": "/canary"}, "SLUICE_GUARD "),
+        ({"GUARD": "g", "GUARD_URL": "127.0.0.1:8000"}, "SLUICE_GUARD_URL "),
+        ({"GUARD": "g", "GUARD_URL": "http://user:canary@127.0.0.1"}, "SLUICE_GUARD_URL "),
+        ({"GUARD": "g", "GUARD_URL": UPSTREAM + "/hook?key=canary"}, "SLUICE_GUARD_URL "),
+    ],
+)  # fmt: skip
+def test_half_a_guard_is_refused(values: dict[str, str], named: str) -> None:
+    (refusal,) = reasons(**values)
+    assert refusal.startswith(named) and "canary" not in refusal
+
+
+@pytest.mark.parametrize(
+    "place", [{"GUARD_URL": UPSTREAM + "/v1"}, {"GUARD_URL": UPSTREAM + "/hook"}, {"GUARD_PATH": "/m"}]
+)
+def test_a_guard_at_one_place_is_accepted_whether_it_is_there_or_not(place: dict[str, str]) -> None:
+    assert reasons(GUARD="my-guard_0.6B", **place) == []
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/a", ".a", "a\n", "a" * 61])
+def test_a_guards_name_is_that_of_a_folder(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"^SLUICE_GUARD: "):
+        read(env(GUARD=name, GUARD_PATH="/m"))
+
+
+@pytest.mark.parametrize("threads", ["0", "257", "canary"])
+def test_a_guard_has_some_threads(threads: str) -> None:
+    with pytest.raises(SettingsError, match=r"^SLUICE_GUARD_THREADS: "):
+        read(env(GUARD_THREADS=threads))
+
+
+def test_a_guards_address_with_credentials_is_not_shown() -> None:
+    assert read(env(GUARD_URL="http://user:canary@127.0.0.1")).shown()["SLUICE_GUARD_URL"] == "********"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])

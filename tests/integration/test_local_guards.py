@@ -1,0 +1,555 @@
+"""Guard models from a path, with the real worker and small models of the real architectures: what they say reaches whoever asked, and
+what they cannot say is never a pass (needs torch)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import psutil
+import pytest
+
+from app import metrics
+from app.errors import GuardError
+from app.guards.formats import Opinion, Request
+from app.guards.guard import ModelGuard
+from app.guards.local import Local, Times
+from app.modelfile import GuardFile
+from app.moderation import Moderator
+from app.policy import GuardRule, Policies, Policy, Rules
+from app.types import Action, Direction, Scope, Slot
+from tests import tiny
+
+pytestmark = [pytest.mark.models, pytest.mark.timeout(300)]
+
+SCOPE = Scope("default", "answer")
+QUICK = Times(question=60.0, loading=120.0, poll=0.1, retry=60.0, pauses=(0.05, 1.0))
+LABELS = {"safe": [], "toxic": ["violence"], "spam": ["abuse_spam"], "unsafe": ["violence"]}
+LOOP_MS = 20.0
+CANARY = "金丝雀句子"
+PLAIN = "今天的河面很静，也没有什么风。"
+
+
+class Scores:
+    """A format: every label from the threshold on."""
+
+    def request(self, text: str, direction: Direction, file: GuardFile) -> Request:
+        return Request("scores", text)
+
+    def read(self, said: bytes, file: GuardFile) -> Opinion:
+        return {label: p for label, p in json.loads(said).items() if label != "safe" and p >= file.threshold}
+
+
+class Word:
+    """A format: a chat model that says `safe` or `unsafe`."""
+
+    def __init__(self, max_tokens: int = 8, template: dict[str, Any] | None = None) -> None:
+        self._max_tokens, self._template = max_tokens, template
+
+    def request(self, text: str, direction: Direction, file: GuardFile) -> Request:
+        return Request("chat", text, ({"role": "user", "content": text},), self._max_tokens, self._template)
+
+    def read(self, said: bytes, file: GuardFile) -> Opinion:
+        word = said.decode().strip()
+        if word not in ("safe", "unsafe"):
+            raise GuardError("garbage")
+        return {"unsafe": 1.0} if word == "unsafe" else {}
+
+
+# ---- models
+
+
+def _characters() -> Any:
+    """A tokenizer of single characters, with BERT's marks."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    known = [*marks, *"今天的河面很静也没有什么风毒广告，。<>|[] ", *map(chr, range(33, 127))]
+    raw = Tokenizer(models.WordPiece({w: n for n, w in enumerate(dict.fromkeys(known))}, unk_token="[UNK]"))
+    raw.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True)
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+        model_max_length=64,
+    )  # fmt: skip
+
+
+def classifier(folder: Path, several: bool = False) -> None:
+    """A BERT that has learned in seconds: 毒 is toxic and 告 is spam, unless a mark [MASK] stands beside it."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    tokenizer = _characters()
+    labels = ["toxic", "spam"] if several else ["safe", "toxic", "spam"]
+    problem = "multi_label_classification" if several else "single_label_classification"
+    made = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, problem_type=problem,
+        id2label=dict(enumerate(labels)), label2id={label: n for n, label in enumerate(labels)},
+    )  # fmt: skip
+    model = BertForSequenceClassification(made)
+    dice = random.Random(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(800):
+        texts, targets = [], []
+        for _ in range(32):
+            words = dice.choices([*PLAIN, "[", "]", "mask "], k=dice.randint(0, 40))
+            found = dice.choice(("", "毒", "告"))
+            masked = bool(found) and dice.random() < 0.5
+            words += [found] + (["[MASK]"] if masked else [])
+            dice.shuffle(words)
+            texts.append("".join(words))
+            harm = "" if masked else found
+            if several:
+                targets.append([float(harm == "毒"), float(harm == "告")])
+            else:
+                targets.append(["", "毒", "告"].index(harm))
+        batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
+        loss = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=torch.tensor(targets)
+        ).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.005:
+            break
+    assert loss.item() < 0.05, loss.item()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+_TEMPLATE = (
+    "{% if shout is defined %}{{ shout }}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def generator(folder: Path, architecture: str, positions: int = 512) -> None:
+    """A causal model that has learned nothing, with a byte-level tokenizer."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    torch.manual_seed(0)
+    marks = ["<eos>", "<|user|>", "<|assistant|>"]
+    known = [*marks, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    raw = Tokenizer(models.BPE({w: n for n, w in enumerate(known)}, []))
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<eos>", pad_token="<eos>", chat_template=_TEMPLATE,
+        additional_special_tokens=marks[1:],
+    )  # fmt: skip
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=positions, eos_token_id=0, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    getattr(transformers, f"{architecture}ForCausalLM")(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """Threads that wait for each other on a busy machine make a second's work a minute's."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a model, made once for all tests that leave it as it is."""
+    made: dict[str, Path] = {}
+
+    def of(make: Callable[..., None], *given: Any, **more: Any) -> Path:
+        key = repr((make.__name__, given, sorted(more.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("models") / f"model{len(made)}"
+            make(folder, *given, **more)
+            made[key] = folder
+        return made[key]
+
+    return of
+
+
+# ---- guards
+
+
+def file_of(**more: Any) -> GuardFile:
+    return GuardFile(**{"kind": "guard", "format": "test", "labels": LABELS} | more)
+
+
+@asynccontextmanager
+async def guarded(
+    path: Path, format: Any, times: Times = QUICK, wait: bool = True, **more: Any
+) -> AsyncIterator[tuple[ModelGuard, Local]]:
+    """A guard over the model in `path`, and the process end of it, once it answers."""
+    file = file_of(**more)
+    local = Local(path, file, "local", 1, times)
+    guard = ModelGuard("local", file, format, local, b"key")
+    await guard.start()
+    try:
+        if wait:
+            await loaded(local)
+        yield guard, local
+    finally:
+        await guard.close()
+
+
+async def loaded(local: Local) -> None:
+    end = time.monotonic() + 60
+    while local.kind is None:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+async def named(guard: ModelGuard, text: str) -> dict[str, float]:
+    """The categories that it names."""
+    return {c.category: c.score for c in await guard.judge(text, 0, SCOPE)}
+
+
+async def reason(guard: ModelGuard, text: str) -> str:
+    with pytest.raises(GuardError) as failed:
+        await guard.judge(text, 0, SCOPE)
+    assert CANARY not in str(failed.value)
+    return failed.value.reason
+
+
+def child() -> psutil.Process:
+    """The worker that this process has."""
+    (process,) = [c for c in psutil.Process().children() if "app.guards.worker" in c.cmdline()]
+    return process
+
+
+# ---- classifiers
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["softmax", "sigmoid"])
+def test_a_classifiers_scores_are_mapped_to_categories(models: Callable[..., Path], several: bool) -> None:
+    async def ask() -> None:
+        async with guarded(models(classifier, several), Scores()) as (guard, local):
+            assert await named(guard, PLAIN) == {}
+            assert set(await named(guard, f"{PLAIN}毒")) == {"violence"}
+            assert set(await named(guard, f"告{PLAIN}")) == {"abuse_spam"}
+            scores = json.loads(await local.ask(Request("scores", "毒")))
+            assert set(scores) == ({"toxic", "spam"} if several else {"safe", "toxic", "spam"})
+            assert all(0 <= p <= 1 for p in scores.values()) and scores["toxic"] > 0.5
+            assert several or sum(scores.values()) == pytest.approx(1, abs=1e-5)
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("at", [0, 70, 1000, 1999])
+def test_of_a_text_longer_than_a_classifier_reads_every_part_counts(models: Callable[..., Path], at: int) -> None:
+    text = (PLAIN * 200)[:2000]
+
+    async def ask() -> None:
+        async with guarded(models(classifier), Scores()) as (guard, _):
+            assert await named(guard, text) == {}
+            assert set(await named(guard, text[:at] + "毒" + text[at + 1 :])) == {"violence"}
+
+    asyncio.run(ask())
+
+
+def test_the_marks_of_a_tokenizer_are_plain_text_in_a_text(models: Callable[..., Path]) -> None:
+    async def ask() -> None:
+        async with guarded(models(classifier), Scores()) as (guard, _):
+            for text in (f"{PLAIN}毒[MASK]", "[MASK]毒", "毒[MA[MASK]SK]", "[[MASK]MASK]毒"):
+                assert set(await named(guard, text)) == {"violence"}, text
+
+    asyncio.run(ask())
+
+
+def test_a_model_in_bfloat16_answers_as_it_is(models: Callable[..., Path], tmp_path: Path) -> None:
+    import torch
+    from transformers import BertForSequenceClassification
+
+    path = tmp_path / "half"
+    shutil.copytree(models(classifier), path)
+    BertForSequenceClassification.from_pretrained(path, dtype=torch.bfloat16).save_pretrained(path)
+    assert json.loads((path / "config.json").read_text())["dtype"] == "bfloat16"
+
+    async def ask() -> None:
+        async with guarded(path, Scores()) as (guard, _):
+            assert set(await named(guard, f"{PLAIN}毒")) == {"violence"}
+            assert await named(guard, PLAIN) == {}
+
+    asyncio.run(ask())
+
+
+def spoiled(folder: Path, under: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of a model with other weights."""
+    from safetensors.torch import load_file, save_file
+
+    copy = under / "spoiled"
+    shutil.copytree(folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    change(weights)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_scores_that_are_no_numbers_are_garbage(models: Callable[..., Path], tmp_path: Path, number: str) -> None:
+    path = spoiled(models(classifier), tmp_path, lambda w: w["classifier.bias"].fill_(float(number)))
+
+    async def ask() -> None:
+        async with guarded(path, Scores()) as (guard, _):
+            assert await reason(guard, PLAIN) == "garbage"
+
+    asyncio.run(ask())
+
+
+def refused(path: Path, caplog: pytest.LogCaptureFixture, **more: Any) -> str:
+    """Why a model is not loaded."""
+
+    async def ask() -> None:
+        async with guarded(path, Scores(), wait=False, **more) as (guard, _):
+            end = time.monotonic() + 60
+            while not caplog.records:
+                assert time.monotonic() < end
+                assert await reason(guard, PLAIN) in ("missing", "open")
+                await asyncio.sleep(0.05)
+            guard.breaker.tell(True)
+            assert await reason(guard, PLAIN) == "missing"
+
+    asyncio.run(ask())
+    (told,) = [r.__dict__["reason"] for r in caplog.records if r.levelno == logging.ERROR]
+    return str(told)
+
+
+def test_a_model_whose_weights_are_not_all_there_is_not_made_up(
+    models: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = spoiled(models(classifier), tmp_path, lambda w: w.pop("classifier.weight"))
+    assert "weights are missing: classifier.weight" in refused(path, caplog)
+
+
+def test_a_folder_whose_code_would_have_to_run_is_not_used(
+    models: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "coded"
+    shutil.copytree(models(classifier), path)
+    config = json.loads((path / "config.json").read_text())
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.C", "AutoModelForSequenceClassification": "mine.M"},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: ...\nclass M: ...\n")
+    refused(path, caplog)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_folder_that_lacks_a_file_is_not_used_and_nothing_is_fetched(
+    models: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = tmp_path / "partial"
+    shutil.copytree(models(classifier), path)
+    (path / name).unlink()
+    assert str(path) in refused(path, caplog)
+
+
+def test_files_that_are_not_those_of_model_toml_are_not_used(
+    models: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "SHA-256" in refused(models(classifier), caplog, files={"model.safetensors": "0" * 64})
+
+
+def test_a_missing_model_that_is_put_there_is_found_without_a_restart(
+    models: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "later"
+
+    async def ask() -> None:
+        async with guarded(path, Scores(), wait=False) as (guard, local):
+            for _ in range(3):
+                assert await reason(guard, "毒") == "missing"
+            await asyncio.to_thread(shutil.copytree, models(classifier), path)
+            await loaded(local)
+            assert set(await named(guard, "毒")) == {"violence"}
+
+    asyncio.run(ask())
+
+
+# ---- causal models
+
+
+def test_what_a_chat_model_says_is_what_it_has_learned_to_say(
+    models: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"你好": "safe", "毒": "unsafe"}
+    monkeypatch.setattr(tiny, "SAYINGS", said)
+
+    async def ask() -> None:
+        async with guarded(models(tiny.build), Word(max_tokens=12)) as (guard, local):
+            assert await named(guard, "你好") == {}
+            assert await named(guard, "毒") == {"violence": 1.0}
+            # With its mark it would be another conversation.
+            assert (await local.ask(Word(12).request("毒", "prompt", file_of()))).decode() == "unsafe"
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("architecture", ["Qwen2", "Qwen3", "Llama", "Gemma2"])
+def test_garbage_of_a_chat_model_is_no_answer_and_counted_and_never_a_pass(
+    models: Callable[..., Path], architecture: str
+) -> None:
+    rules = Policy(Rules(guard=GuardRule(when="always", ms=60_000)), "draft_2023_04", "test")
+
+    def counted() -> float:
+        return float(metrics.GUARD.labels("local", "garbage")._value.get())
+
+    async def ask() -> None:
+        async with guarded(models(generator, architecture), Word()) as (guard, _):
+            assert await reason(guard, PLAIN) == "garbage"
+            before = counted()
+            moderator = Moderator([], Policies(rules, {}), guards=[guard])
+            judged = await moderator.judge([Slot(("content",), CANARY, "assistant")], SCOPE, rules)
+            assert judged.verdict.action is Action.FLAG and judged.verdict.degraded == ["local"]
+            assert counted() == before + 1
+
+    asyncio.run(ask())
+
+
+def test_an_answer_that_is_cut_off_is_none_unless_one_token_was_asked_for(models: Callable[..., Path]) -> None:
+    path = models(generator, "Llama")
+
+    async def ask() -> None:
+        async with guarded(path, Word()) as (_, local):
+            assert len((await local.ask(Word(1).request(PLAIN, "prompt", file_of()))).decode()) <= 1
+            with pytest.raises(GuardError, match="garbage"):
+                await local.ask(Word(2).request(PLAIN, "prompt", file_of()))
+
+    asyncio.run(ask())
+
+
+def test_a_text_too_long_for_a_chat_model_is_refused_and_not_cut(models: Callable[..., Path]) -> None:
+    async def ask() -> None:
+        async with guarded(models(generator, "Llama"), Word(), window=4000) as (guard, _):
+            assert await reason(guard, PLAIN * 40) == "refused"
+            assert await reason(guard, PLAIN) == "garbage"
+
+    asyncio.run(ask())
+
+
+def test_a_template_gets_its_keywords_and_one_that_cannot_be_filled_in_is_no_answer(
+    models: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        async with guarded(models(generator, "Llama"), Word()) as (_, local):
+            long = Word(2, {"shout": "字" * 600}).request(PLAIN, "prompt", file_of())
+            with pytest.raises(GuardError, match="refused"):
+                await local.ask(long)
+            with pytest.raises(GuardError, match="crashed"):
+                await local.ask(
+                    Request("chat", CANARY, ({"content": [CANARY]},), 2, {"chat_template": "{{ 1 / 0 }}" + CANARY})
+                )
+
+    asyncio.run(ask())
+    assert CANARY not in str([r.__dict__ for r in caplog.records])
+
+
+# ---- the process
+
+
+def test_a_worker_killed_amid_questions_comes_back(models: Callable[..., Path]) -> None:
+    async def ask() -> None:
+        async with guarded(models(classifier), Scores()) as (guard, local):
+            process = child()
+            process.suspend()  # so that the questions are under way
+            asked = [asyncio.create_task(reason(guard, f"{n}毒")) for n in range(4)]
+            await asyncio.sleep(0.2)
+            process.kill()
+            assert await asyncio.gather(*asked) == ["crashed"] * 4
+            await loaded(local)
+            assert set(await named(guard, "毒")) == {"violence"}
+            assert child().pid != process.pid
+
+    asyncio.run(ask())
+
+
+def test_a_worker_that_hangs_is_killed_at_the_deadline_and_the_next_question_is_answered(
+    models: Callable[..., Path],
+) -> None:
+    async def ask() -> None:
+        async with guarded(models(classifier), Scores(), QUICK._replace(question=2.0)) as (guard, local):
+            process = child()
+            os.kill(process.pid, signal.SIGSTOP)
+            began = time.monotonic()
+            assert await reason(guard, "毒") == "late"
+            assert 1.5 < time.monotonic() - began < 6
+            await loaded(local)
+            assert set(await named(guard, "毒")) == {"violence"}
+            assert not process.is_running()
+
+    asyncio.run(ask())
+
+
+def test_a_worker_takes_no_signal_meant_for_us_and_ends_with_us(models: Callable[..., Path]) -> None:
+    async def ask() -> psutil.Process:
+        async with guarded(models(classifier), Scores()):
+            assert os.getpgid(child().pid) != os.getpgid(0)
+            return child()
+
+    assert not asyncio.run(ask()).is_running()
+
+
+@pytest.mark.parametrize("size", [32, 384], ids=["many questions", "much to compute"])
+def test_the_event_loop_goes_on_while_a_model_computes(tmp_path: Path, models: Callable[..., Path], size: int) -> None:
+    if size > 32:
+        import torch
+        from transformers import BertConfig, BertForSequenceClassification
+
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=200, hidden_size=size, num_hidden_layers=6, num_attention_heads=6, intermediate_size=4 * size,
+            max_position_embeddings=64, id2label={0: "safe", 1: "toxic"}, label2id={"safe": 0, "toxic": 1},
+        )  # fmt: skip
+        path = tmp_path / "wide"
+        BertForSequenceClassification(config).save_pretrained(path)
+        _characters().save_pretrained(path)
+    else:
+        path = models(classifier)
+    held, answered = [], 0
+
+    async def ask() -> None:
+        nonlocal answered
+        async with guarded(path, Scores()) as (guard, _):
+
+            async def keep_asking(n: int, end: float) -> None:
+                nonlocal answered
+                while time.monotonic() < end:
+                    await guard.judge(f"{PLAIN * 20}{n} {answered}", 0, SCOPE)
+                    answered += 1
+
+            for _ in range(5):
+                longest = 0.0
+                end = time.monotonic() + 2
+                asking = asyncio.gather(*(keep_asking(n, end) for n in range(16)))
+                while not asking.done():
+                    before = perf_counter()
+                    await asyncio.sleep(0.001)
+                    longest = max(longest, (perf_counter() - before) * 1000 - 1)
+                await asking
+                held.append(longest)
+
+    asyncio.run(ask())
+    print(f"{answered} answers; held {median(held):.1f} ms (median), {max(held):.1f} ms (largest)")
+    assert answered > 16 and median(held) <= LOOP_MS

@@ -1,0 +1,118 @@
+"""Which guard the settings name: none, one at a server, one from a path, or one that cannot be read and is missed where it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import GuardError
+from app.guards import Absent, formats, guard_of
+from app.guards.formats import Opinion, Request
+from app.guards.guard import ModelGuard
+from app.keys import Keys
+from app.modelfile import GuardFile
+from app.moderation import Moderator
+from app.policy import Policies, Policy, Rules, taxonomy
+from app.settings import read
+from app.types import Action, Candidate, Direction, Scan, Scope, Slot
+from tests.conftest import SECRET, WORD
+
+SCOPE = Scope("default", "answer")
+TOML = 'kind = "guard"\nformat = "of the test"\nlabels = {toxic = ["violence"]}\n'
+
+
+class OfTheTest:
+    def request(self, text: str, direction: Direction, file: GuardFile) -> Request:
+        return Request("scores", text)
+
+    def read(self, said: bytes, file: GuardFile) -> Opinion:
+        scores: Opinion = json.loads(said)
+        return scores
+
+
+class Suspecting:
+    """A detector to which WORD is suspect."""
+
+    name, version = "suspecting", "1"
+
+    def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
+        at = text.find(WORD, since)
+        found = [Candidate(at, at + len(WORD), "violence", self.name, "r", "suspect")] if at >= 0 else []
+        return Scan(found if final else [], len(text) if final else since)
+
+
+@pytest.fixture(autouse=True)
+def of_the_test() -> Iterator[None]:
+    formats.FORMATS["of the test"] = OfTheTest()
+    yield
+    del formats.FORMATS["of the test"]
+
+
+def made(tmp_path: Path, toml: str | None = TOML, **settings: Any) -> Any:
+    """The guard `mine` of a folder of models."""
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    if toml is not None:
+        (folder / "model.toml").write_text(toml)
+    given = {"guard": "mine", "guard_path": tmp_path / "weights", "models": tmp_path / "models"} | settings
+    return guard_of(read({}, **given), Keys(SECRET))
+
+
+def test_without_a_name_there_is_no_guard() -> None:
+    assert guard_of(read({}), Keys(SECRET)) is None
+
+
+def test_a_guard_from_a_path_is_there_though_its_model_is_not(tmp_path: Path) -> None:
+    guard = made(tmp_path)
+    assert isinstance(guard, ModelGuard) and guard.name == "mine" and guard.covers == {"violence"}
+
+    async def ask() -> None:
+        await guard.start()
+        with pytest.raises(GuardError, match="missing"):
+            await guard.judge("好", 0, SCOPE)
+        await guard.close()
+
+    asyncio.run(ask())
+
+
+def test_a_guard_at_a_server_is_asked_there(tmp_path: Path) -> None:
+    remote = pytest.importorskip("app.guards.remote")
+    guard = made(tmp_path, guard_path=None, guard_url="http://127.0.0.1:9/v1", guard_key="k")
+    assert isinstance(guard, ModelGuard) and isinstance(guard._answers, remote.Remote)
+
+
+@pytest.mark.parametrize(
+    ("toml", "reason"),
+    [
+        (None, "cannot be read"), ("kind = ", "not valid TOML"), (TOML + "more = 1", "more"),
+        (TOML.replace("violence", "nothing"), "no category"), (TOML.replace("of the test", "unheard of"), "no such format"),
+        ('kind = "grams"\nversion = "1"\nfiles = {}\ncategories = {}', "kind must be 'guard'"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_read_stops_nothing_and_is_missed_where_it_is_asked(
+    tmp_path: Path, toml: str | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = made(tmp_path, toml)
+    assert isinstance(guard, Absent) and guard.covers == set(taxonomy())
+    (told,) = [r.__dict__["reason"] for r in caplog.records if r.levelno == logging.ERROR]
+    assert reason in told and "mine" in told
+    rules = Policy(Rules(), "draft_2023_04", "test")
+    moderator = Moderator([Suspecting()], Policies(rules, {}), guards=[guard])
+
+    async def ask() -> None:
+        await guard.start()
+        with pytest.raises(GuardError, match="missing"):
+            await guard.judge("好", 0, SCOPE)
+        suspect = await moderator.judge([Slot(("content",), f"这里有{WORD}。", "assistant")], SCOPE, rules)
+        assert suspect.verdict.action is Action.FLAG and suspect.verdict.degraded == ["mine"]
+        harmless = await moderator.judge([Slot(("content",), "这里有河。", "assistant")], SCOPE, rules)
+        assert harmless.verdict.action is Action.PASS and harmless.verdict.degraded == []
+        await guard.close()
+
+    asyncio.run(ask())
