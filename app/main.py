@@ -20,6 +20,7 @@ from app import apps, dialects, keys, metrics, policy
 from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
 from app.errors import LexiconError, ModelError, PolicyError, SettingsError
+from app.guards import guard_of
 from app.journal import Journal
 from app.moderation import Moderator
 from app.settings import Settings, unsafe
@@ -52,11 +53,13 @@ class Gateway:
         self.rules = rules.Rules(rules.load(settings.lexicons))
         self.blocklist = Blocklist(self.keys.all("fingerprint"), self._compiled)
         self.classifier = classifier.tried(settings.models)
+        self.guard = guard_of(settings, self.keys)
         self.moderator = Moderator(
             shipped(self.lexicon, self.blocklist, self.rules),
             policy.load(settings.policy),
             readers(self.lexicon, self.blocklist),
             [self.classifier],
+            [] if self.guard is None else [self.guard],
         )
         self.upstream = Upstream(
             settings.upstream_url, settings.upstream_key, settings, credentials=not self.apps.keyed
@@ -105,6 +108,8 @@ class Gateway:
         await self.upstream.outbound.start()
         if self.surrogate is not None:
             await self.surrogate.outbound.start()
+        if self.guard is not None:
+            await self.guard.start()
         await self.journal.start()
         await self.entries.start()
         if self.refusals is not None:
@@ -123,6 +128,8 @@ class Gateway:
         if self.refusals is not None:
             await self.refusals.stop()
         await self.journal.stop()
+        if self.guard is not None:
+            await self.guard.close()
         await self.upstream.outbound.close()
         if self.surrogate is not None:
             await self.surrogate.outbound.close()
@@ -170,6 +177,7 @@ class Gateway:
             "terms": len(self.lexicon),
             "rules": len(self.rules),
             "model": self.classifier.version,
+            "guard": self.guard.version if self.guard is not None else None,
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,

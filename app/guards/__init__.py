@@ -14,6 +14,7 @@ from app.errors import GuardError, ModelError
 from app.guards import formats
 from app.guards.guard import Answers, ModelGuard
 from app.guards.local import Local
+from app.guards.remote import Remote
 from app.keys import Keys
 from app.modelfile import GuardFile
 from app.policy import taxonomy
@@ -63,9 +64,6 @@ def guard_of(settings: Settings, keys: Keys) -> ModelGuard | Absent | None:
 
 def _answers(settings: Settings, file: GuardFile, name: str) -> Answers:
     if settings.guard_url is not None:
-        from app.guards.remote import Remote  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
-        remote: Answers = Remote(settings.guard_url, settings.guard_key, file)
-        return remote
+        return Remote(settings.guard_url, settings.guard_key, file)
     assert settings.guard_path is not None
     return Local(settings.guard_path, file, name, settings.guard_threads)

@@ -24,8 +24,8 @@ from app.training import fit
 from app.training.sources import EVERYDAY, PAIRS, Example
 
 FOLDS = 3
-FLAGGED, ASKED = 0.012, 0.05
-"""Of harmless texts of sources not learned from: the share that any category may flag, and that a guard may be asked about."""
+FLAGGED, ASKED = 0.025, 0.15
+"""Of the harmless texts of any source not learned from: the share that any category may flag, and that a guard may be asked about."""
 _EVERY = 160
 _CLEAN = {"KdConv": 0, "Laws": 1, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
 """Harmless sources -> the fold in which they are not learned from. Everyday texts are split by chance: without them a model would know no
@@ -167,13 +167,16 @@ def calibrated(unseen: Unseen) -> NDArray[np.float64]:
 
 
 def thresholds(unseen: Unseen, shape: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Probabilities [k] from which on a category is told: at most `share` of the clean texts by any of them, and with that the most
-    violating texts of its pairs less the harmless twins.
+    """Probabilities [k] from which on a category is told: at most `share` of the clean texts of a source by any of them, and with that the
+    most violating texts of its pairs less the harmless twins.
 
     One price for a false alarm in all categories (a Lagrange multiplier); each takes the threshold that is best at that price.
     """
     p = probabilities(unseen.logits, shape)
-    clean = p[np.array([is_clean(e) for e in unseen.examples])]
+    are_clean = np.array([is_clean(e) for e in unseen.examples])
+    clean = p[are_clean]
+    origin = np.array([e.source for e, use in zip(unseen.examples, are_clean, strict=True) if use])
+    sources = [origin == name for name in np.unique(origin)]
     sides = [
         [
             np.sort(
@@ -191,7 +194,8 @@ def thresholds(unseen: Unseen, shape: NDArray[np.float64], share: float) -> NDAr
         tried = np.array(
             [_at(math.exp(exponent), bad, good, sorted_clean[:, k]) for k, (bad, good) in enumerate(sides)]
         )
-        if float((clean >= tried).any(1).mean()) <= share:
+        told = (clean >= tried).any(1)
+        if max(float(told[rows].mean()) for rows in sources) <= share:
             best, high = tried, exponent
         else:
             low = exponent
