@@ -1,5 +1,7 @@
-"""Compiles app/_scan.c and app/_grams.c: into the wheel, or beside the source for an editable install. Law: without a compiler or Python's headers
-the build goes on and says so; Sluice then runs on its slower engine (docs/adr/0013)."""
+"""Compiles app/_scan.c and app/_grams.c: into the wheel, or beside the source for an editable install.
+
+Law: without a compiler or Python's headers the build goes on and says so; Sluice then runs on its slower engine (docs/adr/0013).
+"""
 
 from __future__ import annotations
 

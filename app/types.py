@@ -163,8 +163,11 @@ class Guard(Protocol):
     """The second look: asked about a text where the first ones are unsure; may take its time, within a limit."""
 
     name: str
-    covers: Set[str]
-    """Categories that it can tell; of others its silence says nothing."""
+
+    @property
+    def covers(self) -> Set[str]:
+        """Categories that it can tell; of others its silence says nothing."""
+        ...
 
     @property
     def version(self) -> str: ...
