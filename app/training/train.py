@@ -27,9 +27,10 @@ FOLDS = 3
 FLAGGED, ASKED = 0.025, 0.15
 """Of the harmless texts of any source not learned from: the share that any category may flag, and that a guard may be asked about."""
 _EVERY = 160
-_CLEAN = {"KdConv": 0, "Laws": 1, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
-"""Harmless sources -> the fold in which they are not learned from. Everyday texts are split by chance: without them a model would know no
-requests but those of pairs."""
+_CLEAN = {"KdConv": 0, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
+"""Harmless sources -> the fold in which they are not learned from."""
+_PARTED = ("Laws", EVERYDAY)
+"""Harmless sources that are split by chance: a model that had never seen a statute, or a request, is not the one that is shipped."""
 _UNIFORM = {"TeleAntiFraud": 700}
 """Sources whose texts are very much alike, and long -> how many of a label are learned from."""
 _SHARE = 1500
@@ -141,7 +142,7 @@ def sampled(examples: Sequence[Example], most: int) -> Iterator[Example]:
 
 
 def is_clean(e: Example) -> bool:
-    return not e.categories and (e.source in _CLEAN or e.source == EVERYDAY)
+    return not e.categories and (e.source in _CLEAN or e.source in _PARTED)
 
 
 def calibrated(unseen: Unseen) -> NDArray[np.float64]:
