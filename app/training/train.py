@@ -24,7 +24,7 @@ from app.training import fit
 from app.training.sources import EVERYDAY, PAIRS, Example
 
 FOLDS = 3
-FLAGGED, ASKED = 0.025, 0.15
+FLAGGED, ASKED = 0.02, 0.12
 """Of the harmless texts of any source not learned from: the share that any category may flag, and that a guard may be asked about."""
 _EVERY = 160
 _CLEAN = {"KdConv": 0, "Poetry": 2, "Awesome prompts": 1, "CLINC, Banking77": 2, "Self-instruct": 0}
@@ -33,6 +33,8 @@ _PARTED = ("Laws", EVERYDAY)
 """Harmless sources that are split by chance: a model that had never seen a statute, or a request, is not the one that is shipped."""
 _UNIFORM = {"TeleAntiFraud": 700}
 """Sources whose texts are very much alike, and long -> how many of a label are learned from."""
+_FEW = 500
+"""Harmless sources with fewer texts count as one: of a hundred texts three are no share."""
 _SHARE = 1500
 """Texts of one harmless source that thresholds are set by."""
 
@@ -177,7 +179,10 @@ def thresholds(unseen: Unseen, shape: NDArray[np.float64], share: float) -> NDAr
     are_clean = np.array([is_clean(e) for e in unseen.examples])
     clean = p[are_clean]
     origin = np.array([e.source for e, use in zip(unseen.examples, are_clean, strict=True) if use])
-    sources = [origin == name for name in np.unique(origin)]
+    names, counts = np.unique(origin, return_counts=True)
+    sources = [origin == name for name in names[counts >= _FEW]]
+    if (counts < _FEW).any():
+        sources.append(np.isin(origin, names[counts < _FEW]))
     sides = [
         [
             np.sort(
