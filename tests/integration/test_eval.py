@@ -47,7 +47,7 @@ class Bench:
         # A model of two categories, that knows one word of one of them.
         words = np.unique(grams.features(fold(LEARNED + CLEAN)))
         columns = np.zeros((len(words) + 1, 2))
-        columns[:-1, 0][np.isin(words, grams.features(fold(LEARNED)))] = 2.0
+        columns[:-1, 0][np.isin(words, grams.features(fold(LEARNED)))] = 3.5
         columns[-1] = -2.5
         raw = packed(["self_harm", "violence"], words, columns, np.array([[1.0, 1.0], [0.0, 0.0]]))
         floors = Thresholds(flag=0.8, ask=0.6)
