@@ -32,6 +32,6 @@ def small(folder: Path, thresholds: Thresholds | None = None) -> Path:
     columns = np.zeros((len(words) + 1, 1))
     columns[:-1][np.isin(words, grams.features(BAD))] = 3.5
     columns[-1] = -2.5
-    raw = packed(["violence"], words, columns, np.array([[1.0], [0.0]]))
+    raw, _ = packed(["violence"], words, columns, np.array([[1.0], [0.0]]))
     write(folder / "grams", "1", raw, {"violence": thresholds or Thresholds(flag=0.8, ask=0.6)})
     return folder

@@ -1,4 +1,4 @@
-"""A model as files: what was fitted, made small, with its thresholds. Law: what is measured is what is written, not what was fitted."""
+"""A model as files: what was fitted, made small, with its thresholds. Law: the same weights give the same bytes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from app.modelfile import NAME, Thresholds
 from app.training.sources import digest
 
 _STEPS = 127
+_NOTHING = 2
+"""Steps that a weight must exceed in some category: half of all n-grams do not, and together they move a logit by 0.07 (root mean square,
+where a logit spreads by 2.3). Without them the table is half as large and stays in the processor's cache."""
 
 
 def packed(
     categories: Sequence[str], vocabulary: NDArray[np.uint32], columns: NDArray[np.float64], shape: NDArray[np.float64]
-) -> bytes:
-    """The bytes of a weights file. `columns` [v + 1, k]: weights, bias last; `shape` [2, k]: slope and shift of the calibration."""
+) -> tuple[bytes, int]:
+    """The bytes of a weights file, and the n-grams in it. `columns` [v + 1, k]: weights, bias last; `shape` [2, k]: slope and shift of the calibration."""
     weights, bias = columns[:-1] * shape[0], columns[-1] * shape[0] + shape[1]
     scale = np.maximum(np.abs(weights).max(0), 1e-6) / _STEPS
     small = np.rint(weights / scale).astype(np.int8)
-    kept = small.any(1)
+    kept = np.abs(small).max(1) > _NOTHING
     out = io.BytesIO()
     np.savez_compressed(
         out,
@@ -33,7 +36,7 @@ def packed(
         scale=scale.astype(np.float32),
         bias=bias.astype(np.float32),
     )
-    return out.getvalue()
+    return out.getvalue(), int(kept.sum())
 
 
 def version(raw: bytes) -> str:

@@ -24,8 +24,7 @@ def _traditional() -> dict[int, str]:
     made: dict[int, str] = {}
     for line in (files("app") / "data" / "traditional.txt").read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
-            form, simple = line.split()[:2]
-            made.setdefault(ord(simple[0]), form)
+            made.setdefault(ord(line[1]), line[0])
     return made
 
 

@@ -49,7 +49,7 @@ class Bench:
         columns = np.zeros((len(words) + 1, 2))
         columns[:-1, 0][np.isin(words, grams.features(fold(LEARNED)))] = 3.5
         columns[-1] = -2.5
-        raw = packed(["self_harm", "violence"], words, columns, np.array([[1.0, 1.0], [0.0, 0.0]]))
+        raw, _ = packed(["self_harm", "violence"], words, columns, np.array([[1.0, 1.0], [0.0, 0.0]]))
         floors = Thresholds(flag=0.8, ask=0.6)
         write(folder / "models" / "grams", "of-the-test", raw, {"self_harm": floors, "violence": floors})
 
