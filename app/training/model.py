@@ -22,7 +22,8 @@ where a logit spreads by 2.3). Without them the table is half as large and stays
 def packed(
     categories: Sequence[str], vocabulary: NDArray[np.uint32], columns: NDArray[np.float64], shape: NDArray[np.float64]
 ) -> tuple[bytes, int]:
-    """The bytes of a weights file, and the n-grams in it. `columns` [v + 1, k]: weights, bias last; `shape` [2, k]: slope and shift of the calibration."""
+    """The bytes of a weights file, and the n-grams in it. `columns` [v + 1, k]: weights, bias last; `shape` [2, k]: slope and shift
+    of the calibration."""
     weights, bias = columns[:-1] * shape[0], columns[-1] * shape[0] + shape[1]
     scale = np.maximum(np.abs(weights).max(0), 1e-6) / _STEPS
     small = np.rint(weights / scale).astype(np.int8)
