@@ -1,5 +1,5 @@
 """What can stand at the other end of a guard's pipe: the real worker (app.guards.worker) around a model that does what a question says,
-or (given a word) something that does not keep to the form. Run as a script; app.guards.local is what it is there to try."""
+or (given a word) something that does not keep to the form. Run with -m; app.guards.local is what it is there to try."""
 
 from __future__ import annotations
 

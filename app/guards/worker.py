@@ -14,7 +14,6 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, Protocol
 
 from app.guards.frames import frame, take
 
-_NICE = 10
+_NICE = 5
 """A gateway that waits for a core keeps everybody waiting, a guard only those who ask it."""
 _MOST_TOKENS = 4096
 """Of one window of a classifier, whatever it could take."""
@@ -126,7 +125,7 @@ def main(load: Callable[[Path, int], Model] | None = None) -> None:
         model = (load or loaded)(path, order["threads"])
     except Unfit as e:
         pipe.say({"failed": str(e)})
-        sys.exit(1)
+        os._exit(1)
     pipe.say({"loaded": model.kind})
     while True:
         pipe.say(_answered(model, pipe.next(), pipe))
@@ -160,7 +159,7 @@ def loaded(path: Path, threads: int) -> Model:
         import torch
         import transformers
     except ImportError as e:
-        raise Unfit(f"{e}: pip install 'sluice-gateway[models]', and torch (docs/configuration.md)") from None
+        raise Unfit(f"{e}: pip install 'sluice-gateway[models]', and torch (docs/operations.md)") from None
     torch.set_num_threads(threads)
     try:
         return _made(path, torch, transformers)

@@ -266,6 +266,29 @@ def test_of_a_text_longer_than_a_classifier_reads_every_part_counts(models: Call
     asyncio.run(ask())
 
 
+def test_of_a_family_whose_positions_begin_behind_padding_no_text_is_too_long(tmp_path: Path) -> None:
+    import torch
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    torch.manual_seed(0)
+    tokenizer = _characters()
+    tokenizer.model_max_length = 10**30  # as where nobody said
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=66, pad_token_id=1, id2label={0: "safe", 1: "toxic"}, label2id={"safe": 0, "toxic": 1},
+    )  # fmt: skip
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    async def ask() -> None:
+        async with guarded(tmp_path, Scores()) as (_, local):
+            for size in (1, 61, 62, 63, 64, 65, 1000):
+                scores = json.loads(await local.ask(Request("scores", (PLAIN * 100)[:size])))
+                assert sum(scores.values()) == pytest.approx(1, abs=0.1)
+
+    asyncio.run(ask())
+
+
 def test_the_marks_of_a_tokenizer_are_plain_text_in_a_text(models: Callable[..., Path]) -> None:
     async def ask() -> None:
         async with guarded(models(classifier), Scores()) as (guard, _):

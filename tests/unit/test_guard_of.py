@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from app.errors import GuardError
-from app.guards import Absent, formats, guard_of
+from app.guards import formats, guard_of
 from app.guards.formats import Opinion, Request
 from app.guards.guard import ModelGuard
+from app.guards.named import Absent
 from app.keys import Keys
 from app.modelfile import GuardFile
 from app.moderation import Moderator
