@@ -138,6 +138,8 @@ static PyObject *Table_look(Table *self, PyObject *const *args, Py_ssize_t count
 {
     if (count != 2 || !PyUnicode_Check(args[0]) || !PyTuple_Check(args[1]))
         return PyErr_Format(PyExc_TypeError, "look(text, tuple of what it gave for the texts before)");
+    if (!self->slots)
+        return PyErr_Format(PyExc_TypeError, "a table that was not made");
     int32_t sums[WIDEST] = {0}, all[WIDEST];
     const Py_ssize_t width = self->width, size = PyUnicode_GET_LENGTH(args[0]);
     const int kind = PyUnicode_KIND(args[0]);

@@ -107,10 +107,10 @@ class Grams:
         n, sums, hot = self._look(text, before)
         return (n, sums), self._told(n, sums, before) if hot else []
 
-    def together(self, pieces: Sequence[Piece]) -> dict[str, float]:
-        """The probability of every category for these pieces as one text."""
+    def together(self, pieces: Sequence[Piece]) -> NDArray[np.float64]:
+        """The probability of every category for these pieces as one text, in the order of `categories`."""
         n, sums = _together(0, np.zeros(len(self.categories), np.int32), pieces)
-        return dict(zip(self.categories, map(float, self._probability(n, sums)), strict=True))
+        return self._probability(n, sums)
 
     def evidence(self, text: str, category: str, most: int = 3) -> list[tuple[int, int]]:
         """Where the n-grams of folded `text` stand that speak most for `category`: (start, end), strongest first, none within another."""

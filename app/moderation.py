@@ -42,6 +42,9 @@ _STRETCH = 4 * SEAM
 """Characters of several short messages that are looked at together at most."""
 _TRIES = 3
 """How often a guard may give no answer about a text before it is asked no more."""
+_RUN, _BACK = 64, 16
+"""Pieces scored before the event loop gets a turn, and those before them that a scorer may look back at (none is shorter than 16
+characters)."""
 _KNOWN_MOST = 8192
 """Texts whose outcome is kept, and findings in one of them."""
 _FINDINGS_MOST = 32
@@ -108,7 +111,9 @@ class Moderator:
             given = await asyncio.gather(*(self._ask(g, check.text, check.since, scope, policy) for g in asked))
             if channel.due == check:  # not cut meanwhile
                 failed = [g.name for g, found in zip(asked, given, strict=True) if found is None]
-                covered = frozenset[str]().union(*(g.covers for g in asked if g.name not in failed))
+                # One in shadow drops nothing.
+                heard = [g for g in asked if g.name not in failed and g.name not in policy.shadow]
+                covered = frozenset[str]().union(*(g.covers for g in heard))
                 out += channel.take([c for found in given for c in found or ()], failed, covered)
         return out
 
@@ -141,20 +146,23 @@ class Moderator:
         metrics.GUARD.labels(guard.name, failed).inc()
         return None
 
-    def scores(self, text: str, policy: Policy) -> dict[str, float]:
+    async def scores(self, text: str, policy: Policy) -> dict[str, float]:
         """The scorers' highest score of every category; of a scorer that fails there is none."""
         folded = folding.fold(text)
         points = [*checkpoints.points(folded, 0, policy.rules.stream.every), len(folded)]
         pieces = [folded[a:b] for a, b in pairwise([0, *points]) if a < b]
         best: dict[str, float] = {}
         for scorer in self.scorers:
-            try:
-                told = scorer.scores(pieces)
-            except Exception as e:
-                log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
-                continue
-            for category, score in told.items():
-                best[category] = max(score, best.get(category, 0.0))
+            # Runs of pieces, each with what a window reaches back over.
+            for first in range(0, len(pieces), _RUN):
+                await asyncio.sleep(0)
+                try:
+                    told = scorer.scores(pieces[max(0, first - _BACK) : first + _RUN])
+                except Exception as e:
+                    log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
+                    break
+                for category, score in told.items():
+                    best[category] = max(score, best.get(category, 0.0))
         return best
 
     async def judge(self, slots: Sequence[Slot], scope: Scope, policy: Policy, choices: Sequence[int] = ()) -> Judged:
@@ -187,11 +195,11 @@ class Moderator:
                 over.add(choice)
             outcomes.append(outcome)
         spoken = [slot for slot in slots if slot.message >= 0]
-        joined = await self.joined(spoken, scope, policy, state, fresh) if len(spoken) > 1 and not over else []
+        joined = await self.joined(spoken, scope, policy, state, fresh) if len(spoken) > 1 and not over else Outcome()
         if state is not None and state == self._state(scope, policy):
             # Nothing that finds has changed meanwhile.
             self._keep(fresh)
-        judged.verdict = decide(outcomes, policy, scope, joined)
+        judged.verdict = decide([*outcomes, joined], policy, scope)
         return judged
 
     # ---- one text
@@ -267,10 +275,12 @@ class Moderator:
         policy: Policy,
         state: bytes | None = None,
         fresh: dict[bytes, Outcome] | None = None,
-    ) -> list[Finding]:
-        """What only the seam between two texts of one origin shows: messages, or parts of one. It flags at most: a join is our own
-        making."""
+    ) -> Outcome:
+        """What only the seam between two texts of one origin shows: messages, or parts of one. It flags at most, and so does what
+        failed over it: a join is our own making."""
         findings: dict[tuple[Path, int, str, str], Finding] = {}
+        unread: dict[str, None] = {}
+        missed: dict[str, None] = {}
         capped = policy.capped(Action.FLAG)
         for stretch in _stretches(slots):
             text = "".join(piece.text for piece in stretch)
@@ -278,6 +288,8 @@ class Moderator:
             outcome, _ = await self._outcome(
                 seam, scope, capped, state and b"join\n" + state, {} if fresh is None else fresh
             )
+            unread |= dict.fromkeys([*outcome.degraded, *outcome.unread])
+            missed |= dict.fromkeys(outcome.missed)
             begins = list(accumulate((len(piece.text) for piece in stretch), initial=0))
             for f in outcome.findings:
                 here = bisect_right(begins, f.start) - 1
@@ -288,7 +300,7 @@ class Moderator:
                         f, start=start, end=len(piece.slot.text), path=piece.slot.path, technique=_and_join(f.technique)
                     )
                     findings[found.path, start, f.category, f.rule] = found
-        return list(findings.values())
+        return Outcome(list(findings.values()), unread=list(unread), missed=list(missed))
 
 
 def _and_join(technique: str) -> str:
@@ -372,12 +384,12 @@ def count(channel: Channel) -> None:
         metrics.SUSPICIONS.labels(category, outcome).inc(number)
 
 
-def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, extra: Iterable[Finding] = ()) -> Verdict:
-    """One verdict over the channels of an exchange."""
-    return decide(map(outcome_of, channels), policy, scope, extra)
+def conclude(channels: Iterable[Channel], policy: Policy, scope: Scope, joined: Outcome | None = None) -> Verdict:
+    """One verdict over the channels of an exchange, and the seams between them."""
+    return decide([*map(outcome_of, channels), *([] if joined is None else [joined])], policy, scope)
 
 
-def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope, extra: Iterable[Finding] = ()) -> Verdict:
+def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope) -> Verdict:
     """One verdict over what came of all texts."""
     verdict = Verdict()
     stopped = Action.PASS
@@ -389,7 +401,6 @@ def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope, extra: Ite
         verdict.degraded += [name for name in outcome.degraded if name not in verdict.degraded]
         unread += [name for name in outcome.unread if name not in unread]
         missed += [name for name in outcome.missed if name not in missed]
-    verdict.findings += extra
     verdict.findings.sort(key=lambda f: (f.start, f.end, f.category))
     deciding = strictest(verdict.findings)
     if deciding is not None and deciding.action > Action.PASS:

@@ -95,8 +95,8 @@ class CategoryRule(_Strict):
     answer: _AnswerAction | None = None
     prompt: _Action | None = None
     techniques_off: list[Technique] = []
-    score: float | None = Field(default=None, gt=0, le=1)
-    """From which score on a scorer's finding flags; unset: the model's own (model.toml)."""
+    score: float | None = Field(default=None, ge=0.8, le=1)
+    """From which score on a scorer's finding flags; unset: the model's own (model.toml); 1: none does."""
 
 
 class DegradedRule(_Strict):
@@ -204,7 +204,7 @@ class Policy:
         least = self._scores.get(candidate.category)
         if least is not None:
             return replace(candidate, tier="suspect" if candidate.score >= least else "unsure")
-        return candidate if candidate.tier == "unsure" else replace(candidate, tier="suspect")
+        return candidate if candidate.tier in ("unsure", "cleared") else replace(candidate, tier="suspect")
 
     def confirmed(self, candidate: Candidate, suspected: Set[str]) -> Candidate:
         """A guard's candidate: certain where something else suspects its category too, or where it may act alone."""
@@ -227,6 +227,9 @@ class Policy:
         """The same policy doing at most `action`."""
         policy = copy.copy(self)
         policy._cap = min(action, self._cap)
+        if action <= Action.FLAG and self.rules.degraded.guard == "block":
+            degraded = self.rules.degraded.model_copy(update={"guard": "flag"})
+            policy.rules = self.rules.model_copy(update={"degraded": degraded})
         return policy
 
     @property

@@ -66,13 +66,13 @@ class _Watch:
 
 @dataclass(slots=True)
 class _Stretch:
-    """Text between two check points, folded indices. `found`: what scorers say; `suspects`: what is suspected in it; `asks`: guards
-    are to be asked about it."""
+    """Text between two check points, folded indices. `found`: what scorers say; `suspects`: what is suspected in it, by where it
+    begins; a suspicion belongs to the stretch in which it ends, so a guard is shown all of it. `asks`: guards are to be asked."""
 
     since: int
     at: int
     found: list[tuple[Candidate, Finding]]
-    suspects: list[Finding]
+    suspects: list[tuple[int, Finding]]
     asks: bool
 
 
@@ -100,9 +100,7 @@ class Channel:
         self._due: deque[_Stretch] = deque()  # stretches not answered
         self._asked = ""  # folded text before self._point that guards are shown
         self._before: dict[str, Any] = {}  # scorer -> what it said of itself at the last check point
-        self._suspected: deque[tuple[int, Finding]] = (
-            deque()
-        )  # suspicions settled and not yet in a stretch, by folded start
+        self._suspected: list[tuple[int, int, Finding]] = []  # suspicions settled, in no stretch yet: folded start, end
         self._steps = dict.fromkeys((r.name for r in readers), _LEAST_STEP)  # reader -> what it waits for
         self._read = dict.fromkeys((r.name for r in readers), 0)  # reader -> folded index up to which it has read
         self._window = ""  # folded text from self._base on: KEPT characters before what is not settled or not read
@@ -220,6 +218,13 @@ class Channel:
         """Stop here for a reason outside the text (a failed detector, a time limit): what is held is never released."""
         self.stopped = action
         self._held = ""
+        self.give_up()
+
+    def give_up(self) -> None:
+        """No guard will answer any more: what scorers said of text that may be out already is told all the same."""
+        for stretch in self._due:
+            for c, finding in stretch.found:
+                self._tell(c.detector, finding)
         self._due.clear()
 
     def _leak(self, finding: Finding) -> None:
@@ -260,7 +265,7 @@ class Channel:
         else:
             self._until, self._since = self._size if hold >= size else self._original(hold), hold
         if self._checks:
-            self._check(final and stop is None)
+            self._check(final or stop is not None)
         released = self._go()
         if len(self._held) > HELD_MAX and not final and self.stopped is None:
             self.degraded.append("held_overflow")
@@ -277,7 +282,10 @@ class Channel:
             # Readers stay behind the check points in either mode: what they find must not depend on when an answer comes.
             read = min(read, self._checked)
             if self._strict:
-                until = min(until, self._size if self._checked == self._folded_size else self._original(self._checked))
+                # What is suspected across a check point waits for the next.
+                pending = [start for stretch in self._due for start, _ in stretch.suspects]
+                checked = min([self._checked, *pending, *(start for start, _, _ in self._suspected)])
+                until = min(until, self._size if checked == self._folded_size else self._original(checked))
         if self._readers:
             self._follow(read, final)
         released = self._release(until)
@@ -325,21 +333,30 @@ class Channel:
                 log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
                 self._miss(scorer.name, self._policy.rules.degraded.scorer)
                 continue
-            unsure |= any(c.tier == "unsure" and c.category in self._covered for c in told)
-            found += [(c, self._placed(c)) for c in told if c.tier != "unsure"]
+            for c in told:
+                if c.tier == "unsure":
+                    unsure = unsure or (c.category in self._covered and self._acts(c))
+                elif c.tier != "cleared":
+                    found.append((c, self._placed(c)))
         self.scoring += perf_counter() - began
-        suspects = [f for _, f in found if f.action is Action.FLAG and not f.shadow]
-        while self._suspected and self._suspected[0][0] < at:
-            suspects.append(self._suspected.popleft()[1])
-        doubt = unsure or any(f.category in self._covered for f in suspects)
+        suspects = [(c.start, f) for c, f in found if f.action is Action.FLAG and not f.shadow]
+        suspects += [(start, f) for start, end, f in self._suspected if end <= at]
+        self._suspected = [each for each in self._suspected if each[1] > at]
+        doubt = unsure or any(f.category in self._covered for _, f in suspects)
         asks = bool(self._guards) and (doubt or self._policy.rules.guard.when == "always")
         self.asked += asks
         return _Stretch(since, at, found, suspects, asks)
 
+    def _acts(self, c: Candidate) -> bool:
+        """As a suspicion it would be seen."""
+        suspicion = replace(c, tier="suspect")
+        return self._policy.action(suspicion, self._scope.direction) > Action.PASS and not self._policy.shadowed(c)
+
     def _placed(self, c: Candidate) -> Finding:
         finding = self._finding(c, self._original(c.start), self._original(c.end - 1) + 1, "")
-        # What comes after the text went out comes too late to mask it.
-        return replace(finding, action=Action.FLAG) if finding.action is Action.MASK and not self._strict else finding
+        if not self._strict and self._policy.action(c, self._scope.direction) is Action.MASK:
+            return replace(finding, action=Action.FLAG)  # the text went out: it comes too late to mask
+        return finding
 
     def _answered(self) -> None:
         """Tell what scorers found in the first stretches, up to one that guards are asked about."""
@@ -360,24 +377,27 @@ class Channel:
             self._miss(name, self._policy.rules.degraded.guard)
             if self.stopped is not None:
                 return ""
-        suspected = {f.category for f in stretch.suspects}
+        suspected: dict[str, int] = {}
+        for start, f in stretch.suspects:
+            suspected[f.category] = min(start, suspected.get(f.category, start))
         found = list(stretch.found)
-        for c in sorted(candidates, key=lambda c: (c.start, -c.end, c.category, c.rule)):
+        for c in candidates:
             c = _moved(replace(c, start=max(c.start, check.since)), began)
             if c.start < c.end <= check.at:
-                c = self._policy.confirmed(c, suspected)
+                c = self._policy.confirmed(c, suspected.keys())
+                # What it confirms may begin before the stretch.
+                c = replace(c, start=min(c.start, suspected.get(c.category, c.start)))
                 found.append((c, self._placed(c)))
+        found.sort(key=lambda each: (each[0].start, -each[0].end, each[0].category, each[0].rule))
         named = {c.category for c in candidates}
-        dropped = (suspected & covered) - named
-        for categories, outcome in (
-            (suspected & named, "confirmed"),
-            (dropped, "dropped"),
-            (named - suspected, "alone"),
-        ):
+        # Who calls a text harmful in another way has not called it harmless.
+        dropped = suspected.keys() & covered if not candidates else set()
+        told = (named & suspected.keys(), "confirmed"), (dropped, "dropped"), (named - suspected.keys(), "alone")
+        for categories, outcome in told:
             for category in categories:
                 self.judged[category, outcome] = self.judged.get((category, outcome), 0) + 1
         if dropped:
-            cleared = {id(f): replace(f, action=Action.PASS) for f in stretch.suspects if f.category in dropped}
+            cleared = {id(f): replace(f, action=Action.PASS) for _, f in stretch.suspects if f.category in dropped}
             found = [(c, cleared.get(id(f), f)) for c, f in found]
             self._findings = [cleared.get(id(f), f) for f in self._findings]
         self._checked = check.at
@@ -396,7 +416,7 @@ class Channel:
             # All that starts before the check point is settled, whatever came after it; what starts behind the stop is as if
             # never seen.
             self._findings = [f for f in self._findings if f.start <= stop.start]
-            self.stopped = max(f.action for f in self._findings if f.action.stops and not f.shadow)
+            self.stopped = max(f.action for f in (stop, *self._findings) if f.action.stops and not f.shadow)
             self._due.clear()
             self._until, self._since, self._stopped_at = stop.start, at, at
         self._answered()
@@ -447,8 +467,9 @@ class Channel:
             spans.append((start, max(end, spans[-1][1] if spans else 0)))
             if len(flags := self._flags.setdefault(finding.category, [])) < MOST:
                 flags.append(finding)
-            if c.tier == "suspect" and self._guards:
-                self._suspected.append((c.start, finding))
+            if c.tier == "suspect" and c.action is None and self._guards:
+                # A live entry is its owner's: no guard drops it.
+                self._suspected.append((c.start, c.end, finding))
             if finding.action >= Action.MASK:
                 self._leak(finding)
             if finding.action.stops:

@@ -173,8 +173,8 @@ class Guard(Protocol):
     def version(self) -> str: ...
 
     async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
-        """Look at folded `text`, new from `since` on; candidates before that are cut to it. A suspicion of a category it
-        covers and does not name is dropped. Raises GuardError where it has no answer."""
+        """Look at folded `text`, new from `since` on; candidates before that are cut to it. Suspicions that it covers are
+        dropped where it names nothing. Raises GuardError where it has no answer."""
         ...
 
 

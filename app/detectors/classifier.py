@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
-import zipfile
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +27,14 @@ log = logging.getLogger("sluice.classifier")
 
 NAME = "grams"
 """Of the detector, and of its folder in SLUICE_MODELS."""
+TOLD = 0.8
+"""From which probability on a category is told, though its model's own thresholds be higher: a policy may flag from there on."""
 WINDOW = 240
 """Folded characters that are looked at together at most: the last piece alone, and it with those before it."""
 _WEIGHTS = "weights.npz"
-_State = tuple[tuple[int, Piece], ...]
-"""Of the last pieces: their length, and what they come to."""
+_State = tuple[Grams, tuple[tuple[int, Piece], ...]]
+"""The model that looked, and of the last pieces their length and what they come to."""
+_Loaded = tuple[Grams | None, Mapping[str, Thresholds], str]
 
 
 class Classifier:
@@ -40,45 +43,59 @@ class Classifier:
     name = NAME
 
     def __init__(self, grams: Grams | None, thresholds: Mapping[str, Thresholds], version: str) -> None:
-        self.grams, self._thresholds, self.version = grams, thresholds, version
+        self._loaded: _Loaded = grams, thresholds, version
+
+    @property
+    def grams(self) -> Grams | None:
+        return self._loaded[0]
+
+    @property
+    def version(self) -> str:
+        return self._loaded[2]
 
     def take(self, other: Classifier) -> None:
         """Go on with the model of `other`."""
-        self.grams, self._thresholds, self.version = other.grams, other._thresholds, other.version
+        self._loaded = other._loaded  # whole: a look may be under way
 
     def score(self, piece: str, before: _State | None, scope: Scope) -> tuple[list[Candidate], _State]:
-        """See app.types.Scorer. A candidate spans the piece, or it and what of those before it was looked at together."""
-        if self.grams is None:
+        """See app.types.Scorer. A candidate spans the piece. `cleared`: below what the model's own thresholds make of it."""
+        model, thresholds, _ = self._loaded
+        if model is None:
             raise ModelError("no model")
-        kept = before or ()
+        kept = before[1] if before is not None and before[0] is model else ()
         length = len(piece)
         while kept and length + sum(size for size, _ in kept) > WINDOW:
             kept = kept[1:]
-        made, told = self.grams.look(piece, tuple(p for _, p in kept))
+        made, told = model.look(piece, tuple(p for _, p in kept))
         found = [
             Candidate(
                 0, length, s.category, NAME, f"{NAME}/{s.category}",
-                "suspect" if s.value >= self._thresholds[s.category].flag else "unsure", round(s.value, 4),
+                "suspect" if s.value >= thresholds[s.category].flag
+                else "unsure" if s.value >= thresholds[s.category].ask
+                else "cleared",
+                # Rounded down: what is not certain is not told as 1.
+                math.floor(10_000 * s.value) / 10_000,
             )
             for s in told
         ]  # fmt: skip
-        return found, (*kept, (length, made))
+        return found, (model, (*kept, (length, made)))
 
     def scores(self, pieces: list[str]) -> dict[str, float]:
         """The highest probability of every category over the windows of a text that comes in these pieces."""
-        if self.grams is None:
+        model = self._loaded[0]
+        if model is None:
             raise ModelError("no model")
-        best: dict[str, float] = dict.fromkeys(self.grams.categories, 0.0)
-        kept: _State = ()
+        best = np.zeros(len(model.categories))
+        kept: tuple[tuple[int, Piece], ...] = ()
         for piece in pieces:
             while kept and len(piece) + sum(size for size, _ in kept) > WINDOW:
                 kept = kept[1:]
-            made, _ = self.grams.look(piece)
-            for window in ((made,), (*(p for _, p in kept), made)):
-                for category, value in self.grams.together(window).items():
-                    best[category] = max(best[category], value)
+            made, _ = model.look(piece)
+            best = np.maximum(best, model.together((made,)))
+            if kept:
+                best = np.maximum(best, model.together((*(p for _, p in kept), made)))
             kept = (*kept, (len(piece), made))
-        return best
+        return dict(zip(model.categories, map(float, best), strict=True))
 
 
 def tried(models: Path) -> Classifier:
@@ -97,7 +114,7 @@ def load(models: Path) -> Classifier:
     if not isinstance(file, GramsFile):
         raise ModelError(f"{folder}: kind must be 'grams'")
     raw = checked(folder, file, _WEIGHTS)
-    floors = tuple((category, min(t.ask, t.flag)) for category, t in file.categories.items())
+    floors = tuple((category, min(t.ask, t.flag, TOLD)) for category, t in file.categories.items())
     try:
         return Classifier(grams(raw, floors), file.categories, file.version)
     except ModelError as e:
@@ -117,12 +134,13 @@ def grams(raw: bytes, floors: tuple[tuple[str, float], ...]) -> Grams:
             given: dict[str, Any] = {
                 key: arrays[key] for key in ("categories", "vocabulary", "weights", "scale", "bias")
             }
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+    except Exception:  # whatever a broken archive brings about
         raise ModelError("not a model's weights") from None
     categories = [str(c) for c in given["categories"]]
     vocabulary, weights, scale, bias = (given[k] for k in ("vocabulary", "weights", "scale", "bias"))
     sound = (
-        vocabulary.dtype == np.uint32 and weights.dtype == np.int8 and scale.dtype == bias.dtype == np.float32
+        vocabulary.ndim == 1 and len(set(categories)) == len(categories)
+        and vocabulary.dtype == np.uint32 and weights.dtype == np.int8 and scale.dtype == bias.dtype == np.float32
         and len(vocabulary) > 0 and bool((vocabulary[1:] > vocabulary[:-1]).all())
         and weights.shape == (len(vocabulary), len(categories)) and scale.shape == bias.shape == (len(categories),)
         and bool(np.isfinite(scale).all() and np.isfinite(bias).all() and (scale > 0).all())

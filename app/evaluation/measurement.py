@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 from time import perf_counter
@@ -61,7 +62,7 @@ def measured(row: Row, moderator: Moderator, scope: Scope) -> Outcome:
     began = perf_counter()
     verdict, _, scoring = screened(moderator, [row.text], scope)
     taken = perf_counter() - began
-    told = moderator.scores(row.text, moderator.policies.common)
+    told = asyncio.run(moderator.scores(row.text, moderator.policies.common))
     return Outcome(
         row.label == VIOLATING, row.category, row.aspect, row.lang, row.source, len(row.text),
         verdict.action, frozenset(verdict.categories),

@@ -53,17 +53,19 @@ class Breaker:
         self._most, self._seconds = failures, seconds
         self._failures, self._until = 0, 0.0
 
-    def check(self) -> None:
-        """Raises GuardError("open") while it is open; lets one through when its time is over."""
-        if self._failures >= self._most:
-            if clock.now() < self._until:
-                raise GuardError("open")
-            self._until = clock.now() + self._seconds
+    def check(self) -> bool:
+        """Raises GuardError("open") while it is open; lets one through when its time is over, and says so: it tries again."""
+        if self._failures < self._most:
+            return False
+        if clock.now() < self._until:
+            raise GuardError("open")
+        self._until = clock.now() + self._seconds
+        return True
 
-    def tell(self, well: bool | None) -> None:
+    def tell(self, well: bool | None, trying: bool) -> None:
         """None: the question says nothing of the place; if it was the one that tries again, the next one does."""
         if well is None:
-            if self._failures >= self._most:
+            if trying:
                 self._until = clock.now()
             return
         self._failures = 0 if well else self._failures + 1
@@ -119,7 +121,7 @@ class ModelGuard:
         if known is not None and clock.now() - known[0] < _LATEST:
             self._known[key] = known
             return known[1]
-        self.breaker.check()
+        trying = self.breaker.check()
         began = perf_counter()
         well: bool | None = False
         try:
@@ -132,7 +134,7 @@ class ModelGuard:
             well = None if perf_counter() - began < _LET_DOWN else False
             raise
         finally:
-            self.breaker.tell(well)
+            self.breaker.tell(well, trying)
         self._known[key] = (clock.now(), opinion)
         while len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]

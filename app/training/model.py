@@ -48,7 +48,7 @@ def version(raw: bytes) -> str:
 def write(folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thresholds]) -> None:
     """weights.npz and model.toml."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.npz").write_bytes(raw)
+    _whole(folder / "weights.npz", raw)
     lines = [
         "# Written by `sluice train`. flag: from which probability on the category is flagged; ask: a guard is asked.",
         'kind = "grams"',
@@ -61,4 +61,11 @@ def write(folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thres
         *(f"{c} = {{flag = {t.flag}, ask = {t.ask}}}" for c, t in thresholds.items()),
         "",
     ]
-    (folder / NAME).write_text("\n".join(lines), "utf-8")
+    _whole(folder / NAME, "\n".join(lines).encode())
+
+
+def _whole(path: Path, raw: bytes) -> None:
+    """Write a file in one step: who reads it meanwhile has the old one. (Between two files a gateway keeps the model it has.)"""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(raw)
+    fresh.replace(path)

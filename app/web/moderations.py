@@ -20,6 +20,9 @@ OPENAI = (
     "self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic",
 )  # fmt: skip
 
+INPUTS = 1000
+"""Texts of one request at most."""
+
 
 class Moderations:
     """The ASGI app of the route. Texts are judged as answers: what a published text may say."""
@@ -42,7 +45,7 @@ class Moderations:
                 judged = await self._moderator.judge(
                     [Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy
                 )
-                results.append(_result(judged.verdict, self._moderator.scores(text, policy)))
+                results.append(_result(judged.verdict, await self._moderator.scores(text, policy)))
             answer = {"id": decision_id(), "model": model, "results": results}
             await asgi.respond_json(send, 200, answer)
         except RequestError as e:
@@ -58,6 +61,8 @@ def _inputs(body: Any) -> list[str]:
     value = body.get("input")
     if isinstance(value, str):
         return [value]
+    if isinstance(value, list) and len(value) > INPUTS:
+        raise RequestError(f"'input' holds more than {INPUTS} texts", code="too_many_inputs", param="input")
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
         return value
     if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):

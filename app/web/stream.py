@@ -13,9 +13,9 @@ from typing import Any
 from app import metrics, sse, strictjson
 from app.dialects import Delta, Dialect, Prompt, Shown, Tokens, put
 from app.errors import UpstreamError
-from app.moderation import Moderator, conclude, count
+from app.moderation import Moderator, Outcome, conclude, count
 from app.streaming import Channel
-from app.types import Action, Finding, Path, Slot, Verdict
+from app.types import Action, Path, Slot, Verdict
 from app.web.exchange import Exchange
 from app.web.tokens import Queue
 
@@ -87,7 +87,7 @@ class Stream:
         self._calls: dict[_Key, str] = {}
         self._named: dict[_Key, str] = {}  # what calls of one place were named so far, run together
         self._asking: set[_Text] = set()
-        self._joined: list[Finding] = []
+        self._joined: Outcome | None = None
         self._begun: set[int] = set()
         self._done: set[int] = set()
         """Choices that have ended; those that we stopped are in `_stopped` too."""
@@ -166,6 +166,7 @@ class Stream:
         for text in self._all():
             if text.asking is not None:
                 text.asking.cancel()
+            text.channel.give_up()
             if text.since is not None:
                 text.held += now - text.since
                 text.since = None

@@ -29,7 +29,7 @@ def _without_c(scorer: Classifier) -> Classifier:
     assert fast is not None
     slow = Grams(fast.categories, fast._vocabulary, fast._weights, fast._scale, fast._bias, list(fast._floors))
     slow._look = slow._looked
-    return Classifier(slow, scorer._thresholds, scorer.version)
+    return Classifier(slow, scorer._loaded[1], scorer.version)
 
 
 def _times(work: Callable[[str], object], texts: list[str]) -> list[float]:

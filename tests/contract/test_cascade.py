@@ -13,7 +13,7 @@ from app.detectors.lexicon import Lexicon, Term
 from app.errors import GuardError
 from app.moderation import Moderator, conclude
 from app.policy import CategoryRule, DegradedRule, GuardRule, Policies, Policy, Rules, StreamRule
-from app.types import Action, Candidate, Scope
+from app.types import Action, Candidate, Scope, Slot
 
 SCOPE = Scope("default", "answer")
 LEXICON = Lexicon(
@@ -33,7 +33,7 @@ class Scores:
         if "坏词" in piece:
             found.append(Candidate(0, len(piece), "self_harm", self.name, "scores/self_harm", "suspect", 0.9))
         if "疑词" in piece:
-            found.append(Candidate(0, len(piece), "self_harm", self.name, "scores/self_harm", "unsure", 0.6))
+            found.append(Candidate(0, len(piece), "self_harm", self.name, "scores/self_harm", "unsure", 0.85))
         return found, (before or 0) + 1
 
     def scores(self, pieces: list[str]) -> dict[str, float]:
@@ -158,7 +158,7 @@ def test_an_operator_sets_from_which_score_on_a_scorer_flags() -> None:
     text = f"{CALM}这里有坏词，说得不清不楚。"
     strict = Policy(Rules(categories={"self_harm": CategoryRule(answer="block", score=0.95)}), "draft_2023_04", "t")
     assert run(text, None, strict)[0].action is Action.PASS
-    loose = Policy(Rules(categories={"self_harm": CategoryRule(answer="block", score=0.5)}), "draft_2023_04", "t")
+    loose = Policy(Rules(categories={"self_harm": CategoryRule(answer="block", score=0.8)}), "draft_2023_04", "t")
     for word in ("坏词", "疑词"):
         assert run(f"{CALM}这里有{word}，说得不清不楚。", None, loose)[0].action is Action.FLAG, "it never does more"
 
@@ -217,3 +217,51 @@ def test_a_scorer_that_fails_does_what_policy_says_and_is_named(
     verdict = conclude([channel], policy, SCOPE)
     assert (verdict.action, verdict.degraded) == (action, ["scores"])
     assert "河面" not in caplog.text
+
+
+def test_a_suspicion_across_a_check_point_is_shown_whole_and_acts_whole() -> None:
+    policy = rules(stream=StreamRule(mode="strict", every=160))
+    text = "字" * 158 + "可疑短语" + "字" * 60
+    for cut in ([text], list(text)):
+        guard = Second("violence")
+        verdict, out, channel = run(cut, guard, policy)
+        assert verdict.action is Action.BLOCK and "可疑短语" in "".join(guard.asked[-1:]) + text[158:162]
+        assert out == "字" * 158 and channel.leaked == 0
+    assert run(text, Second(), policy)[0].action is Action.PASS
+
+
+def test_text_before_a_stop_is_looked_at_like_any_other() -> None:
+    text = f"{CALM}这里有坏词，后面是警示短语。"
+    guard = Second("self_harm")
+    verdict, _, _ = run(text, guard, rules(stream=StreamRule(mode="strict")))
+    assert verdict.category == "self_harm" or {f.category for f in verdict.findings} >= {"violence", "self_harm"}
+    assert any("坏词" in asked for asked in guard.asked)
+
+
+def test_a_guard_in_shadow_drops_nothing_and_stops_nothing() -> None:
+    assert run(DOUBT, Second(), rules(shadow=["second"]))[0].action is Action.FLAG
+    verdict, _, _ = run(DOUBT, Second("violence"), rules(shadow=["second"]))
+    assert verdict.action is Action.FLAG and any(f.shadow for f in verdict.findings)
+
+
+def test_who_calls_a_text_harmful_in_another_way_drops_nothing() -> None:
+    verdict, _, _ = run(DOUBT, Second("self_harm"))
+    assert verdict.action is Action.FLAG and set(verdict.categories) == {"violence", "self_harm"}
+
+
+def test_what_was_suspected_of_text_that_is_out_is_told_though_no_guard_answered() -> None:
+    policy = rules()
+    moderator = Moderator([LEXICON], Policies(policy, {}), scorers=[Scores()], guards=[Second()])
+    channel = moderator.channel(SCOPE, policy)
+    assert "坏词" in channel.push(f"{CALM}这里有坏词，说得不清不楚，谁知道呢。")
+    assert channel.due is not None and channel.findings == []
+    channel.give_up()
+    assert [f.action for f in channel.findings] == [Action.FLAG] and channel.due is None
+
+
+def test_a_guard_that_fails_over_a_seam_flags_and_keeps_what_the_seam_shows() -> None:
+    policy = rules(GuardRule(ms=50, when="always"), degraded=DegradedRule(guard="block"))
+    moderator = Moderator([LEXICON], Policies(policy, {}), guards=[Second(fails="status")])
+    slots = [Slot(("a",), "先说一半，警示", "user", message=0), Slot(("b",), "短语，再说一半", "user", message=1)]
+    joined = asyncio.run(moderator.joined(slots, Scope("default", "prompt"), policy))
+    assert joined.unread == ["second"] and [f.category for f in joined.findings] == ["violence"]
