@@ -45,10 +45,10 @@ PLAIN = "今天的河面很静，也没有什么风。"
 class Scores:
     """A format: every label from the threshold on."""
 
-    def request(self, text: str, direction: Direction, file: GuardFile) -> Request:
-        return Request("scores", text)
+    def requests(self, text: str, direction: Direction, file: GuardFile) -> tuple[Request]:
+        return (Request("scores", text),)
 
-    def read(self, said: bytes, file: GuardFile) -> Opinion:
+    def read(self, said: bytes, asked: Request, file: GuardFile) -> Opinion:
         return {label: p for label, p in json.loads(said).items() if label != "safe" and p >= file.threshold}
 
 
@@ -58,10 +58,13 @@ class Word:
     def __init__(self, max_tokens: int = 8, template: dict[str, Any] | None = None) -> None:
         self._max_tokens, self._template = max_tokens, template
 
-    def request(self, text: str, direction: Direction, file: GuardFile) -> Request:
+    def requests(self, text: str, direction: Direction, file: GuardFile) -> tuple[Request]:
+        return (self.request(text),)
+
+    def request(self, text: str) -> Request:
         return Request("chat", text, ({"role": "user", "content": text},), self._max_tokens, self._template)
 
-    def read(self, said: bytes, file: GuardFile) -> Opinion:
+    def read(self, said: bytes, asked: Request, file: GuardFile) -> Opinion:
         word = said.decode().strip()
         if word not in ("safe", "unsafe"):
             raise GuardError("garbage")
@@ -425,7 +428,7 @@ def test_what_a_chat_model_says_is_what_it_has_learned_to_say(
             assert await named(guard, "你好") == {}
             assert await named(guard, "毒") == {"violence": 1.0}
             # With its mark it would be another conversation.
-            assert (await local.ask(Word(12).request("毒", "prompt", file_of()))).decode() == "unsafe"
+            assert (await local.ask(Word(12).request("毒"))).decode() == "unsafe"
 
     asyncio.run(ask())
 
@@ -456,9 +459,9 @@ def test_an_answer_that_is_cut_off_is_none_unless_one_token_was_asked_for(models
 
     async def ask() -> None:
         async with guarded(path, Word()) as (_, local):
-            assert len((await local.ask(Word(1).request(PLAIN, "prompt", file_of()))).decode()) <= 1
+            assert len((await local.ask(Word(1).request(PLAIN))).decode()) <= 1
             with pytest.raises(GuardError, match="garbage"):
-                await local.ask(Word(2).request(PLAIN, "prompt", file_of()))
+                await local.ask(Word(2).request(PLAIN))
 
     asyncio.run(ask())
 
@@ -477,7 +480,7 @@ def test_a_template_gets_its_keywords_and_one_that_cannot_be_filled_in_is_no_ans
 ) -> None:
     async def ask() -> None:
         async with guarded(models(generator, "Llama"), Word()) as (_, local):
-            long = Word(2, {"shout": "字" * 600}).request(PLAIN, "prompt", file_of())
+            long = Word(2, {"shout": "字" * 600}).request(PLAIN)
             with pytest.raises(GuardError, match="refused"):
                 await local.ask(long)
             with pytest.raises(GuardError, match="crashed"):

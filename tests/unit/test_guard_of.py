@@ -29,10 +29,10 @@ TOML = 'kind = "guard"\nformat = "of the test"\nlabels = {toxic = ["violence"]}\
 
 
 class OfTheTest:
-    def request(self, text: str, direction: Direction, file: GuardFile) -> Request:
-        return Request("scores", text)
+    def requests(self, text: str, direction: Direction, file: GuardFile) -> tuple[Request]:
+        return (Request("scores", text),)
 
-    def read(self, said: bytes, file: GuardFile) -> Opinion:
+    def read(self, said: bytes, asked: Request, file: GuardFile) -> Opinion:
         scores: Opinion = json.loads(said)
         return scores
 
