@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def train_command(args: argparse.Namespace) -> int:
+    # Before NumPy is imported: sums must not depend on how many threads added them up, and each fold has a core of its own.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     try:
         import scipy  # noqa: F401
     except ImportError:
