@@ -251,7 +251,7 @@ class Local:
         request = question.request
         asked = {
             "id": question.number, "text": request.text, "messages": request.messages, "max_tokens": request.max_tokens,
-            "template": dict(request.template or {}),
+            "template": dict(request.template or {}), "cut": request.cut,
         }  # fmt: skip
         async with asyncio.timeout(self._times.question):
             there.write(frame(asked))

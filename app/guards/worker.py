@@ -276,8 +276,7 @@ class _Classifier:
 
 
 class _Generator:
-    """AutoModelForCausalLM. Says what it generates behind its chat template, always the likeliest token. An answer of more than one token
-    is one that came to its end."""
+    """AutoModelForCausalLM. Says what it generates behind its chat template, always the likeliest token, up to where it ends."""
 
     kind = "chat"
 
@@ -318,7 +317,7 @@ class _Generator:
                 input_ids=told["input_ids"], attention_mask=told["attention_mask"], max_new_tokens=most,
                 logits_processor=[watch],
             )  # fmt: skip
-        if most > 1 and int(whole[0, -1]) not in self._ends:
+        if not question["cut"] and int(whole[0, -1]) not in self._ends:
             raise Failed("garbage")  # cut off, it could have been another answer
         said: str = self._tokenizer.decode(whole[0, size:], skip_special_tokens=True)
         return said

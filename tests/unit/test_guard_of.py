@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.demo.story import free_port
 from app.errors import GuardError
-from app.guards import formats, guard_of
-from app.guards.formats import Opinion, Request
+from app.guards import guard_of
 from app.guards.guard import ModelGuard
 from app.guards.named import Absent
 from app.keys import Keys
-from app.modelfile import GuardFile
 from app.moderation import Moderator
 from app.policy import Policies, Policy, Rules, taxonomy
 from app.settings import read
-from app.types import Action, Candidate, Direction, Scan, Scope, Slot
+from app.types import Action, Candidate, Scan, Scope, Slot
 from tests.conftest import SECRET, WORD
 
 SCOPE = Scope("default", "answer")
-TOML = 'kind = "guard"\nformat = "of the test"\nlabels = {toxic = ["violence"]}\n'
-
-
-class OfTheTest:
-    def requests(self, text: str, direction: Direction, file: GuardFile) -> tuple[Request]:
-        return (Request("scores", text),)
-
-    def read(self, said: bytes, asked: Request, file: GuardFile) -> Opinion:
-        scores: Opinion = json.loads(said)
-        return scores
+TOML = 'kind = "guard"\nformat = "sequence"\nlabels = {toxic = ["violence"]}\n'
 
 
 class Suspecting:
@@ -46,13 +34,6 @@ class Suspecting:
         at = text.find(WORD, since)
         found = [Candidate(at, at + len(WORD), "violence", self.name, "r", "suspect")] if at >= 0 else []
         return Scan(found if final else [], len(text) if final else since)
-
-
-@pytest.fixture(autouse=True)
-def of_the_test() -> Iterator[None]:
-    formats.FORMATS["of the test"] = OfTheTest()
-    yield
-    del formats.FORMATS["of the test"]
 
 
 def made(tmp_path: Path, toml: str | None = TOML, **settings: Any) -> Any:
@@ -83,16 +64,24 @@ def test_a_guard_from_a_path_is_there_though_its_model_is_not(tmp_path: Path) ->
 
 
 def test_a_guard_at_a_server_is_asked_there(tmp_path: Path) -> None:
-    remote = pytest.importorskip("app.guards.remote")
-    guard = made(tmp_path, guard_path=None, guard_url="http://127.0.0.1:9/v1", guard_key="k")
-    assert isinstance(guard, ModelGuard) and isinstance(guard._answers, remote.Remote)
+    toml = 'kind = "guard"\nformat = "llama_guard"\nlabels = {S1 = ["violence"]}\n'
+    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    guard = made(tmp_path, toml, guard_path=None, guard_url=nobody, guard_key="k")
+
+    async def ask() -> None:
+        await guard.start()
+        with pytest.raises(GuardError, match="unreachable"):
+            await guard.judge("好", 0, SCOPE)
+        await guard.close()
+
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [
         (None, "cannot be read"), ("kind = ", "not valid TOML"), (TOML + "more = 1", "more"),
-        (TOML.replace("violence", "nothing"), "no category"), (TOML.replace("of the test", "unheard of"), "no such format"),
+        (TOML.replace("violence", "nothing"), "no category"), (TOML.replace("sequence", "unheard of"), "no such format"),
         ('kind = "grams"\nversion = "1"\nfiles = {}\ncategories = {}', "kind must be 'guard'"),
     ],
 )  # fmt: skip
