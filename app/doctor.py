@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from app import apps, native, policy, settings
 from app.detectors import classifier
 from app.detectors.lexicon import Lexicon, load
-from app.errors import SettingsError, SluiceError
+from app.errors import ModelError, SettingsError, SluiceError
+from app.guards import named
 from app.settings import Settings
 from app.store.embedded import find_server
 
@@ -63,6 +65,21 @@ def _scorer(conf: Settings) -> str:
     return f"{len(scorer.grams.categories)} categories, version {scorer.version}"
 
 
+def _guard(conf: Settings) -> str:
+    if conf.guard is None:
+        return "none; SLUICE_GUARD names one"
+    guard = named.described(conf, b"")
+    if conf.guard_path is not None:
+        if not (conf.guard_path / "config.json").is_file():
+            raise ModelError(f"SLUICE_GUARD_PATH: {conf.guard_path}: no model here: it has no config.json")
+        if find_spec("torch") is None or find_spec("transformers") is None:
+            raise ModelError("SLUICE_GUARD_PATH needs transformers: pip install 'sluice-gateway[models]'")
+    if conf.guard_url is not None:
+        url = urlsplit(conf.guard_url)
+        _connect(url.hostname or "", url.port or (443 if url.scheme == "https" else 80), "SLUICE_GUARD_URL")
+    return f"{conf.guard}, version {guard.version}, tells {len(guard.covers)} categories"
+
+
 def _store(conf: Settings) -> str:
     if conf.redis_url is None:
         return f"embedded, {find_server()}"
@@ -103,6 +120,7 @@ _CHECKS: list[tuple[str, Callable[[Settings], str]]] = [
     ("策略 policy", _policy),
     ("词库 lexicons", _lexicons),
     ("打分模型 scorer", _scorer),
+    ("把关模型 guard", _guard),
     ("引擎 engine", _engine),
     ("数据目录 data directory", _data_dir),
     ("存储 store", _store),

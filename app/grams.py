@@ -34,11 +34,10 @@ Piece = tuple[int, bytes]
 
 
 class Score(NamedTuple):
-    """Of one category: the probability, and which of the windows looked at it belongs to (0: the last piece, 1: all)."""
+    """Of one category, the probability."""
 
     category: str
     value: float
-    window: int
 
 
 def tokens(text: str) -> tuple[NDArray[np.uint32], list[tuple[int, int]]]:
@@ -150,10 +149,7 @@ class Grams:
         if before:
             windows.append(self._probability(*_together(n, alone, before)))
         best = np.max(windows, 0)
-        return [
-            Score(self.categories[k], float(best[k]), int(windows[0][k] < best[k]))
-            for k in np.flatnonzero(best >= self._floors - 1e-6)
-        ]
+        return [Score(self.categories[k], float(best[k])) for k in np.flatnonzero(best >= self._floors - 1e-6)]
 
     def _probability(self, n: int, sums: NDArray[np.int32]) -> NDArray[np.float64]:
         logits = self._scale * (sums / math.sqrt(max(n, SHORT))) + self._bias

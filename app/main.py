@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from app import apps, dialects, keys, metrics, policy
 from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
 from app.errors import LexiconError, ModelError, PolicyError, SettingsError
-from app.guards import guard_of
+from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.moderation import Moderator
 from app.settings import Settings, unsafe
@@ -53,7 +53,7 @@ class Gateway:
         self.rules = rules.Rules(rules.load(settings.lexicons))
         self.blocklist = Blocklist(self.keys.all("fingerprint"), self._compiled)
         self.classifier = classifier.tried(settings.models)
-        self.guard = guard_of(settings, self.keys)
+        self.guard = None if settings.guard is None else NamedGuard(settings, self.keys.derive("fingerprint"))
         self.moderator = Moderator(
             shipped(self.lexicon, self.blocklist, self.rules),
             policy.load(settings.policy),
@@ -120,6 +120,8 @@ class Gateway:
             asyncio.create_task(self._watch("lexicon", [self.settings.lexicons], self._load_lexicon)),
             asyncio.create_task(self._watch("model", classifier.sources(self.settings.models), self._load_model)),
         ]
+        if self.guard is not None:
+            self._tasks.append(asyncio.create_task(self._watch("guard", [self.guard.source], self._load_guard)))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -136,8 +138,8 @@ class Gateway:
         if self.store is not None:
             await self.store.close()
 
-    async def _watch(self, what: str, paths: list[Path], load: Callable[[], str]) -> None:
-        """Reload what changes on disk: whole or not at all. `load` runs in a thread and gives the version now in force."""
+    async def _watch(self, what: str, paths: list[Path], load: Callable[[], Awaitable[str]]) -> None:
+        """Reload what changes on disk: whole or not at all. `load` gives the version now in force."""
         seen = await asyncio.to_thread(_stamps, paths)
         while True:
             await asyncio.sleep(1)
@@ -146,26 +148,34 @@ class Gateway:
                 continue
             seen = now
             try:
-                version = await asyncio.to_thread(load)
+                version = await load()
                 metrics.RELOADS.labels(what, "ok").inc()
                 log.info(f"{what} reloaded", extra={"version": version})
             except (PolicyError, LexiconError, ModelError, OSError) as e:
                 metrics.RELOADS.labels(what, "failed").inc()
                 log.error(f"{what} not reloaded, the old one stays", extra={"reason": str(e)})
 
-    def _load_policy(self) -> str:
-        self.moderator.policies = policy.load(self.settings.policy)
+    async def _load_policy(self) -> str:
+        self.moderator.policies = await asyncio.to_thread(policy.load, self.settings.policy)
         return self.moderator.policies.common.version
 
-    def _load_lexicon(self) -> str:
-        fresh = rules.Rules(rules.load(self.settings.lexicons))
-        self.lexicon.take(lexicon.compiled(self.settings.lexicons, self._compiled))
-        self.rules.take(fresh)
+    async def _load_lexicon(self) -> str:
+        def take() -> None:
+            fresh = rules.Rules(rules.load(self.settings.lexicons))
+            self.lexicon.take(lexicon.compiled(self.settings.lexicons, self._compiled))
+            self.rules.take(fresh)
+
+        await asyncio.to_thread(take)
         return self.lexicon.version
 
-    def _load_model(self) -> str:
-        self.classifier.take(classifier.load(self.settings.models))
+    async def _load_model(self) -> str:
+        self.classifier.take(await asyncio.to_thread(classifier.load, self.settings.models))
         return self.classifier.version
+
+    async def _load_guard(self) -> str:
+        assert self.guard is not None
+        await self.guard.reload()
+        return self.guard.version
 
     def status(self) -> dict[str, Any]:
         """What this process enforces now."""

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from itertools import accumulate, pairwise, zip_longest
+from itertools import accumulate, zip_longest
 from time import perf_counter
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ class Moderator:
         return made(self.detectors, policy, scope, path, self.readers, self.scorers, self.guards)
 
     async def answer(self, channel: Channel, scope: Scope, policy: Policy) -> str:
-        """Put the channel's questions to the scorers, each within its time; what may go out now. Never raises for what a
+        """Put the channel's questions to the guards, each within its time; what may go out now. Never raises for what a
         guard does."""
         out = ""
         while (check := channel.due) is not None:
@@ -148,9 +148,7 @@ class Moderator:
 
     async def scores(self, text: str, policy: Policy) -> dict[str, float]:
         """The scorers' highest score of every category; of a scorer that fails there is none."""
-        folded = folding.fold(text)
-        points = [*checkpoints.points(folded, 0, policy.rules.stream.every), len(folded)]
-        pieces = [folded[a:b] for a, b in pairwise([0, *points]) if a < b]
+        pieces = checkpoints.pieces(folding.fold(text), policy.rules.stream.every)
         best: dict[str, float] = {}
         for scorer in self.scorers:
             # Runs of pieces, each with what a window reaches back over.
@@ -297,8 +295,9 @@ class Moderator:
                 if f.end > begins[here + 1]:
                     start = piece.at + f.start - begin
                     found = replace(
-                        f, start=start, end=len(piece.slot.text), path=piece.slot.path, technique=_and_join(f.technique)
-                    )
+                        f, start=start, end=len(piece.slot.text), path=piece.slot.path,
+                        technique=_and_join(f.technique), spans=(),
+                    )  # fmt: skip
                     findings[found.path, start, f.category, f.rule] = found
         return Outcome(list(findings.values()), unread=list(unread), missed=list(missed))
 

@@ -328,7 +328,11 @@ class Channel:
         for scorer in self._scorers:
             try:
                 told, self._before[scorer.name] = scorer.score(piece, self._before.get(scorer.name), self._scope)
-                told = [self._policy.scored(_moved(c, since)) for c in told]
+                told = [self._policy.scored(c) for c in told]
+                told = [
+                    replace(c, spans=tuple(scorer.evidence(piece, c.category))) if c.tier == "suspect" else c
+                    for c in told
+                ]
             except Exception as e:
                 log.error("scorer failed", extra={"detector": scorer.name, "error": type(e).__name__})
                 self._miss(scorer.name, self._policy.rules.degraded.scorer)
@@ -337,6 +341,7 @@ class Channel:
                 if c.tier == "unsure":
                     unsure = unsure or (c.category in self._covered and self._acts(c))
                 elif c.tier != "cleared":
+                    c = _moved(c, since)
                     found.append((c, self._placed(c)))
         self.scoring += perf_counter() - began
         suspects = [(c.start, f) for c, f in found if f.action is Action.FLAG and not f.shadow]
@@ -492,6 +497,7 @@ class Channel:
         return Finding(
             c.category, c.detector, start, end, c.score, action,
             self._policy.shadowed(c), c.rule, "+".join(sorted(names)) or "plain", self._path,
+            tuple((self._original(a), self._original(b - 1) + 1) for a, b in c.spans),
         )  # fmt: skip
 
     def _maskable(self, start: int, end: int) -> bool:
@@ -619,4 +625,6 @@ class Channel:
 
 
 def _moved(c: Candidate, by: int) -> Candidate:
-    return replace(c, start=c.start + by, end=c.end + by) if by else c
+    if not by:
+        return c
+    return replace(c, start=c.start + by, end=c.end + by, spans=tuple((a + by, b + by) for a, b in c.spans))

@@ -145,7 +145,15 @@ class Structured(Channel):
 
     @property
     def findings(self) -> list[Finding]:
-        return [replace(f, start=self._at(f.start), end=self._at(f.end)) for f in super().findings]
+        return [
+            replace(
+                f,
+                start=self._at(f.start),
+                end=self._at(f.end),
+                spans=tuple((self._at(a), self._at(b)) for a, b in f.spans),
+            )
+            for f in super().findings
+        ]
 
 
 def _paired(text: str) -> tuple[str, str]:

@@ -80,7 +80,8 @@ class Candidate:
 
     `rule` is an id that an operator can look up and that never contains text of a user. `action` is set only by
     a live entry, whose owner chose it. `tier` says how much the claim may do by itself. `techniques`: by which the text
-    was disguised (folding apart); `off`: those that must not have been, for this term.
+    was disguised (folding apart); `off`: those that must not have been, for this term. `spans`: what of it speaks most for the
+    claim, where that is less than all; indices as of `start`, `end`.
     """
 
     start: int
@@ -93,6 +94,7 @@ class Candidate:
     action: Action | None = None
     techniques: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Scan(NamedTuple):
@@ -154,6 +156,10 @@ class Scorer(Protocol):
         before, None at the beginning; it is never changed, for a text may go on in two ways."""
         ...
 
+    def evidence(self, piece: str, category: str) -> list[tuple[int, int]]:
+        """What in folded `piece` speaks most for the category: (start, end), the strongest first, none within another."""
+        ...
+
     def scores(self, pieces: list[str]) -> dict[str, float]:
         """The highest score of every category over a text that comes in these pieces."""
         ...
@@ -180,7 +186,7 @@ class Guard(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A candidate as policy sees it. `start`, `end`: code points of the original text, end exclusive."""
+    """A candidate as policy sees it. `start`, `end`, and those of `spans`: code points of the original text, end exclusive."""
 
     category: str
     detector: str
@@ -192,8 +198,13 @@ class Finding:
     rule: str
     technique: str
     path: Path = ()
+    spans: tuple[tuple[int, int], ...] = ()
+    """What of it spoke most for the claim, where that is known and less than all."""
 
     def public(self) -> dict[str, Any]:
+        evidence: dict[str, Any] = {"rule": self.rule, "technique": self.technique, "text": None}
+        if self.spans:
+            evidence["spans"] = [list(span) for span in self.spans]
         return {
             "category": self.category,
             "detector": self.detector,
@@ -202,7 +213,7 @@ class Finding:
             "score": self.score,
             "action": self.action.word,
             "shadow": self.shadow,
-            "evidence": {"rule": self.rule, "technique": self.technique, "text": None},
+            "evidence": evidence,
         }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from app import checkpoints
 from app.errors import ModelError
 from app.grams import Grams, Piece
 from app.modelfile import NAME as MODEL
@@ -29,11 +30,11 @@ NAME = "grams"
 """Of the detector, and of its folder in SLUICE_MODELS."""
 TOLD = 0.8
 """From which probability on a category is told, though its model's own thresholds be higher: a policy may flag from there on."""
-WINDOW = 240
-"""Folded characters that are looked at together at most: the last piece alone, and it with those before it."""
 _WEIGHTS = "weights.npz"
-_State = tuple[Grams, tuple[tuple[int, Piece], ...]]
-"""The model that looked, and of the last pieces their length and what they come to."""
+_Kept = tuple[tuple[int, Piece], ...]
+"""Of the last pieces their length and what they come to."""
+_State = tuple[Grams, _Kept]
+"""The model that looked, and what it keeps."""
 _Loaded = tuple[Grams | None, Mapping[str, Thresholds], str]
 
 
@@ -62,10 +63,8 @@ class Classifier:
         model, thresholds, _ = self._loaded
         if model is None:
             raise ModelError("no model")
-        kept = before[1] if before is not None and before[0] is model else ()
         length = len(piece)
-        while kept and length + sum(size for size, _ in kept) > WINDOW:
-            kept = kept[1:]
+        kept = _near(before[1], length) if before is not None and before[0] is model else ()
         made, told = model.look(piece, tuple(p for _, p in kept))
         found = [
             Candidate(
@@ -80,22 +79,30 @@ class Classifier:
         ]  # fmt: skip
         return found, (model, (*kept, (length, made)))
 
+    def evidence(self, piece: str, category: str) -> list[tuple[int, int]]:
+        """See app.types.Scorer: where the n-grams stand that speak most for it."""
+        model = self._loaded[0]
+        return model.evidence(piece, category) if model is not None and category in model.categories else []
+
     def scores(self, pieces: list[str]) -> dict[str, float]:
         """The highest probability of every category over the windows of a text that comes in these pieces."""
         model = self._loaded[0]
         if model is None:
             raise ModelError("no model")
         best = np.zeros(len(model.categories))
-        kept: tuple[tuple[int, Piece], ...] = ()
+        kept: _Kept = ()
         for piece in pieces:
-            while kept and len(piece) + sum(size for size, _ in kept) > WINDOW:
-                kept = kept[1:]
+            kept = _near(kept, len(piece))
             made, _ = model.look(piece)
-            best = np.maximum(best, model.together((made,)))
-            if kept:
-                best = np.maximum(best, model.together((*(p for _, p in kept), made)))
+            for window in ((made,), (*(p for _, p in kept), made)):
+                best = np.maximum(best, model.together(window))
             kept = (*kept, (len(piece), made))
         return dict(zip(model.categories, map(float, best), strict=True))
+
+
+def _near(kept: _Kept, length: int) -> _Kept:
+    """Those that are looked at together with a piece of `length`."""
+    return kept[checkpoints.behind([size for size, _ in kept], length) :]
 
 
 def tried(models: Path) -> Classifier:

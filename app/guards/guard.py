@@ -33,6 +33,9 @@ _LET_DOWN = 1.0
 _THERE = frozenset({"garbage", "refused"})
 """Failures over one text, of a place that answers. They open no breaker: the text may have been made for that."""
 
+_UNASKED = frozenset({"busy", "missing"})
+"""The question was put to nobody: too many wait, or a model is not loaded yet."""
+
 
 class Answers(Protocol):
     """Where a guard model runs."""
@@ -128,7 +131,7 @@ class ModelGuard:
             opinion = await self._ask(self._format.requests(text, direction, self._file))
             well = True
         except GuardError as e:
-            well = None if e.reason == "busy" else e.reason in _THERE
+            well = None if e.reason in _UNASKED else e.reason in _THERE
             raise
         except asyncio.CancelledError:
             well = None if perf_counter() - began < _LET_DOWN else False

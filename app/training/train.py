@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from app import checkpoints, grams
-from app.detectors.classifier import WINDOW
 from app.modelfile import Thresholds
 from app.training import fit
 from app.training.sources import EVERYDAY, PAIRS, Example
@@ -39,17 +38,11 @@ _SHARE = 1500
 """Texts of one harmless source that thresholds are set by."""
 
 
-def pieces(text: str) -> list[str]:
-    """Folded `text` as it is looked at: from one check point to the next."""
-    points = [*checkpoints.points(text, 0, _EVERY), len(text)]
-    return [text[a:b] for a, b in zip([0, *points], points, strict=False) if a < b]
-
-
 def stretches(text: str, most: int = 3) -> list[str]:
     """A long text as several, none longer than is looked at together."""
     made, run = [], ""
-    for piece in pieces(text):
-        if run and len(run) + len(piece) > WINDOW:
+    for piece in checkpoints.pieces(text, _EVERY):
+        if run and len(run) + len(piece) > checkpoints.WINDOW:
             made.append(run)
             run = ""
         run += piece
@@ -59,9 +52,8 @@ def stretches(text: str, most: int = 3) -> list[str]:
 def windows(text: str) -> Iterator[str]:
     """All that a scorer looks at together."""
     kept: list[str] = []
-    for piece in pieces(text):
-        while kept and sum(map(len, kept)) + len(piece) > WINDOW:
-            kept.pop(0)
+    for piece in checkpoints.pieces(text, _EVERY):
+        kept = kept[checkpoints.behind([*map(len, kept)], len(piece)) :]
         yield piece
         if kept:
             yield "".join([*kept, piece])

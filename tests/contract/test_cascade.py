@@ -36,6 +36,10 @@ class Scores:
             found.append(Candidate(0, len(piece), "self_harm", self.name, "scores/self_harm", "unsure", 0.85))
         return found, (before or 0) + 1
 
+    def evidence(self, piece: str, category: str) -> list[tuple[int, int]]:
+        at = piece.find("坏词")
+        return [(at, at + 2)] if at >= 0 else []
+
     def scores(self, pieces: list[str]) -> dict[str, float]:
         return {}
 
@@ -49,9 +53,12 @@ class Second:
     def __init__(self, *names: str, fails: str = "") -> None:
         self.names, self.fails = names, fails
         self.asked: list[str] = []
+        """What was new of the texts it was asked about; `shown`: all of them."""
+        self.shown: list[str] = []
 
     async def judge(self, text: str, since: int, scope: Scope) -> list[Candidate]:
         self.asked.append(text[since:])
+        self.shown.append(text)
         if self.fails == "hangs":
             await asyncio.sleep(60)
         if self.fails:
@@ -141,12 +148,13 @@ def test_a_policy_may_ask_always_or_never() -> None:
 @pytest.mark.parametrize("fails", ["hangs", "status", "garbage"])
 @pytest.mark.parametrize("word", ["pass", "flag", "block"])
 def test_a_guard_without_an_answer_does_what_policy_says_and_is_named(fails: str, word: str) -> None:
-    policy = rules(GuardRule(ms=20), degraded=DegradedRule(guard=word))  # type: ignore[arg-type]
+    policy = rules(GuardRule(ms=20), degraded=DegradedRule(guard=word), stream=StreamRule(mode="strict"))  # type: ignore[arg-type]
     guard = Second(fails=fails)
-    verdict, out, _ = run(f"{CALM}这里有疑词，说得不清不楚。{CALM}", guard, policy)
+    text = f"{CALM}这里有疑词，说得不清不楚。{CALM}"
+    verdict, out, _ = run(text, guard, policy)
     assert verdict.action is {"pass": Action.PASS, "flag": Action.FLAG, "block": Action.BLOCK}[word]
     assert verdict.degraded == ["second"] and len(guard.asked) == 1
-    assert (out == f"{CALM}这里有疑词，说得不清不楚。{CALM}") is (word != "block") or out.startswith(CALM)
+    assert out == (CALM if word == "block" else text)
 
 
 def test_a_suspicion_stays_where_the_guard_gave_no_answer() -> None:
@@ -225,17 +233,31 @@ def test_a_suspicion_across_a_check_point_is_shown_whole_and_acts_whole() -> Non
     for cut in ([text], list(text)):
         guard = Second("violence")
         verdict, out, channel = run(cut, guard, policy)
-        assert verdict.action is Action.BLOCK and "可疑短语" in "".join(guard.asked[-1:]) + text[158:162]
+        assert verdict.action is Action.BLOCK and "可疑短语" in guard.shown[-1]
         assert out == "字" * 158 and channel.leaked == 0
     assert run(text, Second(), policy)[0].action is Action.PASS
+
+
+def test_what_spoke_for_a_suspicion_is_told_by_where_it_stands_in_the_text_as_it_came() -> None:
+    text = f"①ﷺ{CALM}这里有坏词，说得不清不楚。"
+    for cut in (text, list(text)):
+        (found,) = run(cut, None)[0].findings
+        assert [text[a:b] for a, b in found.spans] == ["坏词"]
+        assert found.public()["evidence"]["spans"] == [list(found.spans[0])]
+    said = '{"a": "\\u8fd9\\u91cc有\\n坏\\u8bcd"}'
+    policy = rules()
+    moderator = Moderator([], Policies(policy, {}), scorers=[Scores()])
+    slot = Slot(("a",), said, "assistant", json=True)
+    (found,) = asyncio.run(moderator.judge([slot], SCOPE, policy)).verdict.findings
+    assert [said[a:b] for a, b in found.spans] == ["坏\\u8bcd"]
 
 
 def test_text_before_a_stop_is_looked_at_like_any_other() -> None:
     text = f"{CALM}这里有坏词，后面是警示短语。"
     guard = Second("self_harm")
-    verdict, _, _ = run(text, guard, rules(stream=StreamRule(mode="strict")))
-    assert verdict.category == "self_harm" or {f.category for f in verdict.findings} >= {"violence", "self_harm"}
-    assert any("坏词" in asked for asked in guard.asked)
+    verdict, out, _ = run(text, guard, rules(stream=StreamRule(mode="strict")))
+    assert (verdict.category, verdict.action, out) == ("self_harm", Action.REPLACE, CALM)
+    assert "坏词" in guard.asked[-1]
 
 
 def test_a_guard_in_shadow_drops_nothing_and_stops_nothing() -> None:

@@ -50,6 +50,18 @@ def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     assert "hidden" not in said
 
 
+def test_a_guard_that_cannot_be_used_is_named_with_the_way_out(model: Model, tmp_path: Path) -> None:
+    sound = {"UPSTREAM_URL": model.url, "SECRET_KEY": SECRET, "ADMIN_TOKEN": TOKEN, "GUARD": "llama-guard-3"}
+    status, said = doctor(tmp_path, GUARD_URL=model.url, **sound)
+    assert status == 0 and "llama-guard-3, version" in said, said
+    status, said = doctor(tmp_path, GUARD_PATH=str(tmp_path), **sound)
+    assert status == 1 and f"{tmp_path}: no model here" in said
+    status, said = doctor(tmp_path, GUARD_URL=f"http://127.0.0.1:{free_port()}/v1", **sound)
+    assert status == 1 and "SLUICE_GUARD_URL" in said
+    status, said = doctor(tmp_path, GUARD_URL=model.url, **sound | {"GUARD": "unheard-of"})
+    assert status == 1 and "unheard-of" in said and "model.toml" in said
+
+
 def test_settings_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     status, said = doctor(tmp_path, WORKER="3")
     assert status == 2

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from app import settings
+from app.checkpoints import WINDOW
 from app.detectors import classifier
-from app.detectors.classifier import WINDOW
 from app.errors import ModelError
 from app.modelfile import Thresholds
 from app.text import fold

@@ -428,8 +428,8 @@ def test_services_are_sent_the_text_as_it_is() -> None:
     assert asked.kind == "scores" and asked.text == text
 
 
-def test_a_format_that_is_none_is_missing() -> None:
-    with pytest.raises(GuardError, match="missing"):
+def test_a_format_that_is_none_is_refused_and_those_there_are_are_named() -> None:
+    with pytest.raises(ModelError, match="qwen3guard, "):
         formats.of("llamaguard")
 
 

@@ -5,7 +5,7 @@ GuardError("garbage"), and is never taken for a pass.
 
 from __future__ import annotations
 
-from app.errors import GuardError
+from app.errors import ModelError
 from app.guards.formats.asking import Format, Opinion, Request
 from app.guards.formats.hook import Hook
 from app.guards.formats.llama_guard import LlamaGuard
@@ -31,7 +31,7 @@ FORMATS: dict[str, Format] = {
 
 
 def of(name: str) -> Format:
-    """Raises GuardError("missing") for a name that is none."""
+    """Raises ModelError for a name that is none."""
     if name not in FORMATS:
-        raise GuardError("missing")
+        raise ModelError(f"format: {name!r} is none of {', '.join(FORMATS)}")
     return FORMATS[name]

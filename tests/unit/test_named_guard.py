@@ -1,4 +1,4 @@
-"""Which guard the settings name: none, one at a server, one from a path, or one that cannot be read and is missed where it is asked."""
+"""The guard that the settings name: at a server, from a path, or one that cannot be read and is missed where it is asked until it can."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from typing import Any
 import pytest
 
 from app.demo.story import free_port
-from app.errors import GuardError
-from app.guards import guard_of
-from app.guards.guard import ModelGuard
-from app.guards.named import Absent
-from app.keys import Keys
+from app.errors import GuardError, ModelError
+from app.guards.named import NamedGuard
 from app.moderation import Moderator
 from app.policy import Policies, Policy, Rules, taxonomy
 from app.settings import read
 from app.types import Action, Candidate, Scan, Scope, Slot
-from tests.conftest import SECRET, WORD
+from tests.conftest import WORD
 
 SCOPE = Scope("default", "answer")
 TOML = 'kind = "guard"\nformat = "sequence"\nlabels = {toxic = ["violence"]}\n'
@@ -36,23 +33,19 @@ class Suspecting:
         return Scan(found if final else [], len(text) if final else since)
 
 
-def made(tmp_path: Path, toml: str | None = TOML, **settings: Any) -> Any:
+def made(tmp_path: Path, toml: str | None = TOML, **settings: Any) -> NamedGuard:
     """The guard `mine` of a folder of models."""
     folder = tmp_path / "models" / "mine"
     folder.mkdir(parents=True)
     if toml is not None:
         (folder / "model.toml").write_text(toml)
     given = {"guard": "mine", "guard_path": tmp_path / "weights", "models": tmp_path / "models"} | settings
-    return guard_of(read({}, **given), Keys(SECRET))
-
-
-def test_without_a_name_there_is_no_guard() -> None:
-    assert guard_of(read({}), Keys(SECRET)) is None
+    return NamedGuard(read({}, **given), b"k" * 32)
 
 
 def test_a_guard_from_a_path_is_there_though_its_model_is_not(tmp_path: Path) -> None:
     guard = made(tmp_path)
-    assert isinstance(guard, ModelGuard) and guard.name == "mine" and guard.covers == {"violence"}
+    assert guard.name == "mine" and guard.covers == {"violence"}
 
     async def ask() -> None:
         await guard.start()
@@ -81,7 +74,7 @@ def test_a_guard_at_a_server_is_asked_there(tmp_path: Path) -> None:
     ("toml", "reason"),
     [
         (None, "cannot be read"), ("kind = ", "not valid TOML"), (TOML + "more = 1", "more"),
-        (TOML.replace("violence", "nothing"), "no category"), (TOML.replace("sequence", "unheard of"), "no such format"),
+        (TOML.replace("violence", "nothing"), "no category"), (TOML.replace("sequence", "unheard of"), "is none of"),
         ('kind = "grams"\nversion = "1"\nfiles = {}\ncategories = {}', "kind must be 'guard'"),
     ],
 )  # fmt: skip
@@ -89,7 +82,7 @@ def test_a_folder_that_cannot_be_read_stops_nothing_and_is_missed_where_it_is_as
     tmp_path: Path, toml: str | None, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     guard = made(tmp_path, toml)
-    assert isinstance(guard, Absent) and guard.covers == set(taxonomy())
+    assert guard.version == "none" and guard.covers == set(taxonomy())
     (told,) = [r.__dict__["reason"] for r in caplog.records if r.levelno == logging.ERROR]
     assert reason in told and "mine" in told
     rules = Policy(Rules(), "draft_2023_04", "test")
@@ -106,3 +99,26 @@ def test_a_folder_that_cannot_be_read_stops_nothing_and_is_missed_where_it_is_as
         await guard.close()
 
     asyncio.run(ask())
+
+
+def test_a_guard_follows_its_file_and_keeps_what_it_was_where_that_cannot_be_read(tmp_path: Path) -> None:
+    guard = made(tmp_path, None)
+
+    async def change() -> None:
+        await guard.start()
+        with pytest.raises(ModelError, match="cannot be read"):
+            await guard.reload()
+        guard.source.write_text(TOML)
+        await guard.reload()
+        first = guard.version
+        assert first != "none" and guard.covers == {"violence"}
+        guard.source.write_text(TOML.replace("violence", "abuse_spam"))
+        await guard.reload()
+        assert guard.version != first and guard.covers == {"abuse_spam"}
+        guard.source.write_text("kind = ")
+        with pytest.raises(ModelError, match="TOML"):
+            await guard.reload()
+        assert guard.covers == {"abuse_spam"}
+        await guard.close()
+
+    asyncio.run(change())
