@@ -26,7 +26,10 @@ class _Row(BaseModel):
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     keys: list[str] = Field(default=[], description="sha256:<64 hex digits> of each key")
     policy: str | None = Field(None, description="section of the policy file; default: the app's id")
-    trusted_headers: dict[str, str] = Field(default={}, description="subject: the header that carries the user's id")
+    trusted_headers: dict[str, str] = Field(
+        default={},
+        description="subject: the header that carries the user's id; conversation: the one that carries a conversation's",
+    )
 
 
 class _File(BaseModel):
@@ -37,16 +40,24 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """`policy`: the section of the policy file. `subject_header`: lower-case, '' if none is trusted."""
+    """`policy`: the section of the policy file. Headers: lower-case, '' if none is trusted."""
 
     id: str
     policy: str
     subject_header: str = ""
+    conversation_header: str = ""
 
     def subject(self, headers: Mapping[str, str], keys: Keys) -> Subject | None:
         """The pseudonym of the user that a trusted header names, if any."""
         user = headers.get(self.subject_header) if self.subject_header else None
         return Subject(self.id, keys.pseudonym(self.id, user)) if user else None
+
+    def readers(self, headers: Mapping[str, str], keys: Keys) -> tuple[str, ...]:
+        """Under which names answers to this request are screened: the user's, and the conversation's, as far as headers name them."""
+        subject = self.subject(headers, keys)
+        talk = headers.get(self.conversation_header) if self.conversation_header else None
+        mine = (keys.reporter(subject),) if subject is not None else ()
+        return (*mine, keys.reporter(Subject(self.id, f"conversation {talk}"))) if talk else mine
 
 
 class Apps:
@@ -57,9 +68,14 @@ class Apps:
         self._only = apps[0][0] if not self._by_hash else None
 
     @property
+    def all(self) -> set[App]:
+        """Every app."""
+        return {*self._by_hash.values(), *filter(None, [self._only])}
+
+    @property
     def ids(self) -> set[str]:
         """Every app's id."""
-        return {app.id for app in (*self._by_hash.values(), *filter(None, [self._only]))}
+        return {app.id for app in self.all}
 
     @property
     def keyed(self) -> bool:
@@ -100,9 +116,9 @@ def load(path: Path | None) -> Apps:
         if row.id in seen:
             raise SettingsError(f"SLUICE_APPS: {path}: the app {row.id!r} stands twice")
         seen.add(row.id)
-        if unknown := sorted(set(row.trusted_headers) - {"subject"}):
+        if unknown := sorted(set(row.trusted_headers) - {"subject", "conversation"}):
             raise SettingsError(
-                f"SLUICE_APPS: {path}: apps.{row.id}.trusted_headers.{unknown[0]}: no such key; 'subject' is the one"
+                f"SLUICE_APPS: {path}: apps.{row.id}.trusted_headers.{unknown[0]}: no such key; 'subject' and 'conversation' are"
             )
         hashes = []
         for key in row.keys:
@@ -115,7 +131,8 @@ def load(path: Path | None) -> Apps:
                 raise SettingsError(f"SLUICE_APPS: {path}: apps.{row.id}.keys: one key names two apps")
             seen.add(digest)
             hashes.append(digest)
-        apps.append((App(row.id, row.policy or row.id, row.trusted_headers.get("subject", "").lower()), hashes))
+        headers = (row.trusted_headers.get(name, "").lower() for name in ("subject", "conversation"))
+        apps.append((App(row.id, row.policy or row.id, *headers), hashes))
     if len(apps) > 1 and any(not hashes for _, hashes in apps):
         raise SettingsError(f"SLUICE_APPS: {path}: with several apps each needs at least one key")
     return Apps(apps)

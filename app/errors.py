@@ -11,6 +11,7 @@ SluiceError
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again
     ├── StoreMissing       no server to start
+    ├── Limited            too many from one sender: a 429 that says when to come back
     └── Conflict           somebody else decided first: a 409 with the current version
 """
 
@@ -72,6 +73,14 @@ class StoreError(SluiceError):
 
 class StoreMissing(StoreError):
     """No Redis-protocol server was found to start."""
+
+
+class Limited(StoreError):
+    """`seconds` until the next is taken."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many from one sender; send it again in {seconds} s")
+        self.seconds = seconds
 
 
 class Conflict(StoreError):

@@ -19,8 +19,9 @@ from typing import Literal
 from app import clock
 from app.errors import SettingsError
 from app.text import fold
+from app.types import Subject
 
-Purpose = Literal["subject", "fingerprint", "evidence", "receipt", "refusal"]
+Purpose = Literal["subject", "fingerprint", "evidence", "receipt", "refusal", "reporter", "ticket", "delivery"]
 
 
 def _b64(raw: bytes) -> str:
@@ -77,6 +78,10 @@ class Keys:
     def pseudonym(self, app: str, user: str) -> str:
         """A subject's pseudonym within one app: nothing links it across apps, nothing leads back without the key."""
         return f"{self.kid}.{_b64(self.mac('subject', app, user))}"
+
+    def reporter(self, subject: Subject) -> str:
+        """Who reported, within one app: a pseudonym of its own, so that cases and a person's other records cannot be joined."""
+        return f"{self.kid}.{_b64(self.mac('reporter', subject.app, subject.pseudonym))}"
 
     @cached_property
     def refusal(self) -> _Refusals:

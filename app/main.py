@@ -17,22 +17,29 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from app import apps, dialects, keys, metrics, policy
+from app.clean import Clean
+from app.deliveries import Deliveries
 from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
 from app.errors import LexiconError, ModelError, PolicyError, SettingsError
 from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.moderation import Moderator
+from app.probes import Prober
+from app.reports import Reports
 from app.settings import Settings, unsafe
-from app.store.client import Store
+from app.store.cases import Cases
+from app.store.client import Store, ended
 from app.store.feed import Feed
-from app.store.tables import Entries
+from app.store.tables import Entries, Shadows
 from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi
+from app.web.errors import answer_errors
 from app.web.moderations import Moderations
 from app.web.passing import Passing
 from app.web.proxy import Limits, Proxy
+from app.web.reports import report_routes
 
 log = logging.getLogger("sluice")
 
@@ -70,15 +77,27 @@ class Gateway:
             else None
         )
         url = redis_url or settings.redis_url
-        self.store = Store(url, settings.deployment) if url else None
+        self.store = Store(url, settings.deployment, settings.redis_replicas) if url else None
         self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}", self.store)
         self.refusals = Feed(self.store, "refusals", self.keys.refusal.learn) if self.store else None
         self.entries = Entries(self.store, settings.data_dir, self._entries_changed)
+        self._policies, self._shadowed = self.moderator.policies, frozenset[str]()
+        self.shadows = Shadows(self.store, settings.data_dir, self._shadows_changed)
+        self.cases = Cases(self.store, self.entries)
+        self.deliveries = Deliveries(self.store, self.keys)
+        self.reports = Reports(
+            self.cases, self.keys, self.moderator, Clean(settings.models, settings.clean), self.deliveries
+        )
+        self.prober = Prober(
+            self.cases, self.keys, self.moderator, self.upstream, {app.id: app.policy for app in self.apps.all}
+        )
         self._tasks: list[asyncio.Task[None]] = []
         limits = Limits(settings.answer_max_characters, settings.answer_max_seconds)
         stand_in = (self.surrogate, settings.surrogate_model) if self.surrogate is not None else None
         routed: dict[str, Any] = {
-            d.route: Proxy(d, self.moderator, self.apps, self.keys, self.upstream, self.journal, limits, stand_in)
+            d.route: Proxy(
+                d, self.moderator, self.apps, self.keys, self.upstream, self.journal, limits, stand_in, self.deliveries
+            )
             for d in dialects.shipped()
         }
         self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.apps)}
@@ -89,6 +108,17 @@ class Gateway:
         self.blocklist.change(rows, whole)
         metrics.ENTRIES.set(len(self.blocklist))
         metrics.ENTRIES_VERSION.set(version)
+
+    def _shadows_changed(self, rows: dict[str, dict[str, Any] | None], version: int, whole: bool) -> None:
+        old = frozenset() if whole else self._shadowed
+        self._shadowed = frozenset(
+            [id for id in old if id not in rows] + [id for id, row in rows.items() if row is not None and row["shadow"]]
+        )
+        self._enforce()
+
+    def _enforce(self) -> None:
+        """The policy of the file, and in shadow besides what was reversed too often."""
+        self.moderator.policies = self._policies.shadowing(self._shadowed)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "http":
@@ -112,6 +142,8 @@ class Gateway:
             await self.guard.start()
         await self.journal.start()
         await self.entries.start()
+        await self.shadows.start()
+        await self.deliveries.start()
         if self.refusals is not None:
             self.keys.refusal.tell = self.refusals.tell
             await self.refusals.start()
@@ -120,12 +152,15 @@ class Gateway:
             asyncio.create_task(self._watch("lexicon", [self.settings.lexicons], self._load_lexicon)),
             asyncio.create_task(self._watch("model", classifier.sources(self.settings.models), self._load_model)),
         ]
+        if self.store is not None:
+            self._tasks.append(asyncio.create_task(self.prober.run()))
         if self.guard is not None:
             self._tasks.append(asyncio.create_task(self._watch("guard", [self.guard.source], self._load_guard)))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        await ended(*self._tasks)
+        await self.deliveries.stop()
+        await self.shadows.stop()
         await self.entries.stop()
         if self.refusals is not None:
             await self.refusals.stop()
@@ -156,7 +191,8 @@ class Gateway:
                 log.error(f"{what} not reloaded, the old one stays", extra={"reason": str(e)})
 
     async def _load_policy(self) -> str:
-        self.moderator.policies = await asyncio.to_thread(policy.load, self.settings.policy)
+        self._policies = await asyncio.to_thread(policy.load, self.settings.policy)
+        self._enforce()
         return self.moderator.policies.common.version
 
     async def _load_lexicon(self) -> str:
@@ -252,6 +288,9 @@ def _client_api(gateway: Gateway) -> FastAPI:
                 "at": record["at"],
             }
         )
+
+    answer_errors(api)
+    report_routes(api, gateway.reports, gateway.apps, gateway.keys)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
     async def unknown(path: str) -> JSONResponse:

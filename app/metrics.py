@@ -70,6 +70,26 @@ NOT_EXAMINED = Counter(
 )
 RELOADS = Counter("sluice_reloads_total", "Reloads of a file", ["file", "outcome"])
 JOURNAL_DROPPED = Counter("sluice_journal_dropped_total", "Journal records that could not be written")
+DELIVERIES_DROPPED = Counter("sluice_deliveries_dropped_total", "Traces of delivered answers that could not be kept")
+REPORTS = Counter("sluice_reports_total", "Reports taken, by what is known of them", ["standing"])
+REPORTS_REFUSED = Counter("sluice_reports_refused_total", "Reports not taken, by reason", ["reason"])
+HOLDS = Counter(
+    "sluice_holds_total", "Passages held before somebody decided: app-wide, for their reporter, lapsed", ["kind"]
+)
+CASES = Gauge("sluice_cases", "Cases that are open, by state", ["state"], multiprocess_mode="mostrecent")
+CASES_DUE = Gauge(
+    "sluice_cases_due",
+    "Confirmed cases by days left: overdue, 3, 14, 30, later",
+    ["left"],
+    multiprocess_mode="mostrecent",
+)
+PROBES = Counter("sluice_probes_total", "Probes that ended", ["outcome"])
+ALERTS = Counter("sluice_alerts_total", "Alerts about due dates", ["kind", "outcome"])
+CLOCK_SUSPECT = Gauge(
+    "sluice_clock_suspect",
+    "1 while this clock and the store's differ too much for anything to fall due",
+    multiprocess_mode="max",
+)
 STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="livemin")
 ENTRIES_VERSION = Gauge(
     "sluice_entries_version",

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from app.deadlines import DRAFT_MONTHS
 from app.errors import PolicyError
 from app.types import TECHNIQUES, Action, Candidate, Direction, Finding
 
@@ -134,6 +135,39 @@ class GuardRule(_Strict):
     ms: int = Field(default=2000, ge=1, le=60_000)
 
 
+class ReportRule(_Strict):
+    """What a report brings about before somebody decides, and the periods that are promised. `months`: until a confirmed passage must no
+    longer be generated. `days`: until a report, complaint or appeal is answered. `hold`: an app-wide hold of `hours` for a passage of at
+    least `letters` letters, in no clean text, not delivered more than `delivered` times besides, that our own detectors had flagged or
+    `subjects` asserted users reported. `deliveries`: keyed traces of delivered answers are kept for 7 days, so that it is known how often
+    one was delivered. `clean`: texts of the app's own that no report may hide. `per_reporter` an hour, `per_source` a minute."""
+
+    months: int = Field(default=3, ge=1, le=24)
+    days: int = Field(default=15, ge=1, le=90)
+    hold: bool = True
+    hours: int = Field(default=72, ge=1, le=72)
+    letters: int = Field(default=40, ge=40, le=2000)
+    subjects: int = Field(default=3, ge=3, le=1000)
+    delivered: int = Field(default=20, ge=0, le=10_000)
+    deliveries: bool = False
+    clean: list[str] = []
+    per_reporter: int = Field(default=20, ge=1, le=1000)
+    per_source: int = Field(default=600, ge=1, le=100_000)
+
+
+class ProbeRule(_Strict):
+    """Asking the model itself again. `terms_allow`: the operator has read that the model's terms allow it. `answers` of a set, `per_minute`
+    calls at most, `most` of one probe, and every `days` once more after a case was closed."""
+
+    terms_allow: bool = False
+    answers: int = Field(default=60, ge=60, le=2000)
+    per_minute: int = Field(default=120, ge=1, le=6000)
+    most: int = Field(default=400, ge=120, le=10_000)
+    days: int = Field(default=30, ge=1, le=366)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    max_tokens: int = Field(default=512, ge=1, le=8192)
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
 
@@ -149,6 +183,8 @@ class Rules(_Strict):
     suspects: SuspectRule = SuspectRule()
     stream: StreamRule = StreamRule()
     guard: GuardRule = GuardRule()
+    reports: ReportRule = ReportRule()
+    probes: ProbeRule = ProbeRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -232,6 +268,13 @@ class Policy:
             policy.rules = self.rules.model_copy(update={"degraded": degraded})
         return policy
 
+    def shadowing(self, rules: frozenset[str]) -> Policy:
+        """The same policy, with these rules in shadow besides."""
+        policy = copy.copy(self)
+        policy.shadow = self.shadow | rules
+        policy.version = f"{self.version}+{hashlib.sha256(repr(sorted(rules)).encode()).hexdigest()[:6]}"
+        return policy
+
     @property
     def regenerating(self) -> bool:
         """Some category asks the model once more."""
@@ -273,6 +316,14 @@ class Policies:
     def of(self, section: str) -> Policy:
         return self.apps.get(section, self.common)
 
+    def shadowing(self, rules: frozenset[str]) -> Policies:
+        """The same, with these rules in shadow besides: those that were reversed too often and wait for a review."""
+        if not rules:
+            return self
+        return Policies(
+            self.common.shadowing(rules), {app: policy.shadowing(rules) for app, policy in self.apps.items()}
+        )
+
 
 def _merge(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = dict(common)
@@ -309,6 +360,10 @@ def _check(file: PolicyFile, own: dict[str, Rules]) -> None:
                     raise PolicyError(
                         f"{where}surrogates.{id}.{language}: only {{category}}, {{clause}} and {{decision}} may stand in braces"
                     )
+        if file.profile == "draft_2023_04" and rules.reports.months > DRAFT_MONTHS:
+            raise PolicyError(
+                f"{where}reports.months: Article 15 of the draft allows {DRAFT_MONTHS}; a longer period needs profile interim_2023_08"
+            )
     for route in file.unmoderated_routes:
         if not route.startswith("/v1/"):
             raise PolicyError(f"unmoderated_routes: {route!r} must begin with /v1/")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.resources import files
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import SettingsError
 
 PREFIX = "SLUICE_"
-_SECRET = {"upstream_key", "surrogate_key", "guard_key", "secret_key", "admin_token", "redis_url"}
+_SECRET = {"upstream_key", "surrogate_key", "guard_key", "alert_key", "secret_key", "admin_token", "redis_url"}
 
 
 def packaged(name: str) -> Path:
@@ -59,6 +60,9 @@ class Settings(BaseModel):
     admin_port: int = Field(8102, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=256)
     redis_url: str | None = Field(None, description="unset: a private server is started in DATA_DIR")
+    redis_replicas: int = Field(
+        0, ge=0, le=8, description="replicas that must have a report or a decision before it is acknowledged"
+    )
     data_dir: Path = Path(".sluice")
     deployment: str = Field("default", pattern=r"^[a-z0-9_-]{1,40}$", description="names the keys in a shared Redis")
     policy: Path = Field(default_factory=lambda: Path(str(files("app"))) / "policy.yaml")
@@ -74,6 +78,9 @@ class Settings(BaseModel):
     guard_key: str | None = Field(None, description="the server's key")
     guard_path: Path | None = Field(None, description="or the folder on this machine that it is run from")
     guard_threads: int = Field(1, ge=1, le=256, description="of the process that runs it")
+    clean: Path | None = Field(None, description="a folder of *.txt: texts, one a line, that no report may hide")
+    alert_url: str | None = Field(None, description="where alerts about due dates are posted, as JSON")
+    alert_key: str | None = Field(None, description="sent there as a bearer token")
     secret_key: str | None = None
     admin_token: str | None = None
 
@@ -87,7 +94,9 @@ class Settings(BaseModel):
 
 def _secret(name: str, value: Any) -> bool:
     # An address with credentials is refused later, but `doctor` shows it first.
-    return name in _SECRET or (name in ("upstream_url", "surrogate_upstream", "guard_url") and "@" in value)
+    return name in _SECRET or (
+        name in ("upstream_url", "surrogate_upstream", "guard_url", "alert_url") and "@" in value
+    )
 
 
 def loopback(host: str) -> bool:
@@ -159,12 +168,30 @@ def _guardless(settings: Settings) -> list[str]:
     return []
 
 
+_NAMED = re.compile(r"([a-z][a-z0-9_-]{0,31}):(\S{16,})\Z")
+
+
+def admins(token: str) -> dict[str, str]:
+    """Token -> whose it is. SLUICE_ADMIN_TOKEN is one token, which is `admin`'s, or `name:token,name:token…`: who decides is written
+    down, and what needs a second reviewer needs two names. Raises SettingsError for a name that stands twice."""
+    parts = [part.strip() for part in token.split(",")]
+    found = [_NAMED.match(part) for part in parts]
+    if not token or not all(found):
+        return {token: "admin"} if token else {}
+    named = {m[2]: m[1] for m in found if m is not None}
+    if len(set(named.values())) != len(parts):
+        raise SettingsError("SLUICE_ADMIN_TOKEN: a name or a token stands twice")
+    return named
+
+
 def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
     """Reasons not to serve with these settings; empty if none. `app_keys`: the apps file names at least one key."""
     reasons = _unsound("UPSTREAM_URL", settings.upstream_url, "UPSTREAM_KEY")
     if settings.surrogate_upstream is not None:
         reasons += _unsound("SURROGATE_UPSTREAM", settings.surrogate_upstream, "SURROGATE_KEY")
     reasons += _guardless(settings)
+    if settings.alert_url is not None:
+        reasons += _unsound("ALERT_URL", settings.alert_url, "ALERT_KEY", base=False)
     if settings.upstream_key and not loopback(settings.host) and not app_keys:
         reasons.append(
             "SLUICE_UPSTREAM_KEY with the non-loopback SLUICE_HOST would be an open proxy on your bill (开放代理): "
@@ -175,8 +202,8 @@ def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
             "SLUICE_SECRET_KEY must be set when SLUICE_REDIS_URL is: replicas share it; "
             "`python -c 'import secrets; print(secrets.token_urlsafe(48))'` makes one"
         )
-    if not loopback(settings.admin_host) and len(settings.admin_token or "") < 32:
-        reasons.append("SLUICE_ADMIN_HOST is not loopback: SLUICE_ADMIN_TOKEN must be set, at least 32 characters")
+    if not loopback(settings.admin_host) and min(map(len, admins(settings.admin_token or "")), default=0) < 32:
+        reasons.append("SLUICE_ADMIN_HOST is not loopback: SLUICE_ADMIN_TOKEN must be set, at least 32 characters each")
     return reasons
 
 

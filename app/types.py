@@ -46,10 +46,12 @@ class Action(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """For whom and in which direction a text is screened. `app` is an app id."""
+    """For whom and in which direction a text is screened. `app` is an app id; `readers`: the pseudonyms of whoever reads it, by which
+    an entry can act for them alone."""
 
     app: str
     direction: Direction
+    readers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

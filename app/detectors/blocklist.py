@@ -175,7 +175,12 @@ def _candidate(start: int, end: int, row: Mapping[str, Any], techniques: frozens
 
 
 def _covers(row: Mapping[str, Any], scope: Scope) -> bool:
-    return row["scope"]["app"] in ("*", scope.app) and scope.direction in row["scope"]["directions"]
+    readers = row["scope"].get("readers")
+    return (
+        row["scope"]["app"] in ("*", scope.app)
+        and scope.direction in row["scope"]["directions"]
+        and (readers is None or not scope.readers.isdisjoint(readers))
+    )
 
 
 def pack(print_: Fingerprint) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from app.evaluation.figures import Bin
 from app.evaluation.table import percent
+from app.figures import Bin
 
 WIDE = 330
 """Units across a plot: so many pixels a phone has, and its letters stay readable there."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from app.evaluation import figures
+from app import figures
 from app.evaluation.aspects import CAUGHT, EACH, IN_ALL, REFUSED, RISKS, TOPICS, Aspect
 from app.evaluation.measurement import Outcome
 from app.policy import taxonomy

@@ -23,6 +23,8 @@ from app.errors import StoreError
 log = logging.getLogger("sluice.store")
 
 SCHEMA = "1"
+_REPLICA_MS = 200
+"""Milliseconds that replicas get to confirm a durable write."""
 
 
 def _answers(e: Exception) -> bool:
@@ -41,9 +43,10 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
 
 
 class Store:
-    """One Redis, seen from one process."""
+    """One Redis, seen from one process. `replicas`: how many must have a durable write before it counts."""
 
-    def __init__(self, url: str, deployment: str) -> None:
+    def __init__(self, url: str, deployment: str, replicas: int = 0) -> None:
+        self._replicas = replicas
         self.prefix = f"{{sluice:{deployment}}}:"
         options: dict[str, Any] = {
             "socket_timeout": 1.0,
@@ -81,21 +84,38 @@ class Store:
             await self._redis.connection_pool.disconnect(inuse_connections=False)
             return await send()
 
-    async def call(self, script: str, keys: list[str], args: list[str | int]) -> Any:
+    async def call(self, script: str, keys: list[str], args: list[str | int], *, durable: bool = False) -> Any:
         """Run scripts/<script>.lua atomically. Raises StoreError; after it the outcome is unknown, and the same
-        idempotency key gives the first result."""
+        idempotency key gives the first result. `durable`: an answer means that as many replicas as the operator asked for
+        (SLUICE_REDIS_REPLICAS) have it too."""
         if script not in self._scripts:
             self._scripts[script] = self._redis.register_script(
                 (files("app") / "store" / "scripts" / f"{script}.lua").read_text()
             )
+        named = [self.key(k) for k in keys]
         try:
-            result = await self._twice(lambda: self._scripts[script](keys=[self.key(k) for k in keys], args=args))
+            if durable and self._replicas:
+                result = await self._twice(lambda: self._confirmed(self._scripts[script], named, args))
+            else:
+                result = await self._twice(lambda: self._scripts[script](keys=named, args=args))
         except (RedisError, OSError, TimeoutError) as e:
             self._seen(_answers(e))
             raise StoreError(
                 f"the store did not take the write ({type(e).__name__}); send it again with the same Idempotency-Key"
             ) from None
         self._seen(True)
+        return result
+
+    async def _confirmed(self, script: Any, keys: list[str], args: list[str | int]) -> Any:
+        """A script and WAIT on one connection: WAIT speaks of what its own connection wrote."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await script(keys=keys, args=args, client=pipe)
+            pipe.execute_command("WAIT", self._replicas, _REPLICA_MS)
+            result, held = await pipe.execute()
+        if int(held) < self._replicas:
+            raise StoreError(
+                f"only {held} of {self._replicas} replicas confirmed the write; send it again with the same Idempotency-Key"
+            )
         return result
 
     async def run(self, *command: str | int) -> Any:

@@ -302,6 +302,12 @@ class Entries(Table):
     name = "entries"
 
 
+class Shadows(Table):
+    """Rules that were reversed too often: they wait in shadow for a review."""
+
+    name = "shadows"
+
+
 def _live(raw: dict[str, str]) -> list[Row]:
     now = clock.now()
     rows = (_parse(id, text) for id, text in raw.items())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.figures import auc
+from app.figures import auc
 from app.modelfile import Thresholds
 from app.training import fit
 from app.training.pairset import described

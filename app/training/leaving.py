@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.evaluation.figures import auc
+from app.figures import auc
 from app.training import fit
 from app.training.sources import HATE, PAIRS, SOURCES, Example
 from app.training.train import Fitted, expanded, fold_of, sampled

@@ -10,18 +10,23 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app import clock, strictjson
 from app.detectors.blocklist import pack
-from app.errors import Conflict, RequestError, StoreError
+from app.errors import Conflict, RequestError
 from app.keys import Keys
 from app.passages import fingerprint
 from app.policy import taxonomy
+from app.review import Review
+from app.settings import admins
+from app.store.cases import Cases
 from app.store.tables import Entries, Row
 from app.text import fold
+from app.web.cases import case_routes
+from app.web.errors import answer_errors, error, reused
+from app.web.reports import body_of, idempotency_key, parsed
 
 
 class _Strict(BaseModel):
@@ -93,64 +98,39 @@ def public(row: Row) -> Row:
     )
 
 
-def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], dict[str, Any]]) -> FastAPI:
-    """The ASGI app of the admin port."""
+def admin_api(
+    token: str, keys: Keys, entries: Entries, review: Review, cases: Cases, replica: Callable[[], dict[str, Any]]
+) -> FastAPI:
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
-    def authorised(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not token or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
-            raise RequestError(
-                "the admin token is missing or wrong: Authorization: Bearer $SLUICE_ADMIN_TOKEN",
-                code="unauthorized",
-                status=401,
-            )
+    named = admins(token)
 
-    async def body(request: Request) -> Any:
-        raw = await request.body()
-        if len(raw) > 1 << 20:
-            raise RequestError("the body is larger than 1 MiB", code="body_too_large", status=413)
-        return strictjson.loads(raw)
+    def authorised(request: Request) -> str:
+        """Whose token it is."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+        for secret, name in named.items():
+            if hmac.compare_digest(given, secret.encode()):
+                return name
+        raise RequestError(
+            "the admin token is missing or wrong: Authorization: Bearer $SLUICE_ADMIN_TOKEN",
+            code="unauthorized",
+            status=401,
+        )
 
     def idempotency(request: Request) -> str:
-        key = request.headers.get("idempotency-key") or secrets.token_hex(16)
-        if len(key) > 200:
-            raise RequestError(
-                "Idempotency-Key is longer than 200 characters", code="invalid_value", param="Idempotency-Key"
-            )
-        return key
+        return idempotency_key(request) or secrets.token_hex(16)
 
-    @api.exception_handler(RequestError)
-    async def _refused(_: Request, e: RequestError) -> JSONResponse:
-        return _error(e.status, e.message, e.code, e.param)
+    answer_errors(api)
 
-    @api.exception_handler(Conflict)
-    async def _conflict(_: Request, e: Conflict) -> JSONResponse:
-        response = _error(409, str(e), "conflict", "expected_version")
-        response.headers["x-sluice-version"] = str(e.current)
-        return response
-
-    @api.exception_handler(StoreError)
-    async def _down(_: Request, e: StoreError) -> JSONResponse:
-        return _error(503, str(e), "store_unavailable")
-
-    @api.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, e: RequestValidationError) -> JSONResponse:
-        first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"] if p not in ("body", "query", "path"))
-        return _error(422, f"{where or 'body'}: {first['msg']}", "invalid_request", where or None)
-
-    @api.post("/sluice/v1/admin/entries", dependencies=[Depends(authorised)], status_code=201)
-    async def add(request: Request) -> Any:
-        value = await body(request)
-        try:
-            entry = EntryIn.model_validate(value)
-        except ValueError as e:
-            raise RequestValidationError(getattr(e, "errors", list)()) from None
+    @api.post("/sluice/v1/admin/entries", status_code=201)
+    async def add(request: Request, who: str = Depends(authorised)) -> Any:
+        raw = await body_of(request)
+        entry: EntryIn = parsed(raw, EntryIn)
         key = idempotency(request)
         row: Row = entry.model_dump(mode="json", exclude={"term", "passage"})
         row["created_at"] = clock.stamp()
-        row["owner"] = "admin"
+        row["owner"] = who
         if entry.term is not None:
             row["term"] = entry.term
         else:
@@ -158,7 +138,7 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
                 row["fingerprint"] = pack(fingerprint(entry.passage or "", keys.kid, keys.derive("fingerprint")))
             except ValueError as e:
                 raise RequestError(f"passage: {e}", code="invalid_request", param="passage", status=422) from None
-        digest = keys.mac("fingerprint", "request", strictjson.dumps(value).decode()).hex()
+        digest = keys.mac("fingerprint", "request", strictjson.dumps(strictjson.loads(raw)).decode()).hex()
         # The id comes from the key, so that a repeated request names the same row.
         id = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
         row["id"] = id
@@ -167,7 +147,7 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
         try:
             return public(await entries.put(id, row, idempotency_key=key, request=digest))
         except ValueError as e:
-            raise RequestError(str(e), code="idempotency_key_reused", param="Idempotency-Key", status=409) from None
+            raise reused(e) from None
 
     @api.get("/sluice/v1/admin/entries", dependencies=[Depends(authorised)])
     async def listed(category: str | None = None, after: int = 0, limit: int = 100) -> Any:
@@ -216,16 +196,13 @@ def admin_api(token: str, keys: Keys, entries: Entries, replica: Callable[[], di
                 raise RequestError("no such entry", code="not_found", status=404) from None
             raise
         except ValueError as e:
-            raise RequestError(str(e), code="idempotency_key_reused", param="Idempotency-Key", status=409) from None
+            raise reused(e) from None
         return {"id": id, "deleted": True, "version": done["version"]}
+
+    case_routes(api, review, cases, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:
-        return _error(404, "no such route on the admin port", "unknown_route")
+        return error(404, "no such route on the admin port", "unknown_route")
 
     return api
-
-
-def _error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "service_unavailable"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)

@@ -25,6 +25,7 @@ class Exchange:
     started: float
     decision: str = ""
     language: str = "zh"
+    readers: frozenset[str] = frozenset()
     prompt: Prompt | None = None
     judged: Judged = field(default_factory=lambda: Judged(Verdict()))
     answer: Verdict = field(default_factory=Verdict)
@@ -44,6 +45,8 @@ class Exchange:
     withdrawn: Verdict | None = None
     """What stopped an answer that another took the place of."""
     receipt: Receipt | None = None
+    delivered: dict[int, list[str]] = field(default_factory=dict)
+    """Choice -> the texts that went out, where the app has traces kept of them."""
     begun: bool = False
     """The head of the answer, and some of it, has gone out."""
     ended: bool = False
@@ -51,7 +54,7 @@ class Exchange:
 
     @property
     def scope(self) -> Scope:
-        return Scope(self.app.id, "answer")
+        return Scope(self.app.id, "answer", self.readers)
 
     def head(self, action: Action = Action.PASS) -> asgi.Headers:
         """Our headers; `action`: what was done about the answer, where that is known when they go out."""
@@ -66,6 +69,8 @@ class Exchange:
         """Count a text of the answer into the receipt."""
         assert self.receipt is not None
         self.receipt.add(choice, text)
+        if self.policy.rules.reports.deliveries:
+            self.delivered.setdefault(choice, []).append(text)
 
     def seal(self, body: dict[str, Any], action: Action) -> None:
         """Put decision id, action and receipt into a body, or into the last event of a stream."""

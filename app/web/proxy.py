@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from app import metrics, sse, strictjson, surrogate
 from app.apps import Apps
+from app.deliveries import Deliveries
 from app.dialects import Dialect, Key, Prompt, Shown, put
 from app.errors import RequestError, UpstreamError
 from app.journal import Journal
@@ -65,10 +66,11 @@ class Proxy:
         journal: Journal,
         limits: Limits,
         stand_in: tuple[Upstream, str | None] | None = None,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self._dialect, self._moderator, self._apps = dialect, moderator, apps
         self._keys, self._upstream, self._journal = keys, upstream, journal
-        self._limits, self._stand_in = limits, stand_in
+        self._limits, self._stand_in, self._deliveries = limits, stand_in, deliveries
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         head = asgi.headers(scope)
@@ -80,6 +82,7 @@ class Proxy:
             app = self._apps.identify(head)
             policy = self._moderator.policies.of(app.policy)
             x = Exchange(app, policy, head, perf_counter(), answer_max=self._limits.characters)
+            x.readers = frozenset(app.readers(head, self._keys))
             body = await asgi.read_body(receive, head, policy.rules.max_body_bytes)
             x.prompt = self._dialect.prompt(strictjson.loads(body))
             if len(x.prompt.slots) > SLOTS_MAX:
@@ -104,6 +107,9 @@ class Proxy:
             metrics.INFLIGHT.dec()
             if x is not None and x.prompt is not None:
                 record(x, x.prompt, self._dialect.name, self._journal)
+                if self._deliveries is not None:
+                    for texts in x.delivered.values():
+                        self._deliveries.delivered(x.app.id, "".join(texts))
 
     async def _error(
         self,

@@ -1,0 +1,153 @@
+"""What time brings about: holds lapse, cases fall due, alerts go out, evidence is erased.
+
+Law: time closes nothing and lowers nothing that was confirmed; it only shows. Nothing falls due by a clock that cannot be trusted:
+where ours and the store's differ by more than a few seconds, all of it waits, visibly. Every step is a commit like a person's, so that two replicas
+that sweep at once do it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+from yarl import URL
+
+from app import clock, deadlines, metrics, remediation, strictjson
+from app.errors import Conflict, StoreError, UpstreamError
+from app.outbound import Outbound
+from app.remediation import DUTY, Case
+from app.store.cases import Cases, Writes
+
+log = logging.getLogger("sluice.duties")
+
+PAUSE = 5.0
+"""Seconds between two sweeps."""
+APART = 5.0
+"""Seconds that two clocks may differ."""
+ALERTS = (30, 14, 3)
+"""Days left at which an alert goes out; one more when a case is overdue."""
+ERASED = 30 * 86400
+"""Seconds after the end of a case at which comments are erased, and where it is not probed again, the evidence."""
+_AT_ONCE = 200
+"""Cases of one kind that one sweep moves."""
+
+
+class Duties:
+    """`url`, `key`: where alerts are posted."""
+
+    def __init__(self, cases: Cases, url: str | None = None, key: str | None = None) -> None:
+        self._cases, self._url = cases, URL(url) if url else None
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._outbound = Outbound(3.0, 5.0, 5.0)
+
+    async def run(self) -> None:
+        await self._outbound.start()
+        try:
+            while True:
+                try:
+                    await self.sweep()
+                except StoreError:
+                    pass  # told by the store itself
+                except Exception as e:
+                    log.error("a sweep failed", extra={"error": type(e).__name__})
+                await asyncio.sleep(PAUSE)
+        finally:
+            await self._outbound.close()
+
+    async def sweep(self) -> None:
+        """Do what is due now. Raises StoreError."""
+        now = clock.now()
+        suspect = abs(await self._cases.now() - now) > APART
+        metrics.CLOCK_SUSPECT.set(suspect)
+        if suspect:
+            log.error("this clock and the store's differ; nothing falls due until they agree")
+            return
+        for case in await self._of("lapse", now):
+            await self._lapse(case, now)
+        for case in await self._of("comments", now - ERASED):
+            writes = Writes()
+            writes.erase(f"comments:{case.id}")
+            await self._moved(case, replace(case, comments=False), "erase", writes, part="comments")
+        for case in await self._of("evidence", now - ERASED):
+            writes = Writes()
+            writes.drop("evidence", case.id)
+            writes.drop("evidence", f"{case.id}/probe")
+            after = replace(case, evidence=False, prompted=False, next_probe=None)
+            await self._moved(case, after, "erase", writes, part="evidence")
+        for case in await self._of("due", now + (ALERTS[0] + 1) * 86400):
+            if case.state != "overdue" and now > case.due:
+                case = await self._moved(case, remediation.moved(case, "fall_due", now), "fall_due") or case
+            await self._alert(case, now)
+        await self._gauges(now)
+
+    async def _of(self, index: str, until: float) -> list[Case]:
+        return await self._cases.several(await self._cases.index(index, until, _AT_ONCE))
+
+    async def _moved(
+        self, case: Case, after: Case, what: str, writes: Writes | None = None, **more: Any
+    ) -> Case | None:
+        """One step; None where somebody else was first."""
+        writes = writes or Writes()
+        writes.case(case, after)
+        event = {"who": "time", "what": what, "case": case.id, "from": case.state, "to": after.state, **more}
+        try:
+            await self._cases.commit(writes, event)
+        except Conflict:
+            return None
+        return replace(after, version=case.version + 1)
+
+    async def _lapse(self, case: Case, now: float) -> None:
+        writes = Writes()
+        for id in case.entries:
+            gone = {"id": id, "deleted": True, "deleted_at": clock.stamp()}
+            writes.table(self._cases.entries, id, gone, self._cases.changed())
+        after = replace(remediation.moved(case, "lapse", now), entries=())
+        if await self._moved(case, after, "lapse", writes):
+            metrics.HOLDS.labels("lapsed").inc()
+
+    async def _alert(self, case: Case, now: float) -> None:
+        left = deadlines.days_left(case.due, now)
+        kind = "overdue" if case.state == "overdue" else next((str(n) for n in sorted(ALERTS) if left <= n), None)
+        if kind is None or kind in case.alerted or case.state not in DUTY:
+            return
+        if self._url is not None and not await self._post(case, kind, left):
+            metrics.ALERTS.labels(kind, "failed").inc()
+            return
+        metrics.ALERTS.labels(kind, "sent" if self._url is not None else "shown").inc()
+        # Those that would have come before say no more.
+        passed = [str(n) for n in ALERTS if kind == "overdue" or n >= int(kind)]
+        told = tuple(dict.fromkeys((*case.alerted, *passed, kind)))
+        await self._moved(case, replace(case, alerted=told), "alert", kind=kind)
+
+    async def _post(self, case: Case, kind: str, left: int) -> bool:
+        assert self._url is not None
+        body = {
+            "kind": kind, "case": case.id, "app": case.app, "category": case.category, "state": case.state,
+            "due": clock.stamp(case.due), "days_left": left,
+        }  # fmt: skip
+        try:
+            reply = await self._outbound.open("POST", self._url, self._headers, strictjson.dumps(body))
+            reply.close()
+        except UpstreamError as e:
+            log.error("alert not sent, it is tried again", extra={"case": case.id, "error": e.code})
+            return False
+        if reply.status >= 300:
+            log.error("alert not taken, it is tried again", extra={"case": case.id, "status": reply.status})
+            return False
+        return True
+
+    async def _gauges(self, now: float) -> None:
+        states: dict[str, int] = dict.fromkeys(sorted(remediation.UNDECIDED | DUTY), 0)
+        left: dict[str, int] = dict.fromkeys(("overdue", *map(str, sorted(ALERTS)), "later"), 0)
+        for case in await self._cases.several(await self._cases.index("open")):
+            states[case.state] = states.get(case.state, 0) + 1
+            if case.state in DUTY:
+                days = deadlines.days_left(case.due, now)
+                key = "overdue" if now > case.due else next((str(n) for n in sorted(ALERTS) if days <= n), "later")
+                left[key] += 1
+        for state, n in states.items():
+            metrics.CASES.labels(state).set(n)
+        for key, n in left.items():
+            metrics.CASES_DUE.labels(key).set(n)

@@ -1,0 +1,300 @@
+"""What reviewers do: decide about a case, undo it, widen what acts for it, hand it on, except it, look at its evidence.
+
+Law: every step is one commit from the version that was read, with its audit row; undo restores the entries and the state exactly as they
+were. What would act for more than one app, or on more than the passage, passes the gate and a second reviewer. A rule that was reversed
+twice in 30 days goes to shadow. A case of a category that keeps nothing has no evidence, no preview, no probe and no export.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+from app import clock, deadlines, remediation, vault
+from app.clean import Clean
+from app.errors import RequestError
+from app.keys import Keys
+from app.policy import taxonomy
+from app.remediation import DUTY, UNDECIDED, Case
+from app.reports import entry
+from app.store.cases import Cases, Writes
+from app.store.tables import Row, Table
+from app.text import fold, is_han
+from app.words import is_word
+
+WIDE_DAYS = 90
+"""What acts for every app, or as a term, acts so long at most."""
+REVERSED_TWICE, WITHIN = 2, 30 * 86400
+_DECISIONS = {
+    "confirm": "confirm", "reject": "reject", "widen": "widen", "optimise": "optimise", "hand_over": "hand_over",
+    "except": "except", "reopen": "reopen",
+}  # fmt: skip
+DECISIONS = (*_DECISIONS, "undo", "probe")
+_SAMPLES = 5
+PAGE = 50
+
+
+class Review:
+    """The desk of the admin port. `shadows`: the table of rules that wait for a review."""
+
+    def __init__(self, cases: Cases, keys: Keys, clean: Clean, shadows: Table) -> None:
+        self._cases, self._keys, self._clean, self._shadows = cases, keys, clean, shadows
+
+    async def find(self, name: str) -> Case:
+        """The case of an id or of a ticket. Raises RequestError 404."""
+        if name.startswith("tkt_"):
+            ticket = await self._cases.ticket(name)
+            name = str(ticket["case"]) if ticket is not None else ""
+        case = await self._cases.get(name) if name.startswith("case_") else None
+        if case is None:
+            raise RequestError("no such case", code="not_found", status=404)
+        return case
+
+    async def decide(
+        self, name: str, decision: str, who: str, said: Row, *, expected: int | None = None, key: str = ""
+    ) -> Row:
+        """Do what a reviewer says; the case as it is then. Raises RequestError, Conflict (of `expected`, the version that he saw),
+        StoreError."""
+        request = json.dumps([name, decision, who, said], sort_keys=True, ensure_ascii=False)
+        if key and (first := await self._cases.repeated(key, request)) is not None:
+            return first
+        if decision not in DECISIONS:
+            raise RequestError(
+                f"decision: one of {', '.join(DECISIONS)}", code="invalid_value", param="decision", status=422
+            )
+        case = await self.find(name)
+        if expected is not None and expected != case.version:
+            raise self._cases.stale(case.version)
+        await self._cases.entries.refresh()
+        writes, now = Writes(), clock.now()
+        event: Row = {"who": who, "what": decision, "case": case.id, "reason": said.get("reason", "")}
+        if decision == "undo":
+            after = self._undone(writes, case, said, now)
+        elif decision == "probe":
+            after = self._asked(writes, case, said, now)
+        else:
+            category = said.get("category") or case.category
+            if category not in taxonomy():
+                raise RequestError(
+                    "category: no such category; the ids are in docs/categories.md",
+                    code="invalid_value",
+                    param="category",
+                    status=422,
+                )
+            after = remediation.moved(case, _DECISIONS[decision], now, **{**said, "category": category})
+            if decision == "confirm":
+                after = self._confirmed(writes, case, after, who)
+            elif decision == "reject":
+                after = self._rejected(writes, case, after)
+            elif decision == "widen":
+                after = await self._widened(writes, case, after, who, said, now)
+            elif decision == "reopen":
+                after = replace(after, next_probe=None)
+        writes.case(case, after)
+        event |= {"from": case.state, "to": after.state, "version": case.version + 1}
+        result = shown(replace(after, version=case.version + 1), now)
+        return await self._cases.commit(writes, event, key=key, request=request, result=result)
+
+    # ---- what acts
+
+    def _put(self, writes: Writes, id: str, row: Row) -> None:
+        writes.table(self._cases.entries, id, row, self._cases.changed())
+
+    def _lifted(self, writes: Writes, ids: Iterable[str]) -> dict[str, Row | None]:
+        """Entries taken down; what they were."""
+        were: dict[str, Row | None] = {}
+        for id in ids:
+            row = self._cases.entries.get(id)
+            were[id] = _bare(row)
+            self._put(writes, id, _gone(id))
+        return were
+
+    def _confirmed(self, writes: Writes, case: Case, after: Case, who: str) -> Case:
+        row = entry(after, {"app": case.app, "directions": ["answer"]}, who) if case.fingerprint is not None else None
+        keep = row["id"] if row is not None else ""
+        were = self._lifted(writes, (id for id in case.entries if id != keep))
+        if row is not None:
+            were[keep] = _bare(self._cases.entries.get(keep))
+            self._put(writes, keep, row)
+        return replace(after, entries=(keep,) if keep else (), lapses=None, before=(_memory(case, were),))
+
+    def _rejected(self, writes: Writes, case: Case, after: Case) -> Case:
+        were = self._lifted(writes, case.entries)
+        return replace(after, entries=(), lapses=None, before=(_memory(case, were),))
+
+    async def _widened(self, writes: Writes, case: Case, after: Case, who: str, said: Row, now: float) -> Case:
+        """The first reviewer proposes, the second puts it into force."""
+        term = str(said.get("term") or "").strip()
+        if not term and said.get("to") != "apps":
+            raise RequestError(
+                "to: 'apps' for the passage in every app, or give a 'term'", code="missing", param="to", status=422
+            )
+        gate = await asyncio.to_thread(self._gate, case, term)
+        if gate["refused"]:
+            raise RequestError("; ".join(gate["refused"]), code="gate", param="term" if term else "to", status=422)
+        wish = {"to": "term" if term else "apps", "term": term, "app": "*" if said.get("to") == "apps" else case.app}
+        first = case.widening
+        if first is None or any(first[k] != v for k, v in wish.items()) or first["by"] == who:
+            return replace(after, widening={**wish, "by": who, "at": now, "gate": gate}, decided=case.decided)
+        scope = {"app": wish["app"], "directions": ["answer"]}
+        row = entry(case, scope, who, expires=now + WIDE_DAYS * 86400, name=wish["to"])
+        row["reason"] = f"case {case.id}, widened by {first['by']} and {who}"
+        if term:
+            del row["fingerprint"]
+            row["term"] = term
+        were = {row["id"]: _bare(self._cases.entries.get(row["id"]))}
+        self._put(writes, row["id"], row)
+        return replace(after, entries=(*case.entries, row["id"]), widening=None, before=(_memory(case, were),))
+
+    def _gate(self, case: Case, term: str) -> Row:
+        """Why a wider entry may not be, and what of the clean corpus it would have blocked."""
+        refused: list[str] = []
+        if not term:
+            if case.fingerprint is None or case.length < 40:
+                refused.append("the passage has fewer than 40 letters: too little to act in every app")
+            return {"refused": refused, "clean": 0, "preview": []}
+        letters = [c for c in fold(term) if c.isalnum()]
+        if len(letters) < (4 if any(map(is_han, letters)) else 8):
+            refused.append("the term is too short: at least 4 Chinese characters or 8 letters")
+        if is_word(fold(term)):
+            refused.append("the term is a word of the dictionary: it stands in ordinary texts")
+        hits = self._clean.hits(term)
+        if hits:
+            refused.append(
+                f"it stands in {len(hits)} of {len(self._clean.lines)} clean texts, for example: {hits[0][:80]}"
+            )
+        return {"refused": refused, "clean": len(hits), "preview": hits[:_SAMPLES]}
+
+    def _undone(self, writes: Writes, case: Case, said: Row, now: float) -> Case:
+        if not case.before or case.state == "probing":
+            raise RequestError("there is no decision to undo", code="wrong_state", status=409)
+        if not said.get("reason"):
+            raise RequestError("reason: must be said to undo a decision", code="missing", param="reason", status=422)
+        memory = case.before[-1]
+        for id, row in memory["rows"].items():
+            self._put(writes, id, row if row is not None else _gone(id))
+        if memory["state"] in UNDECIDED and case.state != "rejected":
+            self._reversed(writes, case, case.entries, now)
+        return replace(
+            case, state=memory["state"], category=memory["category"], entries=tuple(memory["entries"]),
+            lapses=memory["lapses"], decided=memory["decided"], before=(), widening=None,
+        )  # fmt: skip
+
+    def _reversed(self, writes: Writes, case: Case, rules: Iterable[str], now: float) -> None:
+        """Count the reversals of rules; twice in 30 days, and a rule waits in shadow for a review."""
+        for rule in rules:
+            old = self._shadows.get(rule) or {}
+            times = [t for t in old.get("reversed", []) if now - t < WITHIN] + [now]
+            row = {"id": rule, "reversed": times, "shadow": len(times) >= REVERSED_TWICE, "case": case.id}
+            writes.table(self._shadows, rule, row, self._cases.store.key(f"{self._shadows.name}:changed"))
+
+    # ---- probes
+
+    def _asked(self, writes: Writes, case: Case, said: Row, now: float) -> Case:
+        """Have the model asked again. The prompt is the reporter's, sent with consent, or the operator's own."""
+        if taxonomy()[case.category].no_retain:
+            raise RequestError(
+                "nothing of this category is kept, so nothing can be asked again; it ends by a written exception",
+                code="no_retain", status=409,
+            )  # fmt: skip
+        if not case.prompted and not said.get("prompt") and case.asked is None:
+            raise RequestError(
+                "prompt: the report came without one; give the prompt to ask with",
+                code="missing",
+                param="prompt",
+                status=422,
+            )
+        if not said.get("model") and case.asked is None:
+            raise RequestError("model: the name of the model to ask", code="missing", param="model", status=422)
+        asked = {
+            k: said[k]
+            for k in ("model", "temperature", "max_tokens", "answers", "system_version")
+            if said.get(k) is not None
+        }
+        asked = {**(case.asked or {}), **asked, "by": "request"}
+        if said.get("prompt") or said.get("variants"):
+            text = json.dumps(
+                {"prompt": said.get("prompt"), "variants": said.get("variants") or []}, ensure_ascii=False
+            )
+            writes.set("evidence", f"{case.id}/probe", vault.seal(self._keys, f"{case.id}/probe", text))
+        after = remediation.moved(case, "probe", now, asked=asked)
+        return replace(after, next_probe=now, evidence=True)
+
+    # ---- looking
+
+    async def evidence(self, name: str, who: str) -> Row:
+        """What a person sent, opened; who looked is written down."""
+        case = await self.find(name)
+        opened: Row = {}
+        for part in ("evidence", "probe"):
+            field = case.id if part == "evidence" else f"{case.id}/probe"
+            sealed = await self._cases.field("evidence", field)
+            if sealed is not None:
+                opened |= {
+                    k: v for k, v in json.loads(vault.unseal(self._keys, f"{case.id}/{part}", sealed)).items() if v
+                }
+        await self._cases.commit(Writes(), {"who": who, "what": "look", "case": case.id})
+        return {"case": case.id, **opened}
+
+    async def queue(self, state: str | None = None, page: int = 1) -> Row:
+        """Cases to work on, a page of them. What is overdue or nearly so first; of what nobody has decided, first what comes from those who
+        report least: who sends a thousand reports waits behind who sends one."""
+        now = clock.now()
+        if state in (None, "open"):
+            cases = await self._cases.several(await self._cases.index("open"))
+        else:
+            cases = [c for c in await self._cases.several(await self._cases.index("all")) if c.state == state]
+        counts: dict[str, int] = {}
+        for case in cases:
+            for reporter in case.reporters:
+                counts[reporter] = counts.get(reporter, 0) + case.reports
+
+        def place(case: Case) -> tuple[float, ...]:
+            left = deadlines.days_left(case.due, now) if case.state in DUTY else 999
+            if left <= 14:
+                return (0, left, case.received)
+            busy = min((counts[r] for r in case.reporters), default=max(counts.values(), default=0) + 1)
+            return (1 if case.state in UNDECIDED else 2, busy, case.received)
+
+        cases.sort(key=place)
+        first = (page - 1) * PAGE
+        return {
+            "cases": [shown(c, now) for c in cases[first : first + PAGE]],
+            "total": len(cases), "page": page, "pages": -(-len(cases) // PAGE),
+        }  # fmt: skip
+
+
+def shown(case: Case, now: float) -> Row:
+    """A case as a first-line reviewer sees it: not who reported, and no fingerprint."""
+    row = case.row()
+    for hidden in ("fingerprint", "reporters", "before"):
+        del row[hidden]
+    left = deadlines.days_left(case.due, now)
+    return row | {
+        "version": case.version,
+        "received": clock.stamp(case.received), "due": clock.stamp(case.due), "days_left": left,
+        "lapses": None if case.lapses is None else clock.stamp(case.lapses),
+        "no_retain": taxonomy()[case.category].no_retain,
+        "undo": bool(case.before),
+    }  # fmt: skip
+
+
+def _bare(row: Row | None) -> Row | None:
+    """A row as it can be put back; None where it was not in force."""
+    if row is None or row.get("deleted"):
+        return None
+    return {k: v for k, v in row.items() if k != "version"}
+
+
+def _gone(id: str) -> Row:
+    return {"id": id, "deleted": True, "deleted_at": clock.stamp()}
+
+
+def _memory(case: Case, rows: dict[str, Row | None]) -> Row:
+    """What an undo restores."""
+    return {
+        "state": case.state, "category": case.category, "entries": list(case.entries), "lapses": case.lapses,
+        "decided": case.decided, "rows": rows,
+    }  # fmt: skip

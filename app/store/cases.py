@@ -1,0 +1,286 @@
+"""Cases, tickets and the audit chain in the store.
+
+Law: what changes a case writes its audit row in the same call, or nothing; a case is changed only from the version that was read; the same
+idempotency key gives the first result. Nothing here expires but the results of keys and the counts of limits. The chain is numbered by a
+counter, never by a clock, and each row carries the hash of the one before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from app import clock
+from app.errors import Conflict, Limited, StoreError
+from app.remediation import DUTY, ENDED, UNDECIDED, Case
+from app.store.client import Store
+from app.store.tables import Row, Table
+
+_TRIES = 64
+"""Times that a row is chained anew because another process was first."""
+_PAGE = 1000
+_PROBED = 335 * 86400
+"""Seconds for which a case that has ended is probed again: eleven months."""
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+class Writes:
+    """What one commit does, in order."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.list: list[list[Any]] = []
+
+    def _key(self, name: str) -> int:
+        if name not in self.keys:
+            self.keys.append(name)
+        return 5 + self.keys.index(name)
+
+    def row(self, key: str, id: str, expected: int, row: Row) -> None:
+        self.list.append(["row", self._key(key), id, expected, _json(row)])
+
+    def new(self, key: str, field: str, value: str) -> None:
+        """Raises Taken at the commit where it is there already."""
+        self.list.append(["new", self._key(key), field, value])
+
+    def set(self, key: str, field: str, value: str) -> None:
+        self.list.append(["set", self._key(key), field, value])
+
+    def drop(self, key: str, field: str) -> None:
+        self.list.append(["del", self._key(key), field])
+
+    def erase(self, key: str) -> None:
+        self.list.append(["erase", self._key(key)])
+
+    def limit(self, name: str, most: int, seconds: int) -> None:
+        """Count; raises Limited at the commit beyond so many in so many seconds."""
+        self.list.append(["limit", self._key(f"limit:{name}"), most, seconds])
+
+    def score(self, key: str, member: str, score: float | None) -> None:
+        """None: it leaves the index."""
+        self.list.append(
+            ["unscore", self._key(key), member] if score is None else ["score", self._key(key), member, score]
+        )
+
+    def case(self, before: Case | None, after: Case) -> None:
+        """The case's row, and where its indexes change, those."""
+        self.row("cases", after.id, before.version if before is not None else 0, after.row())
+        if before is None:
+            self.score("cases:all", after.id, after.received)
+        for name, of in _INDEXES.items():
+            was, now = of(before) if before is not None else None, of(after)
+            if was != now:
+                self.score(f"cases:{name}", after.id, now)
+
+    def table(self, table: Table, id: str, row: Row, channel: str) -> None:
+        """A row of a replicated table; every process puts it into force."""
+        names = (f"{table.name}:{part}" for part in ("version", "rows", "index", "sum"))
+        self.list.append(["table", *(self._key(n) for n in names), id, _json(row), channel])
+
+
+def _open(case: Case) -> float | None:
+    return case.received if case.state in UNDECIDED | DUTY else None
+
+
+def _due(case: Case) -> float | None:
+    return case.due if case.state in DUTY else None
+
+
+def _lapsing(case: Case) -> float | None:
+    return case.lapses if case.state == "provisional" else None
+
+
+def _probing(case: Case) -> float | None:
+    return case.next_probe
+
+
+def _over(case: Case) -> float | None:
+    """When it ended, if it has."""
+    return case.decided if case.state == "rejected" else case.ended if case.state in ENDED else None
+
+
+def _told(case: Case) -> float | None:
+    return _over(case) if case.comments else None
+
+
+def _kept(case: Case) -> float | None:
+    """A case that may be probed again needs its prompt for longer."""
+    over = _over(case) if case.evidence else None
+    return over if over is None or case.state == "rejected" else over + _PROBED
+
+
+_INDEXES = {
+    "open": _open, "due": _due, "lapse": _lapsing, "probes": _probing, "comments": _told, "evidence": _kept,
+}  # fmt: skip
+"""Sorted sets of case ids, by name: the score of a case, None where it does not stand there."""
+
+
+class Taken(StoreError):
+    """Somebody was first with a field that had to be new; `value` is what stands there."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__("somebody was first")
+        self.value = value
+
+
+class Cases:
+    """`entries`: the table whose rows act for cases; it also knows whether the store is the one followed so far."""
+
+    def __init__(self, store: Store | None, entries: Table) -> None:
+        self._store, self.entries = store, entries
+        self._head = ""
+        self._turn = asyncio.Lock()
+
+    @property
+    def store(self) -> Store:
+        """Raises StoreError where there is none."""
+        if self._store is None:
+            raise StoreError(
+                "no store is configured: reports cannot be kept; unset SLUICE_REDIS_URL for the embedded one"
+            )
+        return self._store
+
+    # ---- writing
+
+    async def commit(
+        self, writes: Writes, event: Row, *, key: str = "", request: str = "", result: Row | None = None
+    ) -> Row:
+        """All of `writes` and the audit row of `event`, or nothing; what was answered (of a repeated `key`, the first time).
+
+        Raises StoreError (nothing is known to be written: send it again), Conflict, Taken, Limited, or ValueError for a key used for
+        something else. `event`: who, what, which case; no text of a user.
+        """
+        store = self.store
+        if store.problem:
+            raise StoreError(store.problem)
+        if self.entries.foreign:
+            raise StoreError(
+                "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
+            )
+        said = _json(result or {})
+        digest = hashlib.sha256(request.encode()).hexdigest() if key else ""
+        keys = [self._done(key), "store_id", "audit", "audit:head", *writes.keys]
+        async with self._turn:
+            for _ in range(_TRIES):
+                seq, _, prev = self._head.partition(" ")
+                row = _json({**event, "seq": int(seq or 0) + 1, "prev": prev, "at": clock.stamp()})
+                after = f"{int(seq or 0) + 1} {hashlib.sha256(row.encode()).hexdigest()}"
+                args: list[str | int] = [
+                    self.entries.store_id,
+                    digest,
+                    self._head,
+                    after,
+                    row,
+                    said,
+                    _json(writes.list),
+                ]
+                state, answer = await store.call("commit", keys, args, durable=True)
+                if state == "ok":
+                    if answer == said:
+                        self._head = after
+                    return dict(json.loads(answer))
+                if state != "head":
+                    break
+                self._head = answer
+            else:
+                raise StoreError("too many others write at once; send it again with the same Idempotency-Key")
+        if state == "conflict":
+            raise self.stale(int(answer))
+        if state == "taken":
+            raise Taken(answer)
+        if state == "limit":
+            raise Limited(max(1, int(answer)))
+        if state == "reused":
+            raise ValueError("this Idempotency-Key was used for another request")
+        raise StoreError(
+            "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
+        )
+
+    async def repeated(self, key: str, request: str) -> Row | None:
+        """What the first call with this key was answered, if there was one. Raises ValueError for a key used for something else."""
+        raw = await self.store.run("GET", self.store.key(self._done(key)))
+        if raw is None:
+            return None
+        digest, _, answer = str(raw).partition(" ")
+        if digest != hashlib.sha256(request.encode()).hexdigest():
+            raise ValueError("this Idempotency-Key was used for another request")
+        return dict(json.loads(answer))
+
+    @staticmethod
+    def _done(key: str) -> str:
+        return f"done:{hashlib.sha256(f'cases {key}'.encode()).hexdigest()[:32]}"
+
+    @staticmethod
+    def stale(current: int) -> Conflict:
+        return Conflict(f"somebody changed it first; it is at version {current}", current)
+
+    def changed(self) -> str:
+        """The channel that tells of changed entries."""
+        return self.store.key(f"{self.entries.name}:changed")
+
+    # ---- reading
+
+    async def field(self, key: str, field: str) -> str | None:
+        value = await self.store.run("HGET", self.store.key(key), field)
+        return None if value is None else str(value)
+
+    async def get(self, id: str) -> Case | None:
+        raw = await self.field("cases", id)
+        return None if raw is None else _case(raw)
+
+    async def several(self, ids: Iterable[str]) -> list[Case]:
+        """Those that are there, in this order."""
+        wanted = list(ids)
+        found: list[Case] = []
+        for at in range(0, len(wanted), _PAGE):
+            rows = await self.store.run("HMGET", self.store.key("cases"), *wanted[at : at + _PAGE])
+            found += [_case(raw) for raw in rows if raw is not None]
+        return found
+
+    async def index(self, name: str, until: float | None = None, most: int = 100_000) -> list[str]:
+        """Ids of a sorted set, the lowest score first, up to `until`."""
+        bound = "+inf" if until is None else f"{until:.3f}"
+        ids = await self.store.run("ZRANGEBYSCORE", self.store.key(f"cases:{name}"), "-inf", bound, "LIMIT", 0, most)
+        return [str(id) for id in ids]
+
+    async def ticket(self, id: str) -> Row | None:
+        raw = await self.field("tickets", id)
+        return None if raw is None else dict(json.loads(raw))
+
+    async def now(self) -> float:
+        """The store's own clock, seconds since the epoch."""
+        seconds, micros = await self.store.run("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+    async def audit(self) -> list[str]:
+        """Every row of the chain, oldest first, as it was written."""
+        rows: list[str] = []
+        while page := await self.store.run("LRANGE", self.store.key("audit"), len(rows), len(rows) + _PAGE - 1):
+            rows += [str(raw) for raw in page]
+        return rows
+
+    async def head(self) -> str:
+        return str(await self.store.run("GET", self.store.key("audit:head")) or "")
+
+
+def broken(rows: list[str], head: str) -> int | None:
+    """The number of the first row of the chain that is not the one that was written there; None: it is whole."""
+    for at, (before, raw) in enumerate(pairwise(["", *rows]), 1):
+        row = json.loads(raw)
+        if row["seq"] != at or row["prev"] != (hashlib.sha256(before.encode()).hexdigest() if before else ""):
+            return at
+    last = f"{len(rows)} {hashlib.sha256(rows[-1].encode()).hexdigest()}" if rows else ""
+    return None if head == last else len(rows) + 1
+
+
+def _case(raw: str) -> Case:
+    version, _, body = raw.partition(" ")
+    value: Mapping[str, Any] = json.loads(body)
+    return Case.of(value, int(version))

@@ -1,0 +1,64 @@
+-- Several writes and their audit row, all or nothing. Idempotent: the result is stored under the idempotency key and given again.
+-- KEYS: 1 result of this idempotency key ('' in ARGV[2]: none is kept), 2 store_id, 3 audit (list), 4 head ("<seq> <hash>"), then those named by writes
+-- ARGV: 1 store_id known to the caller ('' = any), 2 request digest, 3 head that the audit row follows, 4 head after it, 5 audit row, 6 result, 7 writes (JSON)
+-- A write: {"row", key, id, expected version, body} "<version> <body>", 0 = not there yet; {"new", key, field, value} not there yet;
+--   {"set", key, field, value}; {"del", key, field}; {"erase", key}; {"score", key, member, score}; {"unscore", key, member}; {"add", key, field, number};
+--   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel} a row of a replicated table
+local known = redis.call('GET', KEYS[2])
+if ARGV[1] ~= '' and known ~= ARGV[1] then return {'foreign', known or ''} end
+if ARGV[2] ~= '' then
+  local first = redis.call('GET', KEYS[1])
+  if first then
+    local digest, result = string.match(first, '^(%x+) (.*)$')
+    if digest ~= ARGV[2] then return {'reused', ''} end
+    redis.call('EXPIRE', KEYS[1], 604800)  -- a write, so that a WAIT behind it speaks of the first one too
+    return {'ok', result}
+  end
+end
+local head = redis.call('GET', KEYS[4]) or ''
+if ARGV[5] ~= '' and head ~= ARGV[3] then return {'head', head} end
+local writes = cjson.decode(ARGV[7])
+for _, w in ipairs(writes) do
+  if w[1] == 'row' then
+    local old = redis.call('HGET', KEYS[w[2]], w[3])
+    local current = old and tonumber(string.match(old, '^(%d+) ')) or 0
+    if current ~= w[4] then return {'conflict', tostring(current)} end
+  elseif w[1] == 'new' then
+    local old = redis.call('HGET', KEYS[w[2]], w[3])
+    if old then return {'taken', old} end
+  elseif w[1] == 'limit' then
+    if tonumber(redis.call('GET', KEYS[w[2]]) or '0') >= w[3] then return {'limit', tostring(redis.call('TTL', KEYS[w[2]]))} end
+  end
+end
+local function part(text) return tonumber(string.sub(redis.sha1hex(text), 1, 12), 16) end
+for _, w in ipairs(writes) do
+  local key = KEYS[w[2]]
+  if w[1] == 'row' then redis.call('HSET', key, w[3], string.format('%d ', w[4] + 1) .. w[5])
+  elseif w[1] == 'new' or w[1] == 'set' then redis.call('HSET', key, w[3], w[4])
+  elseif w[1] == 'erase' then redis.call('UNLINK', key)
+  elseif w[1] == 'del' then redis.call('HDEL', key, w[3])
+  elseif w[1] == 'score' then redis.call('ZADD', key, string.format('%.3f', w[4]), w[3])
+  elseif w[1] == 'unscore' then redis.call('ZREM', key, w[3])
+  elseif w[1] == 'add' then redis.call('HINCRBY', key, w[3], w[4])
+  elseif w[1] == 'limit' then
+    if redis.call('INCR', key) == 1 then redis.call('EXPIRE', key, w[4]) end
+  elseif w[1] == 'table' then
+    local rows, index, sumkey = KEYS[w[3]], KEYS[w[4]], KEYS[w[5]]
+    local old = redis.call('HGET', rows, w[6])
+    local version = redis.call('INCR', key)
+    local row = version .. ' ' .. w[7]
+    local sum = tonumber(redis.call('GET', sumkey) or '0')
+    if old then sum = sum - part(w[6] .. ' ' .. old) end
+    sum = (sum + part(w[6] .. ' ' .. row)) % 281474976710656
+    redis.call('SET', sumkey, string.format('%.0f', sum))
+    redis.call('HSET', rows, w[6], row)
+    redis.call('ZADD', index, version, w[6])
+    redis.call('PUBLISH', w[8], tostring(version))
+  end
+end
+if ARGV[5] ~= '' then
+  redis.call('RPUSH', KEYS[3], ARGV[5])
+  redis.call('SET', KEYS[4], ARGV[4])
+end
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[6], 'EX', 604800) end
+return {'ok', ARGV[6]}

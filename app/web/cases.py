@@ -1,0 +1,82 @@
+"""The case routes of the admin port: the queue, a case, a decision about it, its evidence, the audit chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fastapi import Depends, FastAPI, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from app import clock
+from app.errors import RequestError
+from app.review import DECISIONS, Review, shown
+from app.store.cases import Cases, broken
+from app.web.errors import reused
+from app.web.reports import body_of, idempotency_key, parsed
+
+_ROWS = 500
+
+
+class DecisionIn(BaseModel):
+    """What a reviewer decides. Which of these a decision needs stands in app.remediation's table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision: Literal[DECISIONS]  # type: ignore[valid-type]
+    reason: str = Field(default="", max_length=2000)
+    expected_version: int | None = None
+    category: str | None = None
+    to: Literal["apps"] | None = None
+    term: str | None = Field(default=None, max_length=200)
+    vendor: str | None = Field(default=None, max_length=200)
+    reference: str | None = Field(default=None, max_length=200)
+    date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    role: str | None = Field(default=None, max_length=200)
+    model: str | None = Field(default=None, max_length=200)
+    prompt: str | None = Field(default=None, max_length=60_000)
+    variants: list[str] = Field(default=[], max_length=100)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=8192)
+    answers: int | None = Field(default=None, ge=60, le=2000)
+
+
+def case_routes(api: FastAPI, review: Review, cases: Cases, authorised: Callable[[Request], str]) -> None:
+    """Add them. `authorised`: whose token a request carries."""
+
+    @api.get("/sluice/v1/admin/cases", dependencies=[Depends(authorised)])
+    async def queue(state: str | None = None, page: int = 1) -> Any:
+        if page < 1:
+            raise RequestError("page: must be 1 or more", code="invalid_value", param="page", status=422)
+        return await review.queue(state, page)
+
+    @api.get("/sluice/v1/admin/cases/{name}", dependencies=[Depends(authorised)])
+    async def one(name: str) -> Any:
+        return shown(await review.find(name), clock.now())
+
+    @api.post("/sluice/v1/admin/cases/{name}/decision")
+    async def decide(name: str, request: Request, who: str = Depends(authorised)) -> Any:
+        given: DecisionIn = parsed(await body_of(request), DecisionIn)
+        said = given.model_dump(exclude_none=True, exclude={"decision", "expected_version"})
+        try:
+            return await review.decide(
+                name, given.decision, who, said,
+                expected=given.expected_version, key=idempotency_key(request) or "",
+            )  # fmt: skip
+        except ValueError as e:
+            raise reused(e) from None
+
+    @api.get("/sluice/v1/admin/cases/{name}/evidence")
+    async def evidence(name: str, who: str = Depends(authorised)) -> Any:
+        return await review.evidence(name, who)
+
+    @api.get("/sluice/v1/admin/audit", dependencies=[Depends(authorised)])
+    async def audit(after: int = 0) -> Any:
+        rows = await cases.audit()
+        at = broken(rows, await cases.head())
+        return {
+            "rows": [json.loads(raw) for raw in rows[after : after + _ROWS]],
+            "total": len(rows),
+            "chain": "whole" if at is None else f"broken at row {at}",
+        }

@@ -1,0 +1,127 @@
+"""The report routes of the client port. Law: a 2xx means durable; what a ticket's token opens is its state and nothing else, and unknown
+and wrong look the same."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from app import metrics, strictjson
+from app.apps import Apps
+from app.errors import Conflict, Limited, RequestError, StoreError
+from app.keys import Keys
+from app.policy import taxonomy
+from app.reports import Report, Reports, Sender
+from app.types import Subject
+from app.web.errors import error, reused
+
+BODY_MAX = 1 << 20
+_TEXT = 60_000
+_TICKET = re.compile(r"tkt_[0-9a-f]{24}\Z")
+
+
+class ReportIn(BaseModel):
+    """A report as it is sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1, max_length=_TEXT)
+    decision_id: str | None = Field(default=None, max_length=64)
+    receipt: str | None = Field(default=None, max_length=4000)
+    passage: tuple[int, int] | None = None
+    category: str | None = None
+    comment: str | None = Field(default=None, max_length=4000)
+    prompt: str | None = Field(default=None, max_length=_TEXT)
+
+    @field_validator("category")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in taxonomy():
+            raise ValueError("no such category; the ids are in docs/categories.md")
+        return value
+
+    @model_validator(mode="after")
+    def _sound(self) -> ReportIn:
+        if self.passage is not None and not 0 <= self.passage[0] < self.passage[1] <= len(self.text):
+            raise ValueError("passage: must be [start, end] within text, in code points, end exclusive")
+        if (self.decision_id is None) != (self.receipt is None):
+            raise ValueError("decision_id and receipt go together: send both, or neither")
+        return self
+
+
+def parsed(raw: bytes, model: type[BaseModel]) -> Any:
+    """A body as `model` has it. Raises RequestError or RequestValidationError, neither with a value."""
+    value = strictjson.loads(raw)
+    try:
+        return model.model_validate(value)
+    except ValidationError as e:
+        raise RequestValidationError(e.errors(include_input=False, include_url=False)) from None
+
+
+async def body_of(request: Request, most: int = BODY_MAX) -> bytes:
+    """Raises RequestError for one that is too large."""
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > most:
+            raise RequestError(f"the body is larger than {most} bytes", code="body_too_large", status=413)
+    return bytes(raw)
+
+
+def idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 200:
+        raise RequestError(
+            "Idempotency-Key: must have 1 to 200 characters", code="invalid_value", param="Idempotency-Key"
+        )
+    return key
+
+
+def report_routes(api: FastAPI, reports: Reports, apps: Apps, keys: Keys) -> None:
+    """Add them."""
+
+    def sender(request: Request) -> Sender:
+        head = {k.lower(): v for k, v in request.headers.items()}
+        app = apps.identify(head)
+        subject = app.subject(head, keys)
+        host = request.client.host if request.client is not None else ""
+        # Pseudonymous, like everything about people: an address is one guess in four thousand million.
+        source = keys.reporter(Subject(app.id, f"address {host}"))
+        return Sender(app, keys.reporter(subject) if subject is not None else "", app.readers(head, keys), source)
+
+    @api.post("/sluice/v1/reports", status_code=202)
+    async def receive(request: Request) -> Any:
+        who = sender(request)
+        given: ReportIn = parsed(await body_of(request), ReportIn)
+        report = Report(
+            given.text, given.decision_id, given.receipt, given.passage, given.category, given.comment, given.prompt
+        )
+        try:
+            return await reports.receive(report, who, idempotency_key(request))
+        except ValueError as e:
+            raise reused(e) from None
+        except Limited:
+            metrics.REPORTS_REFUSED.labels("limit").inc()
+            raise
+        except Conflict:
+            metrics.REPORTS_REFUSED.labels("busy").inc()
+            # The sender knows no versions: it is the same call that may be sent again.
+            raise StoreError("too many reports of one passage at once; send it again") from None
+        except StoreError:
+            metrics.REPORTS_REFUSED.labels("store").inc()
+            raise
+
+    @api.get("/sluice/v1/reports/{ticket}")
+    async def state(ticket: str, request: Request) -> JSONResponse:
+        token = request.headers.get("x-sluice-status-token") or request.headers.get("authorization", "").removeprefix(
+            "Bearer "
+        )
+        found = await reports.state(ticket, token) if _TICKET.match(ticket) else None
+        if found is None:
+            return error(404, "no such ticket for this token", "not_found")
+        return JSONResponse({"ticket": ticket, "state": found})
