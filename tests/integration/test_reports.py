@@ -37,7 +37,9 @@ class Desk:
     def said(self, user: str = "", **body: Any) -> str:
         return str(self.ask(user, **body)["choices"][0]["message"]["content"])
 
-    def report(self, answer: dict[str, Any] | None = None, user: str = "", key: str | None = None, **more: Any) -> httpx.Response:
+    def report(
+        self, answer: dict[str, Any] | None = None, user: str = "", key: str | None = None, **more: Any
+    ) -> httpx.Response:
         given: dict[str, Any] = {}
         if answer is not None:
             given = {
@@ -52,7 +54,9 @@ class Desk:
         return httpx.request(method, f"{self.whole.admin}/sluice/v1/admin{path}", headers=headers, timeout=10, **more)
 
     def decide(self, name: str, decision: str, who: str = "a", **said: Any) -> httpx.Response:
-        return self.admin("POST", f"/cases/{name}/decision", who, json={"decision": decision, "reason": "checked", **said})
+        return self.admin(
+            "POST", f"/cases/{name}/decision", who, json={"decision": decision, "reason": "checked", **said}
+        )
 
     def case(self, name: str) -> dict[str, Any]:
         return dict(self.admin("GET", f"/cases/{name}").json())
@@ -107,7 +111,9 @@ def variant(n: int) -> str:
     return ANSWER.replace("七", f"{n}")
 
 
-def test_a_report_with_a_receipt_is_verified_and_one_with_a_wrong_receipt_is_refused(desk: Desk, shared_model: Model) -> None:
+def test_a_report_with_a_receipt_is_verified_and_one_with_a_wrong_receipt_is_refused(
+    desk: Desk, shared_model: Model
+) -> None:
     shared_model.script.chat(variant(1))
     answer = desk.ask("u1")
     taken = desk.report(answer, "u1", comment="不对")
@@ -118,3 +124,207 @@ def test_a_report_with_a_receipt_is_verified_and_one_with_a_wrong_receipt_is_ref
     wrong = desk.report(answer, "u1", text=variant(2))
     assert wrong.status_code == 422 and wrong.json()["error"]["param"] == "receipt"
     assert desk.report(text=variant(3)).json()["state"] == "unverified"
+
+
+def test_the_same_call_is_answered_the_same_and_the_same_passage_is_one_case(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(4))
+    answer = desk.ask("u1")
+    first = desk.report(answer, "u1", key="k-4").json()
+    assert desk.report(answer, "u1", key="k-4").json() == first
+    assert desk.report(answer, "u1").json() == desk.report(answer, "u1").json(), (
+        "without a key, the same report of the same person"
+    )
+    assert desk.report(answer, "u1", key="k-4", comment="x").status_code == 409
+    other = desk.report(desk.ask("u2"), "u2").json()
+    case = desk.case(first["ticket"])
+    assert case["reports"] == 3 and case["id"] == desk.case(other["ticket"])["id"]
+    assert "reporters" not in case and "u1" not in json.dumps(case)
+
+
+def test_unconfirmed_it_is_hidden_from_the_reporter_and_the_conversation_alone(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(5))
+    ticket = desk.report(desk.ask("u5"), "u5", passage=[8, 8 + len(PASSAGE)]).json()
+    wait_for(lambda: "箱" not in desk.said("u5"), 2)
+    for body in ({}, {"stream": True}):
+        raw = desk.whole.http.post(
+            "/v1/chat/completions", headers={"x-user": "u5"},
+            json={"model": "m", "messages": [{"role": "user", "content": "说说"}], **body},
+        ).text  # fmt: skip
+        assert "木箱" not in raw
+    assert desk.said("u6") == desk.said() == variant(5)
+    assert desk.decide(ticket["ticket"], "reject").status_code == 200
+    wait_for(lambda: desk.said("u5") == variant(5), 2)
+    assert desk.state(ticket) == "rejected"
+
+
+def test_confirmed_it_is_blocked_for_the_app_at_once_plain_and_streamed_and_undo_restores(
+    desk: Desk, shared_model: Model
+) -> None:
+    shared_model.script.chat(variant(6))
+    ticket = desk.report(desk.ask("u7"), "u7", passage=[8, 8 + len(PASSAGE)]).json()
+    wait_for(lambda: desk.said("u7") != variant(6), 2)
+    done = desk.decide(ticket["ticket"], "confirm", category="illegal_acts")
+    assert done.status_code == 200 and done.json()["state"] == "confirmed" and done.json()["category"] == "illegal_acts"
+    assert wait_for(lambda: "箱" not in desk.said("anybody"), 1) < 1
+    assert desk.state(ticket) == "confirmed"
+    streamed = desk.whole.chat("说说", stream=True).text
+    assert "木箱" not in streamed and "content_filter" in streamed
+    undone = desk.decide(ticket["ticket"], "undo").json()
+    assert undone["state"] == "verified" and undone["category"] == "other_prohibited"
+    wait_for(lambda: desk.said("anybody") == variant(6), 2)
+    assert desk.said("u7") != variant(6), "as it was before: hidden from the reporter"
+    assert desk.decide(ticket["ticket"], "undo").status_code == 409
+
+
+def test_of_two_reviewers_with_one_version_one_wins_and_the_other_is_told(desk: Desk) -> None:
+    case = desk.case(desk.report(text=variant(7)).json()["ticket"])
+    assert desk.decide(case["id"], "confirm", expected_version=case["version"]).status_code == 200
+    late = desk.decide(case["id"], "reject", "b", expected_version=case["version"])
+    assert late.status_code == 409 and late.headers["x-sluice-version"] == str(case["version"] + 1)
+    again = desk.decide(case["id"], "reject", "b")
+    assert again.status_code == 409 and "confirmed" in again.json()["error"]["message"]
+
+
+def test_a_decision_sent_twice_with_its_key_happens_once(desk: Desk) -> None:
+    case = desk.case(desk.report(text=variant(8)).json()["ticket"])
+    first, second = (
+        desk.admin(
+            "POST", f"/cases/{case['id']}/decision", json={"decision": "confirm", "reason": "checked"},
+            headers={"Idempotency-Key": "once"},
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert first.json() == second.json() and desk.case(case["id"])["version"] == case["version"] + 1
+    assert [r["what"] for r in desk.chain() if r.get("case") == case["id"]] == ["report", "confirm"]
+
+
+def test_a_passage_our_own_detectors_had_flagged_is_held_app_wide_for_some_hours(
+    desk: Desk, shared_model: Model
+) -> None:
+    flagged = f"{variant(9)}你们这些人都应该去死，我要杀了你们全家。"
+    shared_model.script.chat(flagged)
+    answer = desk.ask("u9")
+    if answer["sluice"]["action"] != "flag":
+        pytest.fail(f"the shipped lexicon no longer flags this: {answer['sluice']}")
+    ticket = desk.report(answer, "u9").json()
+    assert desk.case(ticket["ticket"])["state"] == "provisional"
+    assert wait_for(lambda: desk.said("somebody else") != flagged, 1) < 1
+    assert desk.state(ticket) == "provisional"
+
+
+def test_three_asserted_users_hold_a_passage_and_anonymous_ones_never(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(10))
+    for _ in range(4):
+        ticket = desk.report(desk.ask()).json()
+    answers = [desk.ask(f"v{n}") for n in range(3)]
+    wait_for(lambda: desk.case(ticket["ticket"])["state"] == "verified", 2)
+    states = []
+    for n, answer in enumerate(answers):
+        # The traces of what was delivered are written within a second.
+        wait_for(lambda: desk.report(answer, f"v{n}").status_code == 202, 2)  # noqa: B023
+        states.append(desk.case(ticket["ticket"])["state"])
+    assert states[:2] == ["verified", "verified"]
+    wait_for(lambda: desk.report(answers[2], "v2", key=f"again-{len(states)}").status_code == 202, 2)
+    assert desk.case(ticket["ticket"])["state"] == "provisional"
+
+
+def test_widening_passes_the_gate_and_a_second_reviewer(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(11))
+    case = desk.case(desk.report(desk.ask("u11"), "u11").json()["ticket"])["id"]
+    desk.decide(case, "confirm")
+    for term, why in (("散步", "too short"), ("有什么可以帮", "clean texts"), ("今天天气", "dictionary")):
+        refused = desk.decide(case, "widen", term=term)
+        assert refused.status_code == 422 and why in refused.json()["error"]["message"], refused.text
+    first = desk.decide(case, "widen", term="蓝色木箱依次搬到")
+    assert first.status_code == 200 and first.json()["widening"]["by"] == "anna"
+    assert desk.decide(case, "widen", term="蓝色木箱依次搬到").json()["widening"] is not None, "the same reviewer again"
+    second = desk.decide(case, "widen", "b", term="蓝色木箱依次搬到")
+    assert second.json()["widening"] is None and len(second.json()["entries"]) == 2
+    shared_model.script.chat("完全不同的话里也有蓝色木箱依次搬到几个字。")
+    wait_for(lambda: "依次" not in desk.said("x"), 2)
+    assert desk.decide(case, "undo").status_code == 200
+    wait_for(lambda: "依次" in desk.said("x"), 2)
+
+
+def test_a_category_that_keeps_nothing_keeps_nothing(desk: Desk) -> None:
+    ticket = desk.report(text=variant(12), category="sexual_minors", comment="x", prompt="y").json()
+    case = desk.case(ticket["ticket"])
+    assert case["no_retain"] and not case["evidence"] and not case["comments"]
+    assert desk.admin("GET", f"/cases/{case['id']}/evidence").json() == {"case": case["id"]}
+    assert desk.decide(case["id"], "confirm").status_code == 200
+    asked = desk.decide(case["id"], "probe", model="m", prompt="x")
+    assert asked.status_code == 409 and asked.json()["error"]["code"] == "no_retain"
+    assert desk.decide(case["id"], "except", role="legal").json()["state"] == "excepted"
+
+
+def test_evidence_is_opened_for_a_reviewer_and_that_is_written_down(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(13))
+    ticket = desk.report(desk.ask("u13"), "u13", prompt="问了什么", passage=[8, 30]).json()
+    found = desk.admin("GET", f"/cases/{ticket['ticket']}/evidence", "b").json()
+    assert found["passage"] == variant(13)[8:30] and found["prompt"] == "问了什么"
+    assert (desk.chain()[-1]["who"], desk.chain()[-1]["what"]) == ("bert", "look")
+
+
+def test_a_probe_that_fails_leaves_the_case_due_and_one_that_passes_closes_it(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(14))
+    ticket = desk.report(desk.ask("u14"), "u14", prompt="说说搬箱子的事", passage=[8, 8 + len(PASSAGE)]).json()
+    case = desk.case(ticket["ticket"])["id"]
+    assert desk.decide(case, "probe", model="m").status_code == 409, "nobody has confirmed it"
+    due = desk.decide(case, "confirm").json()["due"]
+    assert desk.decide(case, "probe").status_code == 422
+    assert desk.decide(case, "probe", model="m").json()["state"] == "probing"
+    wait_for(lambda: desk.case(case)["state"] == "confirmed", 20)
+    (failed,) = desk.case(case)["probes"]
+    assert (
+        failed["outcome"] == "failed"
+        and failed["sets"]["original"]["again"] == 60 == failed["sets"]["variants"]["judged"]
+    )
+    assert failed["sets"]["variants"]["prompts"] >= 5 and failed["model"] == "m"
+    asked = [b["messages"][-1]["content"] for b in shared_model.script.asked if "temperature" in b]
+    assert asked.count("说说搬箱子的事") == 60 and len(set(asked)) >= 6
+
+    shared_model.script.chat("对不起，这件事我不能说。")
+    desk.decide(case, "optimise")
+    desk.decide(case, "probe", model="m")
+    wait_for(lambda: desk.case(case)["state"] == "closed", 20)
+    closed = desk.case(case)
+    assert closed["due"] == due and closed["probes"][-1]["outcome"] == "passed" and closed["next_probe"] is not None
+    assert closed["probes"][-1]["sets"]["original"]["upper"] < 0.05
+    assert desk.state(ticket) == "closed"
+    desk.decide(case, "reopen")
+    desk.decide(case, "except", role="legal")
+
+
+@pytest.mark.parametrize("harm", ["errors", "empty", "filtered"])
+def test_what_says_nothing_of_the_model_is_inconclusive_and_never_a_pass(
+    desk: Desk, shared_model: Model, harm: str
+) -> None:
+    number = {"errors": 15, "empty": 16, "filtered": 17}[harm]
+    case = desk.case(desk.report(text=variant(number)).json()["ticket"])["id"]
+    desk.decide(case, "confirm")
+    if harm == "errors":
+        shared_model.script.plain = (500, {}, b"{}")
+    else:
+        ending = "content_filter" if harm == "filtered" else "stop"
+        body = {
+            "choices": [{"index": 0, "message": {"content": "" if harm == "empty" else "x"}, "finish_reason": ending}]
+        }
+        shared_model.script.plain = (200, {}, json.dumps(body).encode())
+    desk.decide(case, "probe", model="m", prompt="问")
+    wait_for(lambda: desk.case(case)["state"] == "confirmed", 20)
+    (probe,) = desk.case(case)["probes"]
+    assert probe["outcome"] == "inconclusive" and probe["inconclusive"] > 0
+
+
+def test_bad_reports_are_refused_by_the_name_of_the_field_and_without_their_text(desk: Desk) -> None:
+    for body, field in (
+        ({}, "text"), ({"text": ""}, "text"), ({"text": "秘密", "passage": [0, 9]}, "passage"),
+        ({"text": "秘密的话", "category": "nonsense"}, "category"), ({"text": "秘密的话", "more": 1}, "more"),
+        ({"text": "秘密的话", "receipt": "r1.x"}, "receipt"), ({"text": "。。！"}, "passage"),
+    ):  # fmt: skip
+        answer = desk.whole.http.post("/sluice/v1/reports", json=body)
+        assert answer.status_code == 422 and field in answer.text and "秘密" not in answer.text, answer.text
+    assert (
+        desk.whole.http.get("/sluice/v1/reports/tkt_" + "0" * 24).json()
+        == desk.whole.http.get("/sluice/v1/reports/x").json()
+    )
