@@ -39,6 +39,12 @@ def due(received: float, months: int) -> Due:
     return Due(end.timestamp(), f"{first.isoformat()}+P{months}M@Asia/Shanghai")
 
 
+def day_end(received: float, days: int) -> float:
+    """The last second of the day so many days on."""
+    day = datetime.fromtimestamp(received, UTC).astimezone(SHANGHAI).date() + timedelta(days=days)
+    return datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=SHANGHAI).timestamp()
+
+
 def days_left(at: float, now: float) -> int:
     """Whole days of Shanghai from today to the last day; negative once it is past."""
     today = datetime.fromtimestamp(now, UTC).astimezone(SHANGHAI).date()

@@ -1,8 +1,8 @@
 """What time brings about: holds lapse, cases fall due, alerts go out, evidence is erased.
 
 Law: time closes nothing and lowers nothing that was confirmed; it only shows. Nothing falls due by a clock that cannot be trusted:
-where ours and the store's differ by more than a few seconds, all of it waits, visibly. Every step is a commit like a person's, so that two replicas
-that sweep at once do it once.
+where ours and the store's differ by more than a few seconds, all of it waits, visibly. Every step is a commit like a person's, so that
+two replicas that sweep at once do it once.
 """
 
 from __future__ import annotations
@@ -42,8 +42,14 @@ class Duties:
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
 
-    async def run(self) -> None:
+    async def start(self) -> None:
         await self._outbound.start()
+
+    async def stop(self) -> None:
+        await self._outbound.close()
+
+    async def run(self) -> None:
+        await self.start()
         try:
             while True:
                 try:
@@ -54,7 +60,7 @@ class Duties:
                     log.error("a sweep failed", extra={"error": type(e).__name__})
                 await asyncio.sleep(PAUSE)
         finally:
-            await self._outbound.close()
+            await self.stop()
 
     async def sweep(self) -> None:
         """Do what is due now. Raises StoreError."""

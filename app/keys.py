@@ -124,6 +124,10 @@ class _Refusals:
         if len(self._seen) > self._ROOM:
             del self._seen[next(iter(self._seen))]
 
+    def is_tail(self, tail: bytes, app: str, message: str) -> bool:
+        """True if `tail` is that of refusing this message."""
+        return any(hmac.compare_digest(tail, self._tail(app, message, kid)) for kid in self._keys._secrets)
+
     def known(self, app: str, message: str, shown: set[bytes]) -> bool:
         """True if `message` was refused. `shown`: the tails of the decision ids that stand in the history."""
         tails = [self._tail(app, message, kid) for kid in self._keys._secrets]

@@ -18,10 +18,12 @@ from fastapi.responses import JSONResponse
 
 from app import apps, dialects, keys, metrics, policy
 from app.clean import Clean
+from app.complaints import Complaints
 from app.deliveries import Deliveries
 from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
 from app.errors import LexiconError, ModelError, PolicyError, SettingsError
+from app.exceptions import Exceptions
 from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.moderation import Moderator
@@ -31,15 +33,16 @@ from app.settings import Settings, unsafe
 from app.store.cases import Cases
 from app.store.client import Store, ended
 from app.store.feed import Feed
-from app.store.tables import Entries, Shadows
+from app.store.tables import Entries, ExceptionRows, Shadows
 from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi
+from app.web.complaints import complaint_routes
 from app.web.errors import answer_errors
 from app.web.moderations import Moderations
 from app.web.passing import Passing
 from app.web.proxy import Limits, Proxy
-from app.web.reports import report_routes
+from app.web.reports import report_routes, senders
 
 log = logging.getLogger("sluice")
 
@@ -88,6 +91,9 @@ class Gateway:
         self.reports = Reports(
             self.cases, self.keys, self.moderator, Clean(settings.models, settings.clean), self.deliveries
         )
+        self.moderator.exceptions = Exceptions(self.keys)
+        self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
+        self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator)
         self.prober = Prober(
             self.cases, self.keys, self.moderator, self.upstream, {app.id: app.policy for app in self.apps.all}
         )
@@ -143,6 +149,7 @@ class Gateway:
         await self.journal.start()
         await self.entries.start()
         await self.shadows.start()
+        await self.exceptions.start()
         await self.deliveries.start()
         if self.refusals is not None:
             self.keys.refusal.tell = self.refusals.tell
@@ -160,6 +167,7 @@ class Gateway:
     async def stop(self) -> None:
         await ended(*self._tasks)
         await self.deliveries.stop()
+        await self.exceptions.stop()
         await self.shadows.stop()
         await self.entries.stop()
         if self.refusals is not None:
@@ -290,7 +298,9 @@ def _client_api(gateway: Gateway) -> FastAPI:
         )
 
     answer_errors(api)
-    report_routes(api, gateway.reports, gateway.apps, gateway.keys)
+    sender = senders(gateway.apps, gateway.keys)
+    report_routes(api, gateway.reports, sender)
+    complaint_routes(api, gateway.complaints, gateway.moderator, sender)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
     async def unknown(path: str) -> JSONResponse:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from app import checkpoints, clock, metrics
 from app import text as folding
 from app.errors import GuardError
+from app.exceptions import Exceptions
 from app.policy import Policies, Policy, strictest, taxonomy
 from app.streaming import MASK, Channel
 from app.structured import Structured
@@ -93,6 +94,7 @@ class Moderator:
         self.detectors, self.readers = list(detectors), list(readers)
         self.scorers, self.guards = list(scorers), list(guards)
         self.policies = policies
+        self.exceptions: Exceptions | None = None
         self._secret = secrets.token_bytes(32)
         self._known: dict[bytes, Outcome] = {}
 
@@ -217,6 +219,13 @@ class Moderator:
         """What comes of a slot, and what may be delivered of it. `state`: what it depends on besides, where it may be kept;
         `fresh`: what is to be."""
         key = b""
+        excepted = (
+            self.exceptions.of(scope.app, slot.text)
+            if self.exceptions is not None and scope.direction == "prompt"
+            else frozenset[str]()
+        )
+        if excepted:
+            policy, state = policy.excepting(excepted), None
         if state is not None:
             mac = blake2b(state, key=self._secret, digest_size=16)
             mac.update(b"\0%d" % slot.json + slot.text.encode("utf-8", "surrogatepass"))

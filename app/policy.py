@@ -208,6 +208,7 @@ class Policy:
         self.unmoderated_routes = frozenset(unmoderated_routes)
         self.shadow = frozenset(rules.shadow)
         self._cap = Action.BLOCK
+        self._excepted: frozenset[str] = frozenset()
         self._regenerate = frozenset(id for id, rule in rules.categories.items() if rule.answer == "regenerate")
         self._actions: dict[tuple[str, Direction], Action] = {}
         self._off: dict[str, frozenset[str]] = {}
@@ -230,7 +231,7 @@ class Policy:
             and not techniques.isdisjoint(self._off[candidate.category] | candidate.off)
         ):
             return Action.PASS
-        if candidate.tier in ("cleared", "unsure"):
+        if candidate.tier in ("cleared", "unsure") or candidate.category in self._excepted:
             return Action.PASS
         action = self._actions[candidate.category, direction] if candidate.action is None else candidate.action
         return min(action, self._cap, Action.FLAG if candidate.tier == "suspect" else Action.BLOCK)
@@ -266,6 +267,12 @@ class Policy:
         if action <= Action.FLAG and self.rules.degraded.guard == "block":
             degraded = self.rules.degraded.model_copy(update={"guard": "flag"})
             policy.rules = self.rules.model_copy(update={"degraded": degraded})
+        return policy
+
+    def excepting(self, categories: frozenset[str]) -> Policy:
+        """The same policy, doing nothing about these categories."""
+        policy = copy.copy(self)
+        policy._excepted = categories
         return policy
 
     def shadowing(self, rules: frozenset[str]) -> Policy:

@@ -34,6 +34,8 @@ PAUSE = 1.0
 LEASE = 900.0
 """Seconds after which a probe whose worker is gone is begun anew."""
 TRIES = 3
+ANSWERS = 3
+"""Answers that a reviewer of an appeal is shown."""
 _AT_ONCE = 4
 """Questions under way at once."""
 _MODELS = 600.0
@@ -82,6 +84,36 @@ class Prober:
             if case is not None and case.next_probe is not None and (claimed := await self._claim(case)) is not None:
                 await self._probe(claimed)
                 return
+        for id in await self._cases.members("matters:ask"):
+            await self._answer(id)
+
+    async def _answer(self, id: str) -> None:
+        """Ask the model what an appeal is about, and seal what it says and what we would do about it."""
+        sealed = await self._cases.field("evidence", id)
+        answers: list[dict[str, Any]] = []
+        if sealed is not None:
+            prompt = json.loads(vault.unseal(self._keys, f"{id}/evidence", sealed)).get("prompt") or ""
+            rule = self._moderator.policies.common.rules.probes
+            model = await self._cases.field("matters:model", id) or ""
+            asking = _Asking(self._upstream, model, {"max_tokens": rule.max_tokens}, rule)
+            for text in await asking.several([prompt] * ANSWERS if rule.terms_allow else []):
+                if text is not None:
+                    slot = Slot(("text",), text, "assistant")
+                    policy = self._moderator.policies.common
+                    verdict = (await self._moderator.judge([slot], Scope("default", "answer"), policy)).verdict
+                    answers.append(
+                        {
+                            "text": text,
+                            "action": verdict.action.word,
+                            "findings": [f.public() for f in verdict.findings],
+                        }
+                    )
+        writes = Writes()
+        writes.set(
+            "evidence", f"{id}/answers", vault.seal(self._keys, f"{id}/answers", json.dumps({"answers": answers}))
+        )
+        writes.score("matters:ask", id, None)
+        await self._cases.commit(writes, {"who": "time", "what": "answered", "matter": id, "answers": len(answers)})
 
     async def compare(self) -> None:
         """Open closed cases again whose model is not the one that was asked. Raises StoreError."""

@@ -185,9 +185,7 @@ class Review:
     def _reversed(self, writes: Writes, case: Case, rules: Iterable[str], now: float) -> None:
         """Count the reversals of rules; twice in 30 days, and a rule waits in shadow for a review."""
         for rule in rules:
-            old = self._shadows.get(rule) or {}
-            times = [t for t in old.get("reversed", []) if now - t < WITHIN] + [now]
-            row = {"id": rule, "reversed": times, "shadow": len(times) >= REVERSED_TWICE, "case": case.id}
+            row = shadowed_after(self._shadows.get(rule), rule, case.id, now)
             writes.table(self._shadows, rule, row, self._cases.store.key(f"{self._shadows.name}:changed"))
 
     # ---- probes
@@ -264,6 +262,12 @@ class Review:
             "cases": [shown(c, now) for c in cases[first : first + PAGE]],
             "total": len(cases), "page": page, "pages": -(-len(cases) // PAGE),
         }  # fmt: skip
+
+
+def shadowed_after(old: Row | None, rule: str, cause: str, now: float) -> Row:
+    """The row of a rule that was reversed once more: in shadow, once that was twice within 30 days."""
+    times = [t for t in (old or {}).get("reversed", []) if now - t < WITHIN] + [now]
+    return {"id": rule, "reversed": times, "shadow": len(times) >= REVERSED_TWICE, "cause": cause}
 
 
 def shown(case: Case, now: float) -> Row:

@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
 from app.clean import Clean
+from app.complaints import Complaints
 from app.detectors import lexicon
 from app.duties import Duties
 from app.errors import SettingsError
@@ -37,7 +38,7 @@ from app.settings import Settings
 from app.store.cases import Cases
 from app.store.client import Store
 from app.store.embedded import EmbeddedStore
-from app.store.tables import Entries, Shadows
+from app.store.tables import Entries, ExceptionRows, Shadows
 from app.web.admin import admin_api
 from app.web.health import Ops
 
@@ -165,12 +166,17 @@ class Parent:
         self.store = Store(url, s.deployment, s.redis_replicas)
         self.entries = Entries(self.store, s.data_dir, self._count, keep_snapshot=True)
         self.shadows = Shadows(self.store, s.data_dir, lambda rows, version, whole: None, keep_snapshot=True)
+        self.exceptions = ExceptionRows(self.store, s.data_dir, lambda rows, version, whole: None, keep_snapshot=True)
         await self.entries.start()
+        await self.exceptions.start()
         await self.shadows.start()
         try:
             cases = Cases(self.store, self.entries)
             review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows)
-            admin_app = admin_api(s.admin_token or "", self.keys, self.entries, review, cases, self._replica)
+            complaints = Complaints(cases, self.keys, self.exceptions, self.shadows)
+            admin_app = admin_api(
+                s.admin_token or "", self.keys, self.entries, review, cases, complaints, self._replica
+            )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
             tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key).run()))
@@ -194,6 +200,7 @@ class Parent:
         finally:
             for task in tasks[-s.workers :] if s.workers else []:
                 task.cancel()
+            await self.exceptions.stop()
             await self.shadows.stop()
             await self.entries.stop()
             await self.store.close()

@@ -302,6 +302,12 @@ class Entries(Table):
     name = "entries"
 
 
+class ExceptionRows(Table):
+    """Prompts that an upheld appeal lets through."""
+
+    name = "exceptions"
+
+
 class Shadows(Table):
     """Rules that were reversed too often: they wait in shadow for a review."""
 

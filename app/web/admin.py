@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app import clock, strictjson
+from app.complaints import Complaints
 from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
 from app.keys import Keys
@@ -25,6 +26,7 @@ from app.store.cases import Cases
 from app.store.tables import Entries, Row
 from app.text import fold
 from app.web.cases import case_routes
+from app.web.complaints import outcome_routes
 from app.web.errors import answer_errors, error, reused
 from app.web.reports import body_of, idempotency_key, parsed
 
@@ -99,7 +101,13 @@ def public(row: Row) -> Row:
 
 
 def admin_api(
-    token: str, keys: Keys, entries: Entries, review: Review, cases: Cases, replica: Callable[[], dict[str, Any]]
+    token: str,
+    keys: Keys,
+    entries: Entries,
+    review: Review,
+    cases: Cases,
+    complaints: Complaints,
+    replica: Callable[[], dict[str, Any]],
 ) -> FastAPI:
     """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
@@ -200,6 +208,7 @@ def admin_api(
         return {"id": id, "deleted": True, "version": done["version"]}
 
     case_routes(api, review, cases, authorised)
+    outcome_routes(api, complaints, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:

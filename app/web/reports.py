@@ -4,6 +4,7 @@ and wrong look the same."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -82,8 +83,8 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def report_routes(api: FastAPI, reports: Reports, apps: Apps, keys: Keys) -> None:
-    """Add them."""
+def senders(apps: Apps, keys: Keys) -> Callable[[Request], Sender]:
+    """Who a request comes from."""
 
     def sender(request: Request) -> Sender:
         head = {k.lower(): v for k, v in request.headers.items()}
@@ -93,6 +94,12 @@ def report_routes(api: FastAPI, reports: Reports, apps: Apps, keys: Keys) -> Non
         # Pseudonymous, like everything about people: an address is one guess in four thousand million.
         source = keys.reporter(Subject(app.id, f"address {host}"))
         return Sender(app, keys.reporter(subject) if subject is not None else "", app.readers(head, keys), source)
+
+    return sender
+
+
+def report_routes(api: FastAPI, reports: Reports, sender: Callable[[Request], Sender]) -> None:
+    """Add them. `sender`: who a request comes from."""
 
     @api.post("/sluice/v1/reports", status_code=202)
     async def receive(request: Request) -> Any:

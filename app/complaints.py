@@ -1,0 +1,300 @@
+"""Complaints and appeals: what people demand for themselves. Draft Measures, Article 13; Interim Measures, Articles 11 and 15.
+
+Law: each has a ticket, a published date by which it is answered, and an outcome that its status token opens; a refusal gives its reason.
+A block about a person never masks a name: it masks a number, an address or an account, for 180 days at most, decided by two who answered
+the question of public interest. An appeal against a refused prompt is proved by the prompt itself; upheld, that very text passes, in that
+app, in that category, for a time, and the rule that misfired is counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from app import clock, vault
+from app.deadlines import SHANGHAI, day_end
+from app.errors import RequestError
+from app.exceptions import exception
+from app.keys import Keys, decision_tail
+from app.moderation import Moderator
+from app.policy import taxonomy
+from app.reports import Sender
+from app.review import shadowed_after
+from app.store.cases import Cases, Writes
+from app.store.tables import Row, Table
+from app.types import Action, Scope, Slot
+
+KINDS = ("pi_correct", "pi_delete", "pi_block", "infringement", "unlawful_content", "wrong_block")
+APPEALS = ("blocked_prompt", "blocked_answer")
+BLOCK_DAYS, EXCEPTION_DAYS = 180, 180
+_NUMBER = re.compile(r"(?:\d[\s-]?){5,}")
+_ACCOUNT = re.compile(r"[A-Za-z0-9._-]*(?:@|\d)[A-Za-z0-9@._-]{4,}")
+_ADDRESS = re.compile(r"(?=.*\d)(?=(?:.*[\u4e00-\u9fff]){6}|(?:.*[A-Za-z]){8})")
+
+State = Literal["received", "upheld", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """A complaint or an appeal. Holds no text: what was sent is sealed evidence. `rules`: those that an appeal says misfired. `outcome`:
+    what the reviewer answers. `first`: what a first reviewer proposed, where two are needed."""
+
+    id: str
+    kind: str
+    app: str
+    at: float
+    due: float
+    state: State = "received"
+    reporter: str = ""
+    decision: str = ""
+    proved: bool = False
+    category: str = ""
+    rules: tuple[str, ...] = ()
+    outcome: str = ""
+    first: Mapping[str, Any] | None = None
+    entries: tuple[str, ...] = ()
+    version: int = 0
+
+    def row(self) -> Row:
+        return {k: v for k, v in asdict(self).items() if k != "version"}
+
+    @classmethod
+    def of(cls, raw: str) -> Matter:
+        version, _, body = raw.partition(" ")
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in json.loads(body).items() if k in cls.__dataclass_fields__
+        }  # fmt: skip
+        return cls(**given | {"version": int(version)})
+
+
+class Complaints:
+    """Intake (with `moderator`, at the client port) and decisions (at the admin port). `exceptions`, `shadows`: their tables."""
+
+    def __init__(
+        self, cases: Cases, keys: Keys, exceptions: Table, shadows: Table, moderator: Moderator | None = None
+    ) -> None:
+        self._cases, self._keys, self._exceptions, self._shadows = cases, keys, exceptions, shadows
+        self._moderator = moderator
+
+    # ---- coming in
+
+    async def receive(self, kind: str, sender: Sender, said: Mapping[str, Any], key: str | None = None) -> Row:
+        """Take one: its ticket, status token, state and the date by which it is answered. `said`: text, prompt, decision_id, comment.
+        Raises RequestError, Limited, StoreError, ValueError for a key used for something else."""
+        assert self._moderator is not None
+        policy = self._moderator.policies.of(sender.app.policy)
+        app, now = sender.app.id, clock.now()
+        request = self._keys.mac(
+            "ticket", "request", kind, app, sender.reporter, json.dumps(said, sort_keys=True)
+        ).hex()
+        key = f"{app} {sender.reporter or sender.source} {key}" if key else secrets.token_hex(16)
+        id = ("apl_" if kind in APPEALS else "cmp_") + hashlib.sha256(f"{kind}\n{key}\n{request}".encode()).hexdigest()[
+            :24
+        ]
+        matter = Matter(
+            id, kind, app, now, day_end(now, policy.rules.reports.days),
+            reporter=sender.reporter, decision=str(said.get("decision_id") or ""),
+        )  # fmt: skip
+        if kind == "blocked_prompt":
+            matter = await self._appealed(matter, str(said["prompt"]), sender)
+        result = {
+            "ticket": id,
+            "status_token": self.token(id),
+            "state": matter.state,
+            "answered_by": clock.stamp(matter.due),
+        }
+        writes = Writes()
+        writes.limit(f"source:{app}:{sender.source}", policy.rules.reports.per_source, 60)
+        writes.row("matters", id, 0, matter.row())
+        writes.score("matters:open", id, now)
+        kept = {k: v for k, v in said.items() if v and k != "decision_id"}
+        if kept and not (matter.category and taxonomy()[matter.category].no_retain):
+            writes.set("evidence", id, vault.seal(self._keys, f"{id}/evidence", json.dumps(kept, ensure_ascii=False)))
+        event = {"who": "reporter", "what": kind, "matter": id}
+        return await self._cases.commit(writes, event, key=key, request=request, result=result)
+
+    async def _appealed(self, matter: Matter, prompt: str, sender: Sender) -> Matter:
+        """Whether this prompt is the one that was refused, and by what it would be now."""
+        assert self._moderator is not None
+        policy = self._moderator.policies.of(sender.app.policy)
+        try:
+            tail = decision_tail(matter.decision)
+        except ValueError:
+            tail = b""
+        proved = self._keys.refusal.is_tail(tail, matter.app, prompt)
+        if not proved:
+            raise RequestError(
+                "prompt: it is not the one that this decision refused; send the last message as it was sent then",
+                code="not_proved", param="prompt", status=422,
+            )  # fmt: skip
+        judged = await self._moderator.judge([Slot(("prompt",), prompt, "user")], Scope(matter.app, "prompt"), policy)
+        acting = [f for f in judged.verdict.findings if f.action > Action.FLAG and not f.shadow]
+        rules = tuple(dict.fromkeys(f.rule for f in acting))
+        return replace(matter, proved=True, category=judged.verdict.category or "", rules=rules)
+
+    async def state(self, ticket: str, token: str) -> Row | None:
+        """State, outcome and date; None for an unknown ticket and for a wrong token alike."""
+        if not hmac.compare_digest(self.token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
+            return None
+        matter = await self._get(ticket)
+        if matter is None:
+            return None
+        return {
+            "ticket": ticket, "state": matter.state, "outcome": matter.outcome or None,
+            "answered_by": clock.stamp(matter.due),
+        }  # fmt: skip
+
+    def token(self, ticket: str) -> str:
+        return base64.urlsafe_b64encode(self._keys.mac("ticket", ticket)).decode().rstrip("=")
+
+    async def _get(self, id: str) -> Matter | None:
+        raw = await self._cases.field("matters", id)
+        return None if raw is None else Matter.of(raw)
+
+    # ---- decided
+
+    async def open(self) -> list[Row]:
+        """Those that wait for an answer, the oldest first."""
+        ids = await self._cases.members("matters:open")
+        found = [await self._get(id) for id in ids]
+        return [shown(m) for m in found if m is not None]
+
+    async def one(self, id: str) -> Matter:
+        """Raises RequestError 404."""
+        matter = await self._get(id)
+        if matter is None:
+            raise RequestError("no such complaint or appeal", code="not_found", status=404)
+        return matter
+
+    async def evidence(self, id: str, who: str) -> Row:
+        """What was sent, opened; who looked is written down."""
+        await self.one(id)
+        opened: Row = {}
+        for field, part in ((id, "evidence"), (f"{id}/answers", "answers")):
+            if (sealed := await self._cases.field("evidence", field)) is not None:
+                opened |= json.loads(vault.unseal(self._keys, f"{id}/{part}", sealed))
+        await self._cases.commit(Writes(), {"who": who, "what": "look", "matter": id})
+        return {"ticket": id, **opened}
+
+    async def ask(self, id: str, model: str, who: str) -> Row:
+        """Have the model asked once more, past the filter, what an appeal says was answered wrongly: nobody saw that answer. What it
+        says is sealed evidence for the reviewer."""
+        matter = await self.one(id)
+        if matter.kind != "blocked_answer" or matter.state != "received":
+            raise RequestError(
+                "only an open appeal against a blocked answer is asked again", code="wrong_state", status=409
+            )
+        writes = Writes()
+        writes.set("matters:model", id, model)
+        writes.score("matters:ask", id, clock.now())
+        await self._cases.commit(writes, {"who": who, "what": "ask", "matter": id})
+        return shown(matter)
+
+    async def decide(
+        self, id: str, decision: str, who: str, said: Row, *, expected: int | None = None, key: str = ""
+    ) -> Row:
+        """`uphold` or `refuse`, with the reason that the person is told. Raises RequestError, Conflict, StoreError."""
+        request = json.dumps([id, decision, who, said], sort_keys=True, ensure_ascii=False)
+        if key and (first := await self._cases.repeated(key, request)) is not None:
+            return first
+        matter = await self.one(id)
+        if expected is not None and expected != matter.version:
+            raise self._cases.stale(matter.version)
+        if matter.state != "received":
+            raise RequestError(f"it was {matter.state} already", code="wrong_state", status=409)
+        if not said.get("reason"):
+            raise RequestError("reason: what the person is told", code="missing", param="reason", status=422)
+        writes, now = Writes(), clock.now()
+        after = replace(matter, state="upheld" if decision == "uphold" else "refused", outcome=said["reason"])
+        if decision == "uphold" and matter.kind == "pi_block":
+            after = self._blocked(writes, matter, after, who, said, now)
+        elif decision == "uphold" and matter.kind == "blocked_prompt":
+            await self._excepted(writes, matter, now)
+        writes.row("matters", id, matter.version, after.row())
+        if after.state != "received":
+            writes.score("matters:open", id, None)
+            writes.drop("evidence", id)
+            writes.drop("evidence", f"{id}/answers")
+        event = {
+            "who": who,
+            "what": decision,
+            "matter": id,
+            "kind": matter.kind,
+            "to": after.state,
+            "reason": said["reason"],
+        }
+        result = shown(replace(after, version=matter.version + 1))
+        return await self._cases.commit(writes, event, key=key, request=request, result=result)
+
+    def _blocked(self, writes: Writes, matter: Matter, after: Matter, who: str, said: Row, now: float) -> Matter:
+        """The first reviewer proposes, the second puts it into force."""
+        identifiers = sorted({" ".join(str(i).split()) for i in said.get("identifiers") or ()})
+        if not identifiers:
+            raise RequestError(
+                "identifiers: the numbers, addresses or accounts to mask",
+                code="missing",
+                param="identifiers",
+                status=422,
+            )
+        for given in identifiers:
+            if not (_NUMBER.search(given) or _ACCOUNT.fullmatch(given) or _ADDRESS.match(given)):
+                raise RequestError(
+                    "identifiers: a name alone is never masked; give the number, address or account that stands beside it",
+                    code="name_alone", param="identifiers", status=422,
+                )  # fmt: skip
+        if not said.get("public_interest"):
+            raise RequestError(
+                "public_interest: say why the public has no claim to this",
+                code="missing",
+                param="public_interest",
+                status=422,
+            )
+        days = min(int(said.get("days") or BLOCK_DAYS), BLOCK_DAYS)
+        wish = {"identifiers": identifiers, "days": days}
+        first = matter.first
+        if first is None or first["wish"] != wish or first["by"] == who:
+            return replace(matter, first={"wish": wish, "by": who, "interest": said["public_interest"]})
+        ids = []
+        for given in identifiers:
+            row: Row = {
+                "id": "ent_" + hashlib.sha256(f"{matter.id}\n{given}".encode()).hexdigest()[:20], "term": given,
+                "category": "privacy_violation", "action": "mask", "tier": "certain", "subject_block": True,
+                "scope": {"app": matter.app, "directions": ["answer"]}, "owner": who, "created_at": clock.stamp(),
+                "reason": f"complaint {matter.id}, by {first['by']} and {who}",
+                "expires_at": clock.stamp(now + days * 86400).replace("Z", "+00:00"),
+            }  # fmt: skip
+            writes.table(self._cases.entries, row["id"], row, self._cases.changed())
+            ids.append(row["id"])
+        return replace(after, entries=tuple(ids), first=None)
+
+    async def _excepted(self, writes: Writes, matter: Matter, now: float) -> None:
+        """That very text passes from now on, and what stopped it is counted."""
+        sealed = await self._cases.field("evidence", matter.id)
+        if sealed is None or not matter.category:
+            raise RequestError(
+                "nothing stops that prompt any more, or nothing of it was kept; refuse the appeal with that for a reason",
+                code="nothing_to_except", status=409,
+            )  # fmt: skip
+        prompt = json.loads(vault.unseal(self._keys, f"{matter.id}/evidence", sealed))["prompt"]
+        row = exception(self._keys, matter.app, prompt, matter.category, now + EXCEPTION_DAYS * 86400, matter.id)
+        store = self._cases.store
+        writes.table(self._exceptions, row["id"], row, store.key(f"{self._exceptions.name}:changed"))
+        for rule in matter.rules:
+            counted = shadowed_after(self._shadows.get(rule), rule, matter.id, now)
+            writes.table(self._shadows, rule, counted, store.key(f"{self._shadows.name}:changed"))
+
+
+def shown(matter: Matter) -> Row:
+    """As a first-line reviewer sees it: not whose it is."""
+    row = matter.row()
+    del row["reporter"]
+    at, due = (clock.stamp(t) for t in (matter.at, matter.due))
+    return row | {"version": matter.version, "at": at, "due": due, "zone": str(SHANGHAI)}

@@ -1,0 +1,125 @@
+"""The routes of complaints and appeals, at the client port and at the admin port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.complaints import APPEALS, KINDS, Complaints, shown
+from app.moderation import Moderator
+from app.reports import Sender
+from app.web.errors import error, reused
+from app.web.reports import body_of, idempotency_key, parsed
+
+_TEXT = 60_000
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ComplaintIn(_Strict):
+    """A complaint. `text`: what it is about, as it was delivered."""
+
+    kind: Literal[KINDS]  # type: ignore[valid-type]
+    comment: str = Field(min_length=1, max_length=4000)
+    text: str | None = Field(default=None, max_length=_TEXT)
+    decision_id: str | None = Field(default=None, max_length=64)
+    prompt: str | None = Field(default=None, max_length=_TEXT)
+
+
+class AppealIn(_Strict):
+    """An appeal: against a refused prompt, which it brings; or a blocked answer, with the prompt that led to it."""
+
+    kind: Literal[APPEALS]  # type: ignore[valid-type]
+    decision_id: str = Field(min_length=1, max_length=64)
+    prompt: str = Field(min_length=1, max_length=_TEXT)
+    comment: str | None = Field(default=None, max_length=4000)
+
+
+class OutcomeIn(_Strict):
+    """What a reviewer decides of one."""
+
+    decision: Literal["uphold", "refuse", "ask"]
+    reason: str = Field(default="", max_length=2000)
+    expected_version: int | None = None
+    identifiers: list[str] = Field(default=[], max_length=20)
+    public_interest: str | None = Field(default=None, max_length=2000)
+    days: int | None = Field(default=None, ge=1, le=180)
+    model: str | None = Field(default=None, max_length=200)
+
+    @model_validator(mode="after")
+    def _sound(self) -> OutcomeIn:
+        if self.decision == "ask" and not self.model:
+            raise ValueError("model: the name of the model to ask")
+        return self
+
+
+def complaint_routes(
+    api: FastAPI, complaints: Complaints, moderator: Moderator, sender: Callable[[Request], Sender]
+) -> None:
+    """Add those of the client port. `sender`: who a request comes from."""
+
+    async def take(request: Request, model: type[BaseModel]) -> Any:
+        who = sender(request)
+        given = parsed(await body_of(request), model).model_dump()
+        try:
+            return await complaints.receive(given.pop("kind"), who, given, idempotency_key(request))
+        except ValueError as e:
+            raise reused(e) from None
+
+    @api.post("/sluice/v1/complaints", status_code=202)
+    async def complain(request: Request) -> Any:
+        return await take(request, ComplaintIn)
+
+    @api.post("/sluice/v1/appeals", status_code=202)
+    async def appeal(request: Request) -> Any:
+        return await take(request, AppealIn)
+
+    @api.get("/sluice/v1/complaints")
+    async def process() -> Any:
+        """What may be complained of, and the periods that are promised."""
+        rules = moderator.policies.common.rules.reports
+        return {
+            "kinds": list(KINDS), "appeals": list(APPEALS), "answered_within_days": rules.days,
+            "not_generated_again_within_months": rules.months,
+        }  # fmt: skip
+
+    @api.get("/sluice/v1/{what}/{ticket}")
+    async def state(what: Literal["complaints", "appeals"], ticket: str, request: Request) -> JSONResponse:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        found = await complaints.state(ticket, request.headers.get("x-sluice-status-token") or given)
+        return error(404, "no such ticket for this token", "not_found") if found is None else JSONResponse(found)
+
+
+def outcome_routes(api: FastAPI, complaints: Complaints, authorised: Callable[[Request], str]) -> None:
+    """Add those of the admin port."""
+
+    @api.get("/sluice/v1/admin/complaints", dependencies=[Depends(authorised)])
+    async def waiting() -> Any:
+        return {"complaints": await complaints.open()}
+
+    @api.get("/sluice/v1/admin/complaints/{ticket}", dependencies=[Depends(authorised)])
+    async def one(ticket: str) -> Any:
+        return shown(await complaints.one(ticket))
+
+    @api.get("/sluice/v1/admin/complaints/{ticket}/evidence")
+    async def evidence(ticket: str, who: str = Depends(authorised)) -> Any:
+        return await complaints.evidence(ticket, who)
+
+    @api.post("/sluice/v1/admin/complaints/{ticket}/decision")
+    async def decide(ticket: str, request: Request, who: str = Depends(authorised)) -> Any:
+        given: OutcomeIn = parsed(await body_of(request), OutcomeIn)
+        if given.decision == "ask":
+            return await complaints.ask(ticket, given.model or "", who)
+        said = given.model_dump(exclude_none=True, exclude={"decision", "expected_version", "model"})
+        try:
+            return await complaints.decide(
+                ticket, given.decision, who, said, expected=given.expected_version, key=idempotency_key(request) or ""
+            )
+        except ValueError as e:
+            raise reused(e) from None
