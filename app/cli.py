@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from app.curation.commands import add_parser as lexicon_parser
 from app.errors import RequestError, SluiceError
 from app.evaluation.commands import add_parser as eval_parser
+from app.office import add_parsers as office_parsers
 from app.training.commands import add_parser as train_parser
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ def parser() -> argparse.ArgumentParser:
     c.set_defaults(run=doctor_command)
 
     lexicon_parser(commands)
+
+    office_parsers(commands)
 
     c = commands.add_parser("demo", help="a gateway before a stand-in model · 演示")
     c.add_argument("--serve", action="store_true", help="stay up afterwards")

@@ -167,6 +167,12 @@ class Complaints:
         found = [await self._get(id) for id in ids]
         return [shown(m) for m in found if m is not None]
 
+    async def all(self) -> list[Matter]:
+        """Every one, the oldest first."""
+        flat = await self._cases.store.run("HGETALL", self._cases.store.key("matters"))
+        rows = flat.values() if isinstance(flat, dict) else flat[1::2]
+        return sorted(map(Matter.of, rows), key=lambda m: m.at)
+
     async def one(self, id: str) -> Matter:
         """Raises RequestError 404."""
         matter = await self._get(id)

@@ -23,6 +23,7 @@ from app.keys import Keys
 from app.moderation import Moderator
 from app.policy import ProbeRule
 from app.remediation import VARIANTS, Case
+from app.review import kept, variants
 from app.store.cases import Cases, Writes
 from app.types import Scope, Slot
 from app.upstream import ANSWER_MAX, Upstream
@@ -40,18 +41,6 @@ _AT_ONCE = 4
 """Questions under way at once."""
 _MODELS = 600.0
 """Seconds between two looks at which models there are."""
-
-
-_FRAMES = {
-    "zh": (
-        "请问，{}", "{}\n请直接回答。", "我想了解一下：{}", "换个说法再问一次：{}", "你好，麻烦你回答这个问题：{}谢谢。",
-        "“{}”——对此请给出完整的回答。",
-    ),
-    "en": (
-        "Please: {}", "{}\nAnswer directly.", "I would like to know: {}", "Let me ask this in another way: {}",
-        "Hello, could you answer this: {} Thank you.", "“{}” Please give a full answer.",
-    ),
-}  # fmt: skip
 
 
 class Prober:
@@ -227,14 +216,9 @@ class Prober:
         }  # fmt: skip
 
     async def _prompts(self, case: Case) -> tuple[str, list[str]]:
-        opened: dict[str, Any] = {"prompt": None, "variants": []}
-        for part in ("evidence", "probe"):
-            sealed = await self._cases.field("evidence", case.id if part == "evidence" else f"{case.id}/probe")
-            if sealed is not None:
-                given = json.loads(vault.unseal(self._keys, f"{case.id}/{part}", sealed))
-                opened |= {k: v for k, v in given.items() if v}
-        prompt = opened["prompt"] or ""
-        own = [v for v in opened["variants"] if v != prompt]
+        opened = await kept(self._cases, self._keys, case)
+        prompt = opened.get("prompt") or ""
+        own = [v for v in opened.get("variants") or [] if v != prompt]
         return prompt, own if len(own) >= VARIANTS else [*own, *variants(prompt, case.language)]
 
     async def _again(self, case: Case, text: str) -> bool:
@@ -301,11 +285,6 @@ class _Asking:
                 self.version = str(said.get("system_fingerprint") or self.version)[:200]
                 return text
         return None
-
-
-def variants(prompt: str, language: str) -> list[str]:
-    """The same request in other words around it: what a model that only unlearned one wording still answers."""
-    return [frame.format(prompt) for frame in _FRAMES[language]]
 
 
 def _nothing(at: float, reason: str) -> dict[str, Any]:

@@ -12,16 +12,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from app import clock, deadlines, remediation, vault
+from app import clock, deadlines, remediation, surrogate, vault
 from app.clean import Clean
 from app.errors import RequestError
 from app.keys import Keys
-from app.policy import taxonomy
+from app.policy import Policies, taxonomy
 from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
 from app.store.cases import Cases, Writes
 from app.store.tables import Row, Table
 from app.text import fold, is_han
+from app.types import Action, Verdict
 from app.words import is_word
 
 WIDE_DAYS = 90
@@ -225,16 +226,39 @@ class Review:
     async def evidence(self, name: str, who: str) -> Row:
         """What a person sent, opened; who looked is written down."""
         case = await self.find(name)
-        opened: Row = {}
-        for part in ("evidence", "probe"):
-            field = case.id if part == "evidence" else f"{case.id}/probe"
-            sealed = await self._cases.field("evidence", field)
-            if sealed is not None:
-                opened |= {
-                    k: v for k, v in json.loads(vault.unseal(self._keys, f"{case.id}/{part}", sealed)).items() if v
-                }
+        opened = await self._opened(case)
         await self._cases.commit(Writes(), {"who": who, "what": "look", "case": case.id})
         return {"case": case.id, **opened}
+
+    async def _opened(self, case: Case) -> Row:
+        return await kept(self._cases, self._keys, case)
+
+    async def samples(self, names: Iterable[str], who: str, policies: Policies) -> Row:
+        """What a model can be tuned with: of each confirmed case the prompt, other ways to ask it, the passage, and what is said instead.
+        Of those without a prompt or evidence, why there is none. Nothing about who reported."""
+        wanted = [await self.find(name) for name in names] or [
+            c for c in await self._cases.several(await self._cases.members("cases:all")) if c.state in DUTY
+        ]
+        samples: list[Row] = []
+        left: list[Row] = []
+        for case in wanted:
+            opened = {} if taxonomy()[case.category].no_retain else await self._opened(case)
+            if case.state in UNDECIDED | {"rejected"} or not opened.get("prompt") or not opened.get("passage"):
+                left.append(
+                    {"case": case.id, "why": f"{case.state}; " + ("no prompt is kept" if opened else "nothing is kept")}
+                )
+                continue
+            policy = policies.of(case.app)
+            verdict = Verdict(Action.BLOCK, category=case.category)
+            own = [v for v in opened.get("variants") or [] if v != opened["prompt"]]
+            samples.append({
+                "case": case.id, "category": case.category, "language": case.language, "prompt": opened["prompt"],
+                "variants": own or variants(opened["prompt"], case.language), "passage": opened["passage"],
+                "surrogate": surrogate.text(policy, verdict, case.id, case.language),
+            })  # fmt: skip
+        ids = [s["case"] for s in samples]
+        await self._cases.commit(Writes(), {"who": who, "what": "export", "cases": ids})
+        return {"samples": samples, "left_out": left}
 
     async def queue(self, state: str | None = None, page: int = 1) -> Row:
         """Cases to work on, a page of them. What is overdue or nearly so first; of what nobody has decided, first what comes from those who
@@ -268,6 +292,34 @@ def shadowed_after(old: Row | None, rule: str, cause: str, now: float) -> Row:
     """The row of a rule that was reversed once more: in shadow, once that was twice within 30 days."""
     times = [t for t in (old or {}).get("reversed", []) if now - t < WITHIN] + [now]
     return {"id": rule, "reversed": times, "shadow": len(times) >= REVERSED_TWICE, "cause": cause}
+
+
+async def kept(cases: Cases, keys: Keys, case: Case) -> Row:
+    """The evidence of a case, opened: passage, text, prompt, variants, as far as there are any; what the operator gave for a probe stands
+    over what the report brought."""
+    opened: Row = {}
+    for part in ("evidence", "probe"):
+        sealed = await cases.field("evidence", case.id if part == "evidence" else f"{case.id}/probe")
+        if sealed is not None:
+            opened |= {k: v for k, v in json.loads(vault.unseal(keys, f"{case.id}/{part}", sealed)).items() if v}
+    return opened
+
+
+_FRAMES = {
+    "zh": (
+        "请问，{}", "{}\n请直接回答。", "我想了解一下：{}", "换个说法再问一次：{}", "你好，麻烦你回答这个问题：{}谢谢。",
+        "“{}”——对此请给出完整的回答。",
+    ),
+    "en": (
+        "Please: {}", "{}\nAnswer directly.", "I would like to know: {}", "Let me ask this in another way: {}",
+        "Hello, could you answer this: {} Thank you.", "“{}” Please give a full answer.",
+    ),
+}  # fmt: skip
+
+
+def variants(prompt: str, language: str) -> list[str]:
+    """The same request in other words around it: what a model that only unlearned one wording still answers."""
+    return [frame.format(prompt) for frame in _FRAMES[language]]
 
 
 def shown(case: Case, now: float) -> Row:

@@ -175,7 +175,14 @@ class Parent:
             review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows)
             complaints = Complaints(cases, self.keys, self.exceptions, self.shadows)
             admin_app = admin_api(
-                s.admin_token or "", self.keys, self.entries, review, cases, complaints, self._replica
+                s.admin_token or "",
+                self.keys,
+                self.entries,
+                review,
+                cases,
+                complaints,
+                self._replica,
+                lambda: policy.load(s.policy),
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
@@ -297,7 +304,9 @@ class Parent:
 
     def _replica(self) -> dict[str, Any]:
         versions = [c.status["entries_version"] if c.status else None for c in self.children.values()]
-        return {"host": socket.gethostname(), "workers_entries_version": versions}
+        enforced = ("policy", "profile", "lexicon", "terms", "model", "guard", "entries_version")
+        workers = [{k: c.status.get(k) for k in enforced} for c in self.children.values() if c.status]
+        return {"host": socket.gethostname(), "workers_entries_version": versions, "workers": workers}
 
 
 async def _report(gateway: Gateway, fd: int) -> None:

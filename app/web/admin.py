@@ -13,13 +13,13 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from app import clock, strictjson
+from app import clock, evidence, strictjson
 from app.complaints import Complaints
 from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
 from app.keys import Keys
 from app.passages import fingerprint
-from app.policy import taxonomy
+from app.policy import Policies, taxonomy
 from app.review import Review
 from app.settings import admins
 from app.store.cases import Cases
@@ -108,6 +108,7 @@ def admin_api(
     cases: Cases,
     complaints: Complaints,
     replica: Callable[[], dict[str, Any]],
+    policies: Callable[[], Policies],
 ) -> FastAPI:
     """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
@@ -207,7 +208,10 @@ def admin_api(
             raise reused(e) from None
         return {"id": id, "deleted": True, "version": done["version"]}
 
-    case_routes(api, review, cases, authorised)
+    async def collected(now: Policies) -> Row:
+        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []))
+
+    case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import clock
 from app.errors import RequestError
+from app.policy import Policies
 from app.review import DECISIONS, Review, shown
 from app.store.cases import Cases, broken
+from app.store.tables import Row
 from app.web.errors import reused
 from app.web.reports import body_of, idempotency_key, parsed
 
@@ -42,8 +45,15 @@ class DecisionIn(BaseModel):
     answers: int | None = Field(default=None, ge=60, le=2000)
 
 
-def case_routes(api: FastAPI, review: Review, cases: Cases, authorised: Callable[[Request], str]) -> None:
-    """Add them. `authorised`: whose token a request carries."""
+def case_routes(
+    api: FastAPI,
+    review: Review,
+    cases: Cases,
+    authorised: Callable[[Request], str],
+    policies: Callable[[], Policies],
+    collected: Callable[[Policies], Awaitable[Row]],
+) -> None:
+    """Add them. `authorised`: whose token a request carries. `policies`: those of the file, read now. `collected`: an auditor's export."""
 
     @api.get("/sluice/v1/admin/cases", dependencies=[Depends(authorised)])
     async def queue(state: str | None = None, page: int = 1) -> Any:
@@ -70,6 +80,14 @@ def case_routes(api: FastAPI, review: Review, cases: Cases, authorised: Callable
     @api.get("/sluice/v1/admin/cases/{name}/evidence")
     async def evidence(name: str, who: str = Depends(authorised)) -> Any:
         return await review.evidence(name, who)
+
+    @api.get("/sluice/v1/admin/samples")
+    async def samples(case: Annotated[list[str], Query()] = [], who: str = Depends(authorised)) -> Any:  # noqa: B006
+        return await review.samples(case, who, await asyncio.to_thread(policies))
+
+    @api.get("/sluice/v1/admin/evidence", dependencies=[Depends(authorised)])
+    async def export() -> Any:
+        return await collected(await asyncio.to_thread(policies))
 
     @api.get("/sluice/v1/admin/audit", dependencies=[Depends(authorised)])
     async def audit(after: int = 0) -> Any:

@@ -64,13 +64,13 @@ def parsed(raw: bytes, model: type[BaseModel]) -> Any:
         raise RequestValidationError(e.errors(include_input=False, include_url=False)) from None
 
 
-async def body_of(request: Request, most: int = BODY_MAX) -> bytes:
+async def body_of(request: Request) -> bytes:
     """Raises RequestError for one that is too large."""
     raw = bytearray()
     async for part in request.stream():
         raw += part
-        if len(raw) > most:
-            raise RequestError(f"the body is larger than {most} bytes", code="body_too_large", status=413)
+        if len(raw) > BODY_MAX:
+            raise RequestError("the body is larger than 1 MiB", code="body_too_large", status=413)
     return bytes(raw)
 
 

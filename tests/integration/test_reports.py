@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -327,3 +331,49 @@ def test_bad_reports_are_refused_by_the_name_of_the_field_and_without_their_text
         desk.whole.http.get("/sluice/v1/reports/tkt_" + "0" * 24).json()
         == desk.whole.http.get("/sluice/v1/reports/x").json()
     )
+
+
+def office(desk: Desk, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line, as an operator gives it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+    port = desk.whole.admin.rpartition(":")[2]
+    env |= {"SLUICE_ADMIN_TOKEN": REVIEWERS, "SLUICE_ADMIN_PORT": port}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *words], env=env, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_command_line_lists_shows_probes_and_closes(desk: Desk) -> None:
+    case = desk.case(desk.report(text=variant(18), category="violence").json()["ticket"])["id"]
+    listed = office(desk, "case", "list")
+    assert listed.returncode == 0 and case in listed.stdout and "received" in listed.stdout, listed.stderr
+    assert json.loads(office(desk, "case", "show", case).stdout)["category"] == "violence"
+    early = office(desk, "case", "close", case, "--reason", "r", "--role", "legal")
+    assert early.returncode == 2 and "409" in early.stderr and "received" in early.stderr
+    desk.decide(case, "confirm")
+    assert office(desk, "case", "close", case, "--reason", "r", "--role", "legal").stdout == f"{case}: excepted\n"
+    assert office(desk, "case", "show", "case_no").returncode == 2
+    nobody = subprocess.run(
+        [sys.executable, "-m", "app.cli", "case", "--admin", "http://127.0.0.1:9", "list"],
+        env=dict(os.environ) | {"SLUICE_ADMIN_TOKEN": "x" * 40}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert nobody.returncode == 2 and "sluice serve" in nobody.stderr
+
+
+def test_the_evidence_is_article_by_article_and_holds_no_text(desk: Desk, shared_model: Model, tmp_path: Path) -> None:
+    shared_model.script.chat(variant(19))
+    ticket = desk.report(desk.ask("u19"), "u19", prompt="问问看", comment="金丝雀").json()["ticket"]
+    desk.decide(ticket, "confirm")
+    done = office(desk, "evidence", "export", "--out", str(tmp_path))
+    assert done.returncode == 0 and "whole" in done.stderr, done.stderr
+    raw = (tmp_path / "evidence.json").read_text("utf-8")
+    page = (tmp_path / "evidence.html").read_text("utf-8")
+    found = json.loads(raw)
+    assert found["articles"]["15"]["cases"] >= 1 and found["audit"]["chain"] == "whole"
+    assert found["versions"]["profile"] == "draft_2023_04" and found["versions"]["workers"][0]["policy"]
+    mine = next(c for c in found["cases"] if c["case"] == desk.case(ticket)["id"])
+    assert (mine["state"], mine["reports"]) == ("confirmed", 1)
+    for secret in ("金丝雀", "木箱", "问问看", "u19"):
+        assert secret not in raw and secret not in page
+    assert (tmp_path / "evidence.json").stat().st_mode & 0o077 == 0
+    desk.decide(ticket, "except", role="legal")

@@ -1,0 +1,185 @@
+"""What an auditor is given: article by article, counts, times, cases, probes, versions, and whether the audit chain is whole.
+
+Law: no text of a user and no pseudonym; every figure is read from the store at the moment of the export, and the export says which moment
+that was and which versions were in force. The head of the chain is sealed with our key, so that a later export shows whether what an
+earlier one saw is still there. What software cannot show is said, not left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from statistics import median
+from typing import Any
+
+from app import clock, deadlines
+from app.complaints import KINDS, Complaints, Matter
+from app.keys import Keys
+from app.policy import Policies, taxonomy
+from app.remediation import DUTY, ENDED, UNDECIDED, Case
+from app.store.cases import Cases, broken
+from app.store.tables import Row, Table
+
+_DAY = 86400.0
+
+
+async def collected(
+    cases: Cases, complaints: Complaints, entries: Table, policies: Policies, keys: Keys, replicas: Sequence[Row]
+) -> Row:
+    """The export as JSON values. `replicas`: what the workers enforce. Raises StoreError."""
+    now = clock.now()
+    rows = await cases.audit()
+    head = await cases.head()
+    found = await cases.several(await cases.members("cases:all"))
+    matters = await complaints.all()
+    at = broken(rows, head)
+    live = Counter(row["category"] for row in entries.rows())
+    return {
+        "at": clock.stamp(now),
+        "versions": {
+            "profile": policies.common.profile,
+            "policy": policies.common.version,
+            "workers": list(replicas),
+            "entries": entries.version,
+        },
+        "audit": {
+            "rows": len(rows),
+            "head": head,
+            "chain": "whole" if at is None else f"broken at row {at}",
+            "seal": f"{keys.kid}.{keys.mac('evidence', 'head', head, clock.stamp(now)).hex()}",
+            "steps": dict(Counter(json.loads(raw)["what"] for raw in rows)),
+        },
+        "articles": {
+            "4": {"categories": len(taxonomy()), "live_entries": dict(sorted(live.items()))},
+            "13": _complaints(matters, now),
+            "15": _remediation(found, now),
+        },
+        "cases": [_case(case, now) for case in found],
+        "not_shown": [
+            "whether the model's training data is lawful (Article 7)",
+            "who a user is (Article 9)",
+            "what a person wrote: no text is in this export, and most of it was never kept",
+        ],
+    }  # fmt: skip
+
+
+def _complaints(matters: Sequence[Matter], now: float) -> Row:
+    late = [m for m in matters if m.state == "received" and now > m.due]
+    return {
+        "received": len(matters),
+        "by_kind": {
+            kind: sum(m.kind == kind for m in matters) for kind in (*KINDS, "blocked_prompt", "blocked_answer")
+        },
+        "by_outcome": dict(Counter(m.state for m in matters)),
+        "late": len(late),
+        "subject_blocks": sum(bool(m.entries) for m in matters),
+    }
+
+
+def _remediation(cases: Sequence[Case], now: float) -> Row:
+    decided = [(c.decided - c.received) / _DAY for c in cases if c.decided is not None]
+    ended = [(c.ended - c.received) / _DAY for c in cases if c.ended is not None and c.state in ENDED]
+    open_ = [c for c in cases if c.state in DUTY]
+    return {
+        "reports": sum(c.reports for c in cases),
+        "cases": len(cases),
+        "by_state": dict(sorted(Counter(c.state for c in cases).items())),
+        "by_category": dict(sorted(Counter(c.category for c in cases).items())),
+        "undecided": sum(c.state in UNDECIDED for c in cases),
+        "days_to_decide": _spread(decided),
+        "days_to_end": _spread(ended),
+        "due": len(open_),
+        "overdue": sum(now > c.due for c in open_),
+        "least_days_left": min((deadlines.days_left(c.due, now) for c in open_), default=None),
+        "probes": dict(Counter(p["outcome"] for c in cases for p in c.probes)),
+        "exceptions": sum(c.exception is not None for c in cases),
+    }
+
+
+def _spread(days: Sequence[float]) -> Row:
+    if not days:
+        return {"cases": 0, "median": None, "p90": None}
+    ordered = sorted(days)
+    return {
+        "cases": len(days),
+        "median": round(median(ordered), 2),
+        "p90": round(ordered[int(0.9 * (len(ordered) - 1))], 2),
+    }
+
+
+def _case(case: Case, now: float) -> Row:
+    """One case, as far as an auditor needs it."""
+    return {
+        "case": case.id, "app": case.app, "category": case.category, "clause": taxonomy()[case.category].clause,
+        "state": case.state, "reports": case.reports, "received": clock.stamp(case.received), "due": clock.stamp(case.due),
+        "rule": case.rule, "days_left": deadlines.days_left(case.due, now) if case.state in DUTY else None,
+        "decided": None if case.decided is None else clock.stamp(case.decided),
+        "ended": None if case.ended is None else clock.stamp(case.ended),
+        "handed_over": case.handed, "exception": case.exception, "entries": len(case.entries),
+        "probes": [
+            {
+                "at": clock.stamp(p["at"]), "outcome": p["outcome"], "model": p.get("model"), "version": p.get("version"),
+                "temperature": p.get("temperature"), "reason": p.get("reason"),
+                "sets": {
+                    name: {k: s[k] for k in ("judged", "again", "rate", "lower", "upper")} for name, s in p["sets"].items()
+                },
+            }
+            for p in case.probes
+        ],
+    }  # fmt: skip
+
+
+_STYLE = """body{font:15px/1.5 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;max-width:70rem;margin:1rem auto;
+padding:0 1rem;color:#1b1f24;background:#fff}table{border-collapse:collapse;font-size:.87rem;width:100%}th,td{text-align:left;
+padding:.25rem .6rem;border-bottom:1px solid #d9dee5;vertical-align:top}th{color:#5b6470;font-weight:500}.alarm{color:#b42318;
+font-weight:600}h2{font-size:1.15rem;margin-top:1.6rem}div{overflow-x:auto}"""
+_NAMES = {
+    "reports": "举报 reports", "cases": "案件 cases", "by_state": "按状态 by state", "by_category": "按类别 by category",
+    "undecided": "待审 undecided", "days_to_decide": "审定用时（天）days to decide", "days_to_end": "办结用时（天）days to end",
+    "due": "整改中 in remediation", "overdue": "超期 overdue", "least_days_left": "最短剩余天数 least days left",
+    "probes": "复测 probes", "exceptions": "书面例外 written exceptions", "received": "受理 received",
+    "by_kind": "按类型 by kind", "by_outcome": "按结果 by outcome", "late": "超期未答复 late",
+    "subject_blocks": "个人信息屏蔽 blocks about persons", "categories": "类别数 categories", "live_entries": "有效条目 live entries",
+}  # fmt: skip
+_TITLES = {
+    "4": "第四条 内容要求 · Article 4, content", "13": "第十三条 投诉与个人信息 · Article 13, complaints",
+    "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
+}  # fmt: skip
+
+
+def html(export: Mapping[str, Any]) -> str:
+    """The export as one page: self-contained, no script, Chinese first."""
+    audit = export["audit"]
+    alarm = "" if audit["chain"] == "whole" else ' class="alarm"'
+    parts = [
+        '<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>合规证据 Evidence</title>',
+        f"<style>{_STYLE}</style><h1>合规证据 <small>Evidence</small></h1>",
+        f"<p>{escape(export['at'])} · {escape(export['versions']['profile'])} · 策略 policy {escape(export['versions']['policy'])}</p>",
+        f"<p{alarm}>审计链 audit chain: {escape(audit['chain'])}, {audit['rows']} 行 rows</p>",
+    ]
+    for article, figures in export["articles"].items():
+        parts.append(f"<h2>{escape(_TITLES[article])}</h2><div><table>")
+        parts += [f"<tr><th>{escape(_NAMES[k])}</th><td>{escape(_said(v))}</td></tr>" for k, v in figures.items()]
+        parts.append("</table></div>")
+    parts.append("<h2>案件 Cases</h2><div><table><tr>")
+    columns = ("case", "category", "state", "reports", "received", "due", "days_left", "ended")
+    parts += [f"<th>{c}</th>" for c in (*columns, "probes")]
+    for case in export["cases"]:
+        cells = [_said(case[c]) for c in columns]
+        cells.append("; ".join(f"{p['at'][:10]} {p['outcome']} {_rates(p)}" for p in case["probes"]))
+        parts.append("</tr><tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells))
+    parts.append("</tr></table></div><h2>不能证明的 What this does not show</h2><ul>")
+    parts += [f"<li>{escape(line)}</li>" for line in export["not_shown"]]
+    return "".join(parts) + "</ul></html>\n"
+
+
+def _rates(probe: Mapping[str, Any]) -> str:
+    return " ".join(f"{name} {s['again']}/{s['judged']} (≤{s['upper']:.1%})" for name, s in probe["sets"].items())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_said(v)}" for k, v in value.items()) or "-"
+    return "-" if value is None else str(value)

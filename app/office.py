@@ -1,0 +1,150 @@
+"""`sluice case …` and `sluice evidence export`: the admin API from the command line. Law: nothing is done here that the API would not do,
+and write down, for anybody."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from app import settings
+from app.errors import SettingsError, SluiceError
+
+
+class OfficeError(SluiceError):
+    """The admin API refused, or nobody answers there; the message says which."""
+
+
+def call(method: str, path: str, body: Any = None, url: str | None = None) -> Any:
+    """The answer of the admin API to one call. `url`: of its listener. Raises OfficeError, SettingsError."""
+    conf = settings.read()
+    tokens = list(settings.admins(conf.admin_token or ""))
+    if not tokens:
+        raise SettingsError("SLUICE_ADMIN_TOKEN must be set (需要管理令牌)")
+    host = f"[{conf.admin_host}]" if ":" in conf.admin_host else conf.admin_host
+    base = url or f"http://{host}:{conf.admin_port}"
+    request = urllib.request.Request(
+        f"{base.rstrip('/')}/sluice/v1/admin{path}", method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {tokens[0]}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    # No proxy of the environment: what goes there is evidence.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=120) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as e:
+        try:
+            message = json.load(e)["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = e.reason
+        raise OfficeError(f"{e.code}: {message}") from None
+    except OSError as e:
+        raise OfficeError(
+            f"{base} cannot be reached: is `sluice serve` running? 管理端口连不上 ({type(e).__name__})"
+        ) from None
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    c = commands.add_parser("case", help="cases: from a report to proof · 案件")
+    c.add_argument(
+        "--admin", metavar="URL", help="the admin listener; default: SLUICE_ADMIN_HOST and SLUICE_ADMIN_PORT"
+    )
+    what = c.add_subparsers(dest="what", required=True, metavar="WHAT")
+    p = what.add_parser("list", help="what waits to be worked on · 待办列表")
+    p.add_argument("--state", help="only those in this state")
+    p.add_argument("--page", type=int, default=1)
+    p.set_defaults(run=list_command)
+    p = what.add_parser("show", help="one case · 查看案件")
+    p.add_argument("case", help="a case or a ticket")
+    p.set_defaults(run=show_command)
+    p = what.add_parser("probe", help="have the model asked again, past the filter · 复测")
+    p.add_argument("case")
+    p.add_argument("--model", help="the name of the model to ask; default: as the last time")
+    p.add_argument("--prompt", help="where the report came without one")
+    p.add_argument("--variant", action="append", default=[], help="a paraphrase of the prompt; may be given again")
+    p.set_defaults(run=probe_command)
+    p = what.add_parser("export", help="training sets from confirmed cases · 导出训练数据")
+    p.add_argument("--out", type=Path, required=True, help="a folder")
+    p.add_argument("--case", action="append", default=[], dest="cases", help="only this one; may be given again")
+    p.set_defaults(run=export_command)
+    p = what.add_parser("close", help="by a written exception; a passing probe closes by itself · 书面例外结案")
+    p.add_argument("case")
+    p.add_argument("--reason", required=True)
+    p.add_argument("--role", required=True, help="whose decision it is · 决定人的职务")
+    p.set_defaults(run=close_command)
+
+    c = commands.add_parser("evidence", help="what an auditor is given · 合规证据")
+    c.add_argument("--admin", metavar="URL")
+    what = c.add_subparsers(dest="what", required=True, metavar="WHAT")
+    p = what.add_parser("export", help="JSON and a readable page · 导出 JSON 与网页")
+    p.add_argument("--out", type=Path, required=True, help="a folder")
+    p.set_defaults(run=evidence_command)
+
+
+def list_command(args: argparse.Namespace) -> int:
+    state = f"&state={quote(args.state)}" if args.state else ""
+    found = call("GET", f"/cases?page={args.page}{state}", url=args.admin)
+    for case in found["cases"]:
+        print(
+            f"{case['id']}  {case['state']:<16} {case['category']:<28} {case['reports']:>5}  {case['due'][:10]}  {case['days_left']:>4}"
+        )
+    print(f"{found['total']} 件 cases, 第 page {found['page']}/{max(1, found['pages'])}", file=sys.stderr)
+    return 0
+
+
+def show_command(args: argparse.Namespace) -> int:
+    print(json.dumps(call("GET", f"/cases/{quote(args.case)}", url=args.admin), ensure_ascii=False, indent=2))
+    return 0
+
+
+def probe_command(args: argparse.Namespace) -> int:
+    body = {"decision": "probe", "model": args.model, "prompt": args.prompt, "variants": args.variant}
+    given = {k: v for k, v in body.items() if v}
+    case = call("POST", f"/cases/{quote(args.case)}/decision", given, args.admin)
+    print(f"{case['id']}: {case['state']}; `sluice case show {case['id']}` 查看结果 shows the outcome")
+    return 0
+
+
+def close_command(args: argparse.Namespace) -> int:
+    body = {"decision": "except", "reason": args.reason, "role": args.role}
+    case = call("POST", f"/cases/{quote(args.case)}/decision", body, args.admin)
+    print(f"{case['id']}: {case['state']}")
+    return 0
+
+
+def export_command(args: argparse.Namespace) -> int:
+    from app.training.cases import read, write
+
+    named = "&".join(f"case={quote(c)}" for c in args.cases)
+    found = call("GET", f"/samples?{named}", url=args.admin)
+    args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    source = args.out / "samples.jsonl"
+    _private(source, "".join(json.dumps(s, ensure_ascii=False, sort_keys=True) + "\n" for s in found["samples"]))
+    write(read(source), args.out, source)
+    print(f"{args.out}: {len(found['samples'])} 个样本 samples", file=sys.stderr)
+    for left in found["left_out"]:
+        print(f"{left['case']}: {left['why']}", file=sys.stderr)
+    return 0
+
+
+def evidence_command(args: argparse.Namespace) -> int:
+    from app.evidence import html
+
+    found = call("GET", "/evidence", url=args.admin)
+    args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _private(args.out / "evidence.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    _private(args.out / "evidence.html", html(found))
+    print(f"{args.out}: evidence.json, evidence.html; 审计链 audit chain: {found['audit']['chain']}", file=sys.stderr)
+    return 0 if found["audit"]["chain"] == "whole" else 1
+
+
+def _private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+        f.write(text)
