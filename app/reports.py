@@ -263,7 +263,7 @@ class Reports:
             id="case_" + secrets.token_hex(10), app=sender.app.id, category=looked.category,
             state="verified" if looked.proved else "received", received=now, due=due.at, rule=f"{policy.profile}:{due.rule}",
             length=looked.length, fingerprint=looked.fingerprint, language=_language(looked.report),
-            subjects=int(bool(sender.reporter)), reporters=(sender.reporter,) if sender.reporter else (),
+            subjects=int(bool(sender.reporter) and looked.proved), reporters=(sender.reporter,) if sender.reporter else (),
             flagged=looked.flagged, proved=looked.proved,
         )  # fmt: skip
 
@@ -334,7 +334,8 @@ def _merged(case: Case, looked: _Looked, sender: Sender) -> Case:
     """The same passage was reported once more. Its due date stays that of the first report."""
     case = replace(case, reports=case.reports + 1, flagged=case.flagged or looked.flagged)
     if sender.reporter and sender.reporter not in case.reporters and len(case.reporters) < _REPORTERS:
-        case = replace(case, reporters=(*case.reporters, sender.reporter), subjects=case.subjects + 1)
+        reporters = (*case.reporters, sender.reporter)
+        case = replace(case, reporters=reporters, subjects=case.subjects + looked.proved)
     if looked.proved and not case.proved:
         case = replace(case, proved=True)
         if case.state == "received":
