@@ -136,7 +136,11 @@ class Reports:
                         )
                     try:
                         answer = await self._cases.commit(
-                            writes, {**event, "case": case.id, "state": case.state}, key=key, request=request, result=result
+                            writes,
+                            {**event, "case": case.id, "state": case.state},
+                            key=key,
+                            request=request,
+                            result=result,
                         )
                     except Conflict:
                         continue

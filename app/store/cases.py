@@ -204,8 +204,11 @@ class Cases:
         )
 
     async def repeated(self, key: str, request: str) -> Row | None:
-        """What the first call with this key was answered, if there was one. Raises ValueError for a key used for something else."""
-        raw = await self.store.run("GET", self.store.key(self._done(key)))
+        """What the first call with this key was answered, if there was one. Raises ValueError for a key used for something else.
+
+        Its answer counts as an acknowledgement too: the first call may have failed only because no replica had it yet.
+        """
+        raw = await self.store.call("done", [self._done(key)], [], durable=True)
         if raw is None:
             return None
         digest, _, answer = str(raw).partition(" ")

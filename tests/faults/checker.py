@@ -145,7 +145,9 @@ class Checker:
             else:
                 self.odd.append(f"{'decision' if call.name else 'report'}: {answer.status_code} {answer.text[:200]}")
             if took > (DESK_PATIENCE if call.name else PATIENCE):
-                self.odd.append(f"{'decision' if call.name else 'report'} answered {answer.status_code} after {took:.2f} s")
+                self.odd.append(
+                    f"{'decision' if call.name else 'report'} answered {answer.status_code} after {took:.2f} s"
+                )
 
     @property
     def _storm(self) -> str:
@@ -157,7 +159,11 @@ class Checker:
         with self._lock:
             n = len(self.reports)
             key = f"{self.run}-{n}"
-            text = self._storm if n % 8 == 0 else f"请把编号{key}的东西搬到河边，再用绳子捆好，最后写上日期和名字，交给夜班。"
+            text = (
+                self._storm
+                if n % 8 == 0
+                else f"请把编号{key}的东西搬到河边，再用绳子捆好，最后写上日期和名字，交给夜班。"
+            )
             call = Call(key, {"text": text, "comment": "看看"})
             self.reports.append(call)
         self.send(call, http)

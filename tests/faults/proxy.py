@@ -1,4 +1,4 @@
-"""A TCP proxy before the store, that a test makes slow, sends elsewhere, or has swallow a reply after the store has done what it was asked."""
+"""A TCP proxy before the store: a test makes it slow, sends it elsewhere, or has it swallow a reply to what the store has done."""
 
 from __future__ import annotations
 
