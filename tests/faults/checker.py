@@ -144,7 +144,8 @@ class Checker:
                 self.refused += 1
             else:
                 self.odd.append(f"{'decision' if call.name else 'report'}: {answer.status_code} {answer.text[:200]}")
-            if took > (DESK_PATIENCE if call.name else PATIENCE):
+            # A gateway that has just been started anew lets connections wait until its workers have started.
+            if took > (DESK_PATIENCE if call.name else PATIENCE) and not self.gone_allowed:
                 self.odd.append(
                     f"{'decision' if call.name else 'report'} answered {answer.status_code} after {took:.2f} s"
                 )

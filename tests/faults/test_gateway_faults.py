@@ -75,7 +75,8 @@ def again(whole: Whole) -> Iterator[Callable[[], None]]:
         opened[-1].wait(20)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.timeout(1200))])
 def test_f21_workers_and_the_whole_gateway_are_killed_under_load(
     shared_model: Model, tmp_path: Path, kills: int
 ) -> None:
@@ -172,6 +173,7 @@ def test_f22_a_wrong_clock_moves_no_due_date_and_ends_nothing(redis_server: Redi
 # ---- F23 and F24: two at once
 
 
+@pytest.mark.long
 def test_f23_two_gateways_that_decide_the_same_reports_at_once_decide_each_once(
     shared_model: Model, tmp_path: Path
 ) -> None:
@@ -212,7 +214,9 @@ def test_f23_two_gateways_that_decide_the_same_reports_at_once_decide_each_once(
 
         # F24: who works on a page that is no longer true is told the version that is.
         with httpx.Client(timeout=10) as http:
-            call = next(c for c in (checker.report(http) for _ in range(3)) if c.answer and c.body["text"] != checker._storm)
+            call = next(
+                c for c in (checker.report(http) for _ in range(3)) if c.answer and c.body["text"] != checker._storm
+            )
         assert call.answer is not None
         seen = checker.desk.case(call.answer["ticket"])
         assert Desk(b).decide(seen["id"], "confirm", "b", expected_version=seen["version"]).status_code == 200
@@ -277,5 +281,7 @@ def test_f25_a_probe_that_breaks_its_worker_each_time_is_set_aside_and_holds_up_
         ]  # fmt: skip
         assert metric(whole, 'sluice_probes_total{outcome="set_aside"}') == 1
         assert [c["id"] for c in desk.admin("GET", "/cases").json()["cases"]] == [names["毒药"]]
-        print(f"\nF25: set aside after {len(set(broken_workers))} workers, due date kept, the other probe closed its case")
+        print(
+            f"\nF25: set aside after {len(set(broken_workers))} workers, due date kept, the other probe closed its case"
+        )
     server.kill()

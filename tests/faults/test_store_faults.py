@@ -6,8 +6,10 @@ The gateway is a real `sluice serve`, the store a real redis-server behind a pro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.integration.test_reports import APPS, POLICY, REVIEWERS
 
 NAMES = list(redis_binaries())
 COMMIT = b":audit:head"
+ENTRY = {"term": "失效转移的短语", "category": "violence", "action": "block", "reason": "test"}
 
 
 class Place(NamedTuple):
@@ -76,7 +79,7 @@ def metric(whole: Whole, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.long)])
 def test_f1_the_store_is_killed_and_comes_back(place: Place, checker: Checker, kills: int) -> None:
     with checker.load():
         checker.until(20)
@@ -96,20 +99,20 @@ def test_f2_the_store_is_paused(place: Place, checker: Checker) -> None:
         checker.until(20)
         os.kill(place.server.process.pid, signal.SIGSTOP)
         try:
-            time.sleep(3)
+            time.sleep(2)
         finally:
             os.kill(place.server.process.pid, signal.SIGCONT)
         assert checker.until(1) < 2
     assert checker.verify("F2").refused > 0
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.4])
+@pytest.mark.parametrize("delay", [0.4, pytest.param(0.05, marks=pytest.mark.long)])
 def test_f3_the_store_is_slow(place: Place, checker: Checker, delay: float) -> None:
     with checker.load(threads=6):
         checker.until(20)
         place.proxy.delay = delay
         try:
-            time.sleep(3)
+            time.sleep(2)
         finally:
             place.proxy.delay = 0.0
         assert checker.until(1) < 3
@@ -158,6 +161,87 @@ def test_f5_the_store_is_full(place: Place, checker: Checker) -> None:
     assert checker.verify("F5").refused > 0
 
 
+@pytest.mark.long
+def test_f6_the_disk_of_the_store_is_full(shared_model: Model, tmp_path: Path) -> None:
+    """The embedded store, which its gateway starts anew; with appendfsync always Redis ends itself when it cannot write."""
+    script(shared_model)
+    folder = tmp_path / "gateway"
+    disk = folder / "data" / "store"
+    disk.mkdir(mode=0o700, parents=True)
+    disk.parent.chmod(0o700)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "sluice", str(disk)])
+    if mounted.returncode:
+        pytest.fail("a full disk needs a disk of its own: run as root, in a container with --cap-add SYS_ADMIN")
+    try:
+        with whole_gateway(folder, shared_model.url, **started(folder, "")) as whole:
+            checker = Checker(whole)
+            checker.block()
+            with checker.load():
+                checker.until(20)
+                for _ in range(2):
+                    refused = checker.refused
+                    with (disk / "ballast").open("wb", buffering=0) as ballast:
+                        with contextlib.suppress(OSError):
+                            while ballast.write(bytes(4096)):
+                                pass
+                    wait_for(lambda: checker.refused > refused + 5, 15)  # noqa: B023
+                    time.sleep(1)
+                    assert httpx.get(whole.ops + "/readyz").status_code == 200
+                    (disk / "ballast").unlink()
+                    # The store comes back with back-off.
+                    checker.until(10, 20)
+            assert checker.verify("F6").refused > 0
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.long
+def test_f7_the_primary_is_lost_and_a_replica_takes_over(shared_model: Model, tmp_path: Path) -> None:
+    """SLUICE_REDIS_REPLICAS=1: what was acknowledged is on the replica, also where that lagged, and nothing is acknowledged without one."""
+    script(shared_model)
+    servers = []
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        servers.append(RedisServer(list(redis_binaries().values())[-1], tmp_path / name))
+    second, third = (redis.Redis(port=s.port, decode_responses=True) for s in servers[1:])
+    second.replicaof("127.0.0.1", servers[0].port)
+    wait_for(lambda: second.info("replication")["master_link_status"] == "up", 10)
+    with proxied(servers[0].port) as proxy:
+        settings = started(tmp_path / "gateway", proxy.url, REDIS_REPLICAS="1")
+        with whole_gateway(tmp_path / "gateway", shared_model.url, **settings) as whole:
+            checker = Checker(whole)
+            checker.block()
+            assert servers[1].process is not None
+            made: list[Any] = []
+            with checker.load():
+                checker.until(20)
+                made.append(
+                    checker.desk.admin("POST", "/entries", json=ENTRY, headers={"Idempotency-Key": "on both"}).json()
+                )
+                # The replica hangs: nothing is acknowledged, though the primary has it, and not when it is sent again either.
+                os.kill(servers[1].process.pid, signal.SIGSTOP)
+                time.sleep(0.5)
+                acked, decided = checker.acks(), sum(c.acked for c in checker.decisions)
+                late = checker.desk.admin(
+                    "POST", "/entries", json=ENTRY | {"term": "只在主库"}, headers={"Idempotency-Key": "late"}
+                )
+                assert late.status_code == 503
+                time.sleep(1.5)
+                assert (checker.acks(), sum(c.acked for c in checker.decisions)) == (acked, decided)
+                # The primary dies with what only it had.
+                servers[0].kill()
+                os.kill(servers[1].process.pid, signal.SIGCONT)
+                second.replicaof("NO", "ONE")
+                third.replicaof("127.0.0.1", servers[1].port)
+                proxy.to(servers[1].port)
+                checker.until(10)
+            checker.verify("F7")
+            entries = {e["id"] for e in checker.desk.admin("GET", "/entries?limit=1000").json()["entries"]}
+            assert {e["id"] for e in made} <= entries
+    for server in servers:
+        server.kill()
+
+
 def test_f8_scripts_are_forgotten_and_the_store_refuses_for_reasons_of_its_own(place: Place, checker: Checker) -> None:
     store = place.store
     with checker.load():
@@ -186,6 +270,7 @@ def test_f8_scripts_are_forgotten_and_the_store_refuses_for_reasons_of_its_own(p
     assert checker.verify("F8").refused > 0
 
 
+@pytest.mark.long
 def test_f8_the_store_is_still_loading_or_cannot_save(place: Place, checker: Checker) -> None:
     store = place.store
     store.set("ballast", "x" * 4_000_000)
