@@ -78,7 +78,11 @@ class Clean:
         dense = compact(fold(text))
         if len(dense) < RUN:
             return bool(dense) and dense in self._dense
-        return bool(np.isin(hashes(dense), self._grams, assume_unique=False).any())
+        runs, known = hashes(dense), self._grams
+        if not len(known):
+            return False
+        # They are sorted; np.isin would sort them again each time.
+        return bool((known[np.minimum(np.searchsorted(known, runs), len(known) - 1)] == runs).any())
 
     def hits(self, term: str) -> list[str]:
         """The clean texts that hold `term`, folded."""

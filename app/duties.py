@@ -83,7 +83,7 @@ class Duties:
             after = replace(case, evidence=False, prompted=False, next_probe=None)
             await self._moved(case, after, "erase", writes, part="evidence")
         for case in await self._of("due", now + (ALERTS[0] + 1) * 86400):
-            if case.state != "overdue" and now > case.due:
+            if case.state in remediation.TABLE["fall_due"].here and now > case.due:
                 case = await self._moved(case, remediation.moved(case, "fall_due", now), "fall_due") or case
             await self._alert(case, now)
         await self._gauges(now)
@@ -115,7 +115,7 @@ class Duties:
 
     async def _alert(self, case: Case, now: float) -> None:
         left = deadlines.days_left(case.due, now)
-        kind = "overdue" if case.state == "overdue" else next((str(n) for n in sorted(ALERTS) if left <= n), None)
+        kind = "overdue" if now > case.due else next((str(n) for n in sorted(ALERTS) if left <= n), None)
         if kind is None or kind in case.alerted or case.state not in DUTY:
             return
         if self._url is not None and not await self._post(case, kind, left):

@@ -162,20 +162,33 @@ class Prober:
     async def _probe(self, case: Case) -> None:
         policy = self._moderator.policies.of(self._sections.get(case.app, case.app))
         outcome = await self._outcome(case, policy.rules.probes)
+        metrics.PROBES.labels(outcome["outcome"]).inc()
+        while not await self._judged(case, outcome, policy.rules.probes.days):
+            # Somebody reported the passage once more, or an alert went out: that takes nothing from what the model said.
+            fresh = await self._cases.get(case.id)
+            if fresh is None or (fresh.state, fresh.tries, fresh.asked) != (case.state, case.tries, case.asked):
+                log.error(
+                    "a probe's case was moved meanwhile; what the probe showed is not used", extra={"case": case.id}
+                )
+                return
+            case = fresh
+
+    async def _judged(self, case: Case, outcome: dict[str, Any], days: int) -> bool:
+        """Write down what a probe shows; False where the case has been changed."""
         now = clock.now()
         after = remediation.moved(case, "judge", now, outcome=outcome)
-        later = now + policy.rules.probes.days * 86400 if after.state == "closed" else None
+        later = now + days * 86400 if after.state == "closed" else None
         writes = Writes()
         writes.case(case, replace(after, next_probe=later, tries=0))
         event = {
             "who": "time", "what": "judge", "case": case.id, "from": "probing", "to": after.state,
             "outcome": outcome["outcome"], "sets": outcome["sets"],
         }  # fmt: skip
-        metrics.PROBES.labels(outcome["outcome"]).inc()
         try:
             await self._cases.commit(writes, event)
         except Conflict:
-            log.error("a probe's case was changed meanwhile; it is probed again", extra={"case": case.id})
+            return False
+        return True
 
     async def _outcome(self, case: Case, rule: ProbeRule) -> dict[str, Any]:
         """What the probe shows. Raises StoreError."""

@@ -107,7 +107,8 @@ TABLE: dict[str, Move] = {
     "hand_over": Move(DUTY, "handed_over", ("vendor", "reference", "date")),
     "probe": Move(DUTY | {"closed"}, "probing", ("asked",)),
     "judge": Move(frozenset({"probing"}), None, ("outcome",)),
-    "fall_due": Move(DUTY - {"overdue"}, "overdue"),
+    # Not from under a probe: its verdict would find another version and be lost. `judge` looks at the date itself.
+    "fall_due": Move(DUTY - {"overdue", "probing"}, "overdue"),
     "except": Move(DUTY, "excepted", ("reason", "role")),
     "reopen": Move(ENDED, "reopened", ("reason",)),
 }

@@ -30,6 +30,7 @@ from app.passages import MAX, compact, fingerprint
 from app.policy import Policy, taxonomy
 from app.remediation import Case
 from app.store.cases import Cases, Taken, Writes
+from app.store.client import within
 from app.store.tables import Row
 from app.surrogate import language
 from app.text import fold
@@ -37,6 +38,8 @@ from app.types import Action, Scope, Slot
 
 UNKNOWN = "other_prohibited"
 """The category of a case where nobody named one and nothing was found."""
+PATIENCE = 1.5
+"""Seconds that taking a report may take. Reports wait for one another, and behind a store that hangs the waits would add up."""
 _TRIES = 20
 _REPORTERS = 64
 
@@ -108,40 +111,45 @@ class Reports:
                 "receipt: it is not of this text and decision; send text and receipt as they were delivered, or neither",
                 code="receipt_mismatch", param="receipt", status=422,
             )  # fmt: skip
-        looked = await self._look(report, sender, policy, proved)
-        standing = "verified" if looked.proved else "unverified"
-        result = {"ticket": ticket, "status_token": self.token(ticket), "state": standing}
-        event = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
-        # One at a time in this process: reports of one passage, of which a storm consists, would else trip over each other.
-        async with self._turn:
-            for _ in range(_TRIES):
-                writes = Writes()
-                case = await self._case(writes, looked, sender, policy)
-                self._limits(writes, sender, policy)
-                kept = {
-                    "case": case.id,
-                    "app": app,
-                    "at": clock.now(),
-                    "proved": looked.proved,
-                    "reporter": sender.reporter,
-                }
-                writes.new("tickets", ticket, json.dumps(kept))
-                if not looked.no_retain and report.comment:
-                    writes.set(
-                        f"comments:{case.id}", ticket, vault.seal(self._keys, f"{ticket}/comment", report.comment)
-                    )
-                try:
-                    answer = await self._cases.commit(
-                        writes, {**event, "case": case.id, "state": case.state}, key=key, request=request, result=result
-                    )
-                except Conflict:
-                    continue
-                except Taken as e:
-                    if e.value.startswith("{"):
-                        return result  # the result of the key has been forgotten, the ticket has not
-                    continue  # somebody was first with this passage: it is a case now
-                metrics.REPORTS.labels(standing).inc()
-                return answer
+        async with within(PATIENCE):
+            looked = await self._look(report, sender, policy, proved)
+            standing = "verified" if looked.proved else "unverified"
+            result = {"ticket": ticket, "status_token": self.token(ticket), "state": standing}
+            event = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
+            # One at a time in this process: reports of one passage, of which a storm consists, would else trip over each other.
+            async with self._turn:
+                for _ in range(_TRIES):
+                    writes = Writes()
+                    case = await self._case(writes, looked, sender, policy)
+                    self._limits(writes, sender, policy)
+                    kept = {
+                        "case": case.id,
+                        "app": app,
+                        "at": clock.now(),
+                        "proved": looked.proved,
+                        "reporter": sender.reporter,
+                    }
+                    writes.new("tickets", ticket, json.dumps(kept))
+                    if not looked.no_retain and report.comment:
+                        writes.set(
+                            f"comments:{case.id}", ticket, vault.seal(self._keys, f"{ticket}/comment", report.comment)
+                        )
+                    try:
+                        answer = await self._cases.commit(
+                            writes,
+                            {**event, "case": case.id, "state": case.state},
+                            key=key,
+                            request=request,
+                            result=result,
+                        )
+                    except Conflict:
+                        continue
+                    except Taken as e:
+                        if e.value.startswith("{"):
+                            return result  # the result of the key has been forgotten, the ticket has not
+                        continue  # somebody was first with this passage: it is a case now
+                    metrics.REPORTS.labels(standing).inc()
+                    return answer
         raise Conflict("too many reports of one passage at once; send it again", 0)
 
     async def state(self, ticket: str, token: str) -> str | None:

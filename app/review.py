@@ -20,11 +20,14 @@ from app.policy import Policies, taxonomy
 from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
 from app.store.cases import Cases, Writes
+from app.store.client import within
 from app.store.tables import Row, Table
 from app.text import fold, is_han
 from app.types import Action, Verdict
 from app.words import is_word
 
+PATIENCE = 5.0
+"""Seconds that a decision may take: whether a wider entry may be is looked up in all clean texts."""
 WIDE_DAYS = 90
 """What acts for every app, or as a term, acts so long at most."""
 REVERSED_TWICE, WITHIN = 2, 30 * 86400
@@ -58,6 +61,10 @@ class Review:
     ) -> Row:
         """Do what a reviewer says; the case as it is then. Raises RequestError, Conflict (of `expected`, the version that he saw),
         StoreError."""
+        async with within(PATIENCE):
+            return await self._decide(name, decision, who, said, expected, key)
+
+    async def _decide(self, name: str, decision: str, who: str, said: Row, expected: int | None, key: str) -> Row:
         request = json.dumps([name, decision, who, said], sort_keys=True, ensure_ascii=False)
         if key and (first := await self._cases.repeated(key, request)) is not None:
             return first

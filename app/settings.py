@@ -61,7 +61,7 @@ class Settings(BaseModel):
     workers: int = Field(1, ge=1, le=256)
     redis_url: str | None = Field(None, description="unset: a private server is started in DATA_DIR")
     redis_replicas: int = Field(
-        0, ge=0, le=8, description="replicas that must have a report or a decision before it is acknowledged"
+        0, ge=0, le=8, description="replicas that must have a report, a decision or an entry before it is acknowledged"
     )
     data_dir: Path = Path(".sluice")
     deployment: str = Field("default", pattern=r"^[a-z0-9_-]{1,40}$", description="names the keys in a shared Redis")

@@ -200,7 +200,11 @@ class Table:
             )
         if foreign:
             return True
-        self.store_id = store_id
+        if store_id != self.store_id:
+            self.store_id = store_id
+            if self._keep:
+                # Before there is any row: another server that is there after a restart must not pass for the first one.
+                await asyncio.to_thread(self._save_snapshot)
         if int(version) == self.version and since == self.version:
             # After a failover two servers can have given one number to different rows.
             return int(total) == self._sum
@@ -280,7 +284,7 @@ class Table:
             self.store_id,
             self._store.key(f"{self.name}:changed"),
         ]
-        state, result = await self._store.call("table_put", keys, args)
+        state, result = await self._store.call("table_put", keys, args, durable=True)
         if state == "conflict":
             raise Conflict(f"somebody changed it first; it is at version {result}", int(result))
         if state == "reused":

@@ -8,6 +8,7 @@ local first = redis.call('GET', KEYS[5])
 if first then
   local digest, result = string.match(first, '^(%x+) (.*)$')
   if digest ~= ARGV[4] then return {'reused', ''} end
+  redis.call('EXPIRE', KEYS[5], 86400)  -- a write, so that a WAIT behind it speaks of the first one too
   return {'ok', result}
 end
 local old = redis.call('HGET', KEYS[2], ARGV[1])

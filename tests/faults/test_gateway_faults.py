@@ -1,0 +1,287 @@
+"""Reports and decisions while processes of the gateway die, clocks are wrong, and two decide at once (F21 to F25 of the fault matrix)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from app import clock, deadlines, duties, metrics
+from app.duties import Duties
+from app.remediation import Case
+from app.store.cases import Cases, Writes, broken
+from app.store.client import Store
+from app.store.tables import Entries
+from tests.conftest import Model, RedisServer, Whole, redis_binaries, wait_for, whole_gateway
+from tests.faults.checker import Checker, script
+from tests.faults.test_store_faults import metric, started
+from tests.integration.test_reports import Desk
+
+
+def workers(whole: Whole) -> list[psutil.Process]:
+    try:
+        found = psutil.Process(whole.process.pid).children()
+        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and "app.server" in p.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def ready(whole: Whole) -> bool:
+    try:
+        return httpx.get(whole.ops + "/readyz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def kill_all(whole: Whole) -> None:
+    """SIGKILL for the parent and its workers at once."""
+    family = [psutil.Process(whole.process.pid), *workers(whole)]
+    for process in family:
+        process.kill()
+    whole.process.wait()
+    psutil.wait_procs(family[1:], 5)
+
+
+@contextmanager
+def again(whole: Whole) -> Iterator[Callable[[], None]]:
+    """Starts a gateway that was killed once more, with the same settings on the same ports."""
+    process = psutil.Process(whole.process.pid)
+    command, environment = process.cmdline(), process.environ()
+    opened: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        log = (whole.folder / "log").open("ab")
+        whole.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        opened.append(whole.process)
+
+    yield start
+    if opened:
+        opened[-1].terminate()
+        opened[-1].wait(20)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.timeout(1200))])
+def test_f21_workers_and_the_whole_gateway_are_killed_under_load(
+    shared_model: Model, tmp_path: Path, kills: int
+) -> None:
+    script(shared_model)
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(list(redis_binaries().values())[-1], tmp_path / "redis")
+    settings = started(tmp_path / "gateway", server.url, WORKERS="2")
+    with whole_gateway(tmp_path / "gateway", shared_model.url, **settings) as whole, again(whole) as start:
+        checker = Checker(whole, gone=True)
+        checker.block()
+        slowest = 0.0
+        with checker.load(threads=4):
+            checker.until(20)
+            for n in range(kills):
+                if n % 5 == 1:
+                    kill_all(whole)
+                    start()
+                else:
+                    random.choice(workers(whole)).kill()
+                slowest = max(slowest, checker.until(1, 20))
+                wait_for(lambda: ready(whole), 20)
+                checker.until(5)
+        figures = checker.verify(f"F21, {kills} kills, reports taken again after {slowest:.1f} s at most")
+    server.kill()
+    assert figures.acked > 5 * kills
+
+
+# ---- F22: clocks
+
+
+def test_f22_a_wrong_clock_moves_no_due_date_and_ends_nothing(redis_server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        store = Store(redis_server.url, "clock")
+        entries = Entries(store, tmp_path, lambda rows, version, whole: None)
+        cases = Cases(store, entries)
+        await entries.refresh()
+        now = time.time()
+        due = deadlines.due(now, 3)
+        held = Case(
+            "case_held", "default", "violence", "provisional", now, due.at, due.rule, lapses=now + 3600,
+            comments=True, evidence=True, entries=("ent_held",),
+        )  # fmt: skip
+        confirmed = replace(held, id="case_confirmed", state="confirmed", lapses=None, entries=("ent_confirmed",))
+        for case in (held, confirmed):
+            writes = Writes()
+            writes.case(None, case)
+            row = {"id": case.entries[0], "term": "x"}
+            writes.table(entries, case.entries[0], row, cases.changed())
+            await cases.commit(writes, {"who": "reporter", "what": "report", "case": case.id})
+
+        async def states() -> dict[str, tuple[str, float]]:
+            await entries.refresh()
+            found = await cases.several(["case_held", "case_confirmed"])
+            return {c.id: (c.state, c.due) for c in found}
+
+        before, chain = await states(), await cases.audit()
+        watch = Duties(cases)
+        for days in (100, -10, 0.0001, 4000):
+            clock.use(lambda days=days: now + days * 86400)  # type: ignore[misc]
+            await watch.sweep()
+            assert metrics.CLOCK_SUSPECT._value.get() == 1, days
+            assert await states() == before and await cases.audit() == chain
+            assert {r["id"] for r in entries.rows()} == {"ent_held", "ent_confirmed"}
+        clock.use()
+        await watch.sweep()
+        assert metrics.CLOCK_SUSPECT._value.get() == 0
+        assert await states() == before and await cases.audit() == chain
+
+        # The time has really come: the store's clock says so too.
+        async def agreed() -> float:
+            return clock.now()
+
+        cases.now = agreed  # type: ignore[method-assign]
+        clock.use(lambda: now + 100 * 86400)
+        await watch.sweep()
+        after = await states()
+        assert after == {"case_held": ("verified", due.at), "case_confirmed": ("overdue", due.at)}
+        assert {r["id"] for r in entries.rows()} == {"ent_confirmed"}, "what was confirmed never ends by time"
+        rows = await cases.audit()
+        assert [json.loads(r)["what"] for r in rows[len(chain) :]] == ["lapse", "fall_due", "alert"]
+        # And back: nothing that has ended begins again.
+        for days in (-10, 0, 100):
+            clock.use(lambda days=days: now + days * 86400)  # type: ignore[misc]
+            await watch.sweep()
+            assert await states() == after and await cases.audit() == rows
+            assert {r["id"] for r in entries.rows()} == {"ent_confirmed"}
+        assert broken(rows, await cases.head()) is None
+        await store.close()
+
+    asyncio.run(run())
+    assert duties.APART == 5.0
+
+
+# ---- F23 and F24: two at once
+
+
+@pytest.mark.long
+def test_f23_two_gateways_that_decide_the_same_reports_at_once_decide_each_once(
+    shared_model: Model, tmp_path: Path
+) -> None:
+    script(shared_model)
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(list(redis_binaries().values())[-1], tmp_path / "redis")
+    with (
+        whole_gateway(tmp_path / "a", shared_model.url, **started(tmp_path / "a", server.url)) as a,
+        whole_gateway(tmp_path / "b", shared_model.url, **started(tmp_path / "b", server.url)) as b,
+    ):
+        checker = Checker(a, b)
+        with httpx.Client(timeout=10) as http:
+            tickets = [call.answer["ticket"] for _ in range(40) if (call := checker.report(http)).answer is not None]
+        tickets = sorted({checker.desk.case(t)["id"]: t for t in tickets}.values())
+        answers: dict[str, list[httpx.Response]] = {t: [] for t in tickets}
+
+        def decide(whole: Whole, who: str, decision: str, order: list[str]) -> None:
+            for ticket in order:
+                answers[ticket].append(Desk(whole).decide(ticket, decision, who))
+
+        threads = [
+            threading.Thread(target=decide, args=(whole, who, decision, tickets))
+            for whole, who, decision in ((a, "a", "confirm"), (b, "b", "reject"), (b, "a", "confirm"), (a, "b", "reject"))
+        ]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rows = checker.audit()
+        for ticket in tickets:
+            codes = sorted(r.status_code for r in answers[ticket])
+            assert codes == [200, 409, 409, 409], (codes, [r.text for r in answers[ticket]])
+            case = checker.desk.case(ticket)
+            (decided,) = [r for r in rows if r.get("case") == case["id"] and r["what"] in ("confirm", "reject")]
+            (winner,) = [r.json() for r in answers[ticket] if r.status_code == 200]
+            assert decided["to"] == winner["state"] == case["state"] and winner["version"] == case["version"]
+        print(f"\nF23: {len(tickets)} cases decided by four at once: {len(tickets)} winners, one row each")
+
+        # F24: who works on a page that is no longer true is told the version that is.
+        with httpx.Client(timeout=10) as http:
+            call = next(
+                c for c in (checker.report(http) for _ in range(3)) if c.answer and c.body["text"] != checker._storm
+            )
+        assert call.answer is not None
+        seen = checker.desk.case(call.answer["ticket"])
+        assert Desk(b).decide(seen["id"], "confirm", "b", expected_version=seen["version"]).status_code == 200
+        for whole in (a, b):
+            late = Desk(whole).decide(seen["id"], "reject", expected_version=seen["version"])
+            assert late.status_code == 409 and late.headers["x-sluice-version"] == str(seen["version"] + 1)
+            assert Desk(whole).case(seen["id"])["state"] == "confirmed"
+    server.kill()
+
+
+# ---- F25: poison
+
+
+@pytest.mark.long
+def test_f25_a_probe_that_breaks_its_worker_each_time_is_set_aside_and_holds_up_no_other(
+    shared_model: Model, tmp_path: Path
+) -> None:
+    script(shared_model)
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(list(redis_binaries().values())[-1], tmp_path / "redis")
+    store: Any = redis.Redis(port=server.port, decode_responses=True)
+    with whole_gateway(tmp_path / "gateway", shared_model.url, **started(tmp_path / "gateway", server.url)) as whole:
+        desk, broken_workers = Desk(whole), []
+
+        def before(body: dict[str, Any]) -> None:
+            if "毒药" in body["messages"][-1]["content"]:
+                for worker in workers(whole):
+                    broken_workers.append(worker.pid)
+                    os.kill(worker.pid, signal.SIGKILL)
+
+        shared_model.script.before = before
+        shared_model.script.chat("对不起，这件事我不能说。")
+        names = {}
+        for prompt in ("毒药", "别的"):
+            ticket = desk.report(text=f"{prompt}的那一段话，说的是怎样把东西搬到河边再捆好。").json()["ticket"]
+            names[prompt] = desk.case(ticket)["id"]
+            assert desk.decide(names[prompt], "confirm").status_code == 200
+            assert desk.decide(names[prompt], "probe", model="m", prompt=f"说说{prompt}").status_code == 200
+        due = desk.case(names["毒药"])["due"]
+
+        def pass_lease() -> None:
+            """The lease runs out: what a quarter of an hour would do."""
+            index, rows = "{sluice:default}:cases:probes", "{sluice:default}:cases"
+            version, _, body = store.hget(rows, names["毒药"]).partition(" ")
+            row = json.loads(body) | {"next_probe": time.time() - 1}
+            store.hset(rows, names["毒药"], f"{version} {json.dumps(row, ensure_ascii=False)}")
+            store.zadd(index, {names["毒药"]: row["next_probe"]})
+
+        for tries in (1, 2, 3):
+            wait_for(lambda: len(set(broken_workers)) == tries, 30)  # noqa: B023
+            wait_for(lambda: ready(whole), 30)
+            case = desk.case(names["毒药"])
+            assert (case["state"], case["tries"], case["due"]) == ("probing", tries, due)
+            pass_lease()
+        wait_for(lambda: desk.case(names["毒药"])["state"] == "confirmed", 30)
+        case = desk.case(names["毒药"])
+        assert case["due"] == due and case["next_probe"] is None and "set aside" in case["probes"][-1]["reason"]
+        wait_for(lambda: desk.case(names["别的"])["state"] == "closed", 60)
+        assert len(set(broken_workers)) == 3
+        assert [r["what"] for r in desk.chain() if r.get("case") == names["毒药"]] == [
+            "report", "confirm", "probe", "probe", "probe", "probe", "set_aside",
+        ]  # fmt: skip
+        assert metric(whole, 'sluice_probes_total{outcome="set_aside"}') == 1
+        assert [c["id"] for c in desk.admin("GET", "/cases").json()["cases"]] == [names["毒药"]]
+        print(
+            f"\nF25: set aside after {len(set(broken_workers))} workers, due date kept, the other probe closed its case"
+        )
+    server.kill()
