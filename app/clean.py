@@ -80,9 +80,9 @@ class Clean:
             return bool(dense) and dense in self._dense
         return bool(self._known(dense).any())
 
-    def __contains__(self, gram: str) -> bool:
+    def __contains__(self, gram: object) -> bool:
         """So many letters and digits in a row (more than RUN) stand in a clean text."""
-        return bool(self._known(gram).all())
+        return isinstance(gram, str) and bool(self._known(gram).all())
 
     def _known(self, dense: str) -> NDArray[np.bool_]:
         """Of each run of `dense`, whether it stands in a clean text."""
