@@ -38,6 +38,8 @@ _STEP = 0x9E3779
 _STEPS = tuple((n, np.uint32(pow(_STEP, n, 1 << 32))) for n in _GATES[:-1])
 _RECORD = np.dtype([("whole", "<u8"), ("gates", "u1", (len(_GATES), _BITS // 8))])
 _NONCE = 16
+_SPARE = 6
+"""A gate's table has 2 to the power of it bits for each gram, while it is smaller than all values: so often chance opens it."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -107,7 +109,9 @@ class _Table:
         self._wholes = records["whole"][order].astype(np.uint64).data
         self._numbers = numbers[order].data
         gates = records["gates"] @ (1 << 8 * np.arange(_BITS // 8, dtype=np.uint32))
-        self._gates = [_bits(column) for column in gates.T]
+        # The tables of a few passages are small: one that is reported acts at once.
+        self._mask = (1 << min(_BITS, len(records).bit_length() + _SPARE)) - 1
+        self._gates = [_bits(column & self._mask, self._mask + 1) for column in gates.T]
 
     def places(self, dense: str) -> list[int]:
         """Where in `dense` as many characters as the last gate has stand with which a gram may begin."""
@@ -116,7 +120,7 @@ class _Table:
         gates = np.fromiter(map(self._values.__getitem__, dense), np.uint32, len(dense))
         for n, step in _STEPS:
             gates = gates[:-n] * step + gates[n:]
-        gates &= _MASK
+        gates &= self._mask
         found: list[int] = np.flatnonzero(self._gates[-1][gates >> 3] >> (gates & 7) & 1).tolist()
         return found
 
@@ -127,7 +131,7 @@ class _Table:
             if until > len(start):
                 return until
             for ch in start[n:until]:
-                gate = gate * _STEP + self._values[ch] & _MASK
+                gate = gate * _STEP + self._values[ch] & self._mask
             if not open_[gate >> 3] >> (gate & 7) & 1:
                 break
             n = until
@@ -142,8 +146,8 @@ class _Table:
             at += 1
 
 
-def _bits(values: Array) -> Array:
-    table = np.zeros(1 << _BITS - 3, np.uint8)
+def _bits(values: Array, size: int) -> Array:
+    table = np.zeros(size >> 3, np.uint8)
     np.bitwise_or.at(table, values >> 3, (1 << (values & 7)).astype(np.uint8))
     return table
 

@@ -26,7 +26,7 @@ _NONE: frozenset[str] = frozenset()
 _COPY = frozenset({"copy"})
 _VERSIONS = count(1)
 _FRESH = 256
-"""Changed rows that are compiled apart from the bulk: 8 ms at most."""
+"""Changed rows that are compiled apart from the bulk: 8 ms at most, some 40 where all have runs."""
 
 Row = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from app.text import fold
 from app.types import Action, Candidate, Detector, Direction, Finding, Scope
 
 KEY = b"k" * 32
-PASSAGE = "春天的第一场雨落在石桥上，也落在桥下的小船里；and the boat drifts on."
+PASSAGE = "春天的第一场雨落在石桥上，也落在桥下的小船里；and the boat drifts on home."
 LONG_ALLOW = "丁" * 31 + "蓝色信号" + "戊" * 40
 TERMS = [
     Term("甲乙丙丁", "violence"),
