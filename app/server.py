@@ -297,6 +297,7 @@ class Parent:
         store = {
             "up": self.store.up,
             "problem": self.store.problem,
+            "durability": self.store.durability,
             "foreign": self.entries.foreign,
             "entries_version": self.entries.version,
         }

@@ -74,6 +74,8 @@ class Store:
         self.up = False
         self.problem: str | None = None
         """Why writes are refused although the server answers."""
+        self.durability = "unknown"
+        """What a kill of the server may lose of what it acknowledged: strict, nothing; 1s, a second or more; none, everything."""
 
     def key(self, name: str) -> str:
         return self.prefix + name
@@ -140,16 +142,20 @@ class Store:
         return result
 
     async def check(self) -> None:
-        """Look at what the server promises; sets `problem` where it may lose what it acknowledged."""
-        problem = None
+        """Look at what the server promises; sets `problem` where it may lose what it acknowledged, and `durability`."""
         try:
-            policy = await self.run("CONFIG", "GET", "maxmemory-policy")
-            value = policy.get("maxmemory-policy") if isinstance(policy, dict) else policy[1] if policy else None
-            if value not in (None, "noeviction"):
-                problem = f"Redis maxmemory-policy is {value}: it may evict entries; set noeviction"
+            policy = (await self._configured("maxmemory-policy")).get("maxmemory-policy", "noeviction")
+            file = await self._configured("append*")  # a pattern: 6.2 takes one name at a time
         except StoreError:
             return
-        self.problem = problem
+        evicts = f"Redis maxmemory-policy is {policy}: it may evict entries; set noeviction"
+        self.problem = None if policy == "noeviction" else evicts
+        synced = {"always": "strict", "everysec": "1s"}.get(file.get("appendfsync", ""), "none")
+        self.durability = synced if file.get("appendonly") == "yes" else "none"
+
+    async def _configured(self, pattern: str) -> dict[str, str]:
+        said = await self.run("CONFIG", "GET", pattern)
+        return dict(said) if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
 
     async def pushes(self, channel: str, silence: float) -> AsyncGenerator[str]:
         """Messages as they are published, '' after each `silence` seconds without one. Raises StoreError when the

@@ -81,6 +81,7 @@ def metric(whole: Whole, name: str) -> float:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.long)])
 def test_f1_the_store_is_killed_and_comes_back(place: Place, checker: Checker, kills: int) -> None:
+    assert place.whole.ready()["store"]["durability"] == "strict"
     with checker.load():
         checker.until(20)
         for _ in range(kills):
@@ -245,28 +246,28 @@ def test_f7_the_primary_is_lost_and_a_replica_takes_over(shared_model: Model, tm
 def test_f8_scripts_are_forgotten_and_the_store_refuses_for_reasons_of_its_own(place: Place, checker: Checker) -> None:
     store = place.store
     with checker.load():
-        checker.until(20)
+        checker.until(10)
         for _ in range(10):
             store.script_flush()
             time.sleep(0.05)
-        checker.until(10)
+        checker.until(3)
         # READONLY: it has become the replica of something.
         store.replicaof("127.0.0.1", 1)
-        time.sleep(0.7)
+        time.sleep(0.5)
         store.replicaof("NO", "ONE")
-        checker.until(10)
+        checker.until(3)
         # MASTERDOWN: and it does not even answer reads.
         store.config_set("replica-serve-stale-data", "no")
         store.replicaof("127.0.0.1", 1)
-        time.sleep(0.7)
+        time.sleep(0.5)
         store.replicaof("NO", "ONE")
         store.config_set("replica-serve-stale-data", "yes")
-        checker.until(10)
+        checker.until(3)
         # NOREPLICAS: the operator wants replicas, and there are none.
         store.config_set("min-replicas-to-write", "1")
-        time.sleep(0.7)
+        time.sleep(0.5)
         store.config_set("min-replicas-to-write", "0")
-        checker.until(10)
+        checker.until(3)
     assert checker.verify("F8").refused > 0
 
 

@@ -252,6 +252,38 @@ def test_an_older_or_another_server_empties_nothing(server: RedisServer, tmp_pat
     asyncio.run(run())
 
 
+def test_a_table_without_rows_knows_its_store_again_after_a_restart(server: RedisServer, tmp_path: Path) -> None:
+    async def run() -> None:
+        name = secrets.token_hex(4)
+        async with table(server, tmp_path, name, keep_snapshot=True) as a:
+            await until(lambda: a.store_id != "")
+            assert a._store is not None
+            first = a.store_id
+            await a._store.run("DEL", a._store.key("store_id"))
+        async with table(server, tmp_path, name, keep_snapshot=True) as a:
+            await until(lambda: a.foreign)
+            assert a.store_id == first
+            with pytest.raises(StoreError, match="operator"):
+                await put(a, "e1")
+
+    asyncio.run(run())
+
+
+def test_what_the_server_promises_is_told(server: RedisServer) -> None:
+    async def run() -> None:
+        store = Store(server.url, "promises")
+        told = []
+        for value in ("always", "everysec", "no"):
+            await store.run("CONFIG", "SET", "appendfsync", value)
+            await store.check()
+            told.append(store.durability)
+        await store.run("CONFIG", "SET", "appendfsync", "always")
+        assert told == ["strict", "1s", "none"]
+        await store.close()
+
+    asyncio.run(run())
+
+
 def test_a_store_that_may_evict_takes_no_writes(server: RedisServer, tmp_path: Path) -> None:
     async def run() -> None:
         store = Store(server.url, "evict")
