@@ -78,11 +78,20 @@ class Clean:
         dense = compact(fold(text))
         if len(dense) < RUN:
             return bool(dense) and dense in self._dense
+        return bool(self._known(dense).any())
+
+    def __contains__(self, gram: object) -> bool:
+        """So many letters and digits in a row (more than RUN) stand in a clean text."""
+        return isinstance(gram, str) and bool(self._known(gram).all())
+
+    def _known(self, dense: str) -> NDArray[np.bool_]:
+        """Of each run of `dense`, whether it stands in a clean text."""
         runs, known = hashes(dense), self._grams
         if not len(known):
-            return False
+            return np.zeros(len(runs), bool)
         # They are sorted; np.isin would sort them again each time.
-        return bool((known[np.minimum(np.searchsorted(known, runs), len(known) - 1)] == runs).any())
+        found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, runs), len(known) - 1)] == runs
+        return found
 
     def hits(self, term: str) -> list[str]:
         """The clean texts that hold `term`, folded."""

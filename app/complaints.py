@@ -116,10 +116,18 @@ class Complaints:
         writes.row("matters", id, 0, matter.row())
         writes.score("matters:open", id, now)
         kept = {k: v for k, v in said.items() if v and k != "decision_id"}
+        if kind == "blocked_answer" and (answer := await self._held(matter.decision)):
+            kept["answer"] = answer
         if kept and not (matter.category and taxonomy()[matter.category].no_retain):
             writes.set("evidence", id, vault.seal(self._keys, f"{id}/evidence", json.dumps(kept, ensure_ascii=False)))
         event = {"who": "reporter", "what": kind, "matter": id}
         return await self._cases.commit(writes, event, key=key, request=request, result=result)
+
+    async def _held(self, decision: str) -> str:
+        """The answer that this decision blocked, where it was kept; it is evidence from now on."""
+        store = self._cases.store
+        sealed = await store.run("GET", store.key(f"held:{decision}"))
+        return vault.unseal(self._keys, f"{decision}/held", str(sealed)) if sealed is not None else ""
 
     async def _appealed(self, matter: Matter, prompt: str, sender: Sender) -> Matter:
         """Whether this prompt is the one that was refused, and by what it would be now."""

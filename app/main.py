@@ -24,6 +24,7 @@ from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
 from app.errors import LexiconError, ModelError, PolicyError, SettingsError
 from app.exceptions import Exceptions
+from app.findings import Findings
 from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.moderation import Moderator
@@ -91,6 +92,7 @@ class Gateway:
         self.reports = Reports(
             self.cases, self.keys, self.moderator, Clean(settings.models, settings.clean), self.deliveries
         )
+        self.findings = Findings(self.store, self.keys, self.reports)
         self.moderator.exceptions = Exceptions(self.keys)
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
         self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator)
@@ -102,7 +104,16 @@ class Gateway:
         stand_in = (self.surrogate, settings.surrogate_model) if self.surrogate is not None else None
         routed: dict[str, Any] = {
             d.route: Proxy(
-                d, self.moderator, self.apps, self.keys, self.upstream, self.journal, limits, stand_in, self.deliveries
+                d,
+                self.moderator,
+                self.apps,
+                self.keys,
+                self.upstream,
+                self.journal,
+                limits,
+                stand_in,
+                self.deliveries,
+                self.findings,
             )
             for d in dialects.shipped()
         }
@@ -151,6 +162,7 @@ class Gateway:
         await self.shadows.start()
         await self.exceptions.start()
         await self.deliveries.start()
+        await self.findings.start()
         if self.refusals is not None:
             self.keys.refusal.tell = self.refusals.tell
             await self.refusals.start()
@@ -166,6 +178,7 @@ class Gateway:
 
     async def stop(self) -> None:
         await ended(*self._tasks)
+        await self.findings.stop()
         await self.deliveries.stop()
         await self.exceptions.stop()
         await self.shadows.stop()

@@ -71,6 +71,9 @@ NOT_EXAMINED = Counter(
 RELOADS = Counter("sluice_reloads_total", "Reloads of a file", ["file", "outcome"])
 JOURNAL_DROPPED = Counter("sluice_journal_dropped_total", "Journal records that could not be written")
 DELIVERIES_DROPPED = Counter("sluice_deliveries_dropped_total", "Traces of delivered answers that could not be kept")
+FINDINGS_DROPPED = Counter(
+    "sluice_findings_dropped_total", "Stopped answers that could not be kept though the policy asks for it"
+)
 REPORTS = Counter("sluice_reports_total", "Reports taken, by what is known of them", ["standing"])
 REPORTS_REFUSED = Counter("sluice_reports_refused_total", "Reports not taken, by reason", ["reason"])
 HOLDS = Counter(

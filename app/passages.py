@@ -4,14 +4,17 @@ A passage of folded, compacted text (letters and digits only) is kept as MACs of
 then at growing lengths up to the whole. A stream is held from a place where the text so far may be a passage, and let
 go at the first prefix that differs. Compacting makes spaces, punctuation and line breaks irrelevant.
 
-Today a passage is found where it occurs whole; near copies come with the cases that need them (docs/adr/0007).
+A passage is found here where it occurs whole (docs/adr/0007); near copies are a matter of copies.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from app.text import fold
 
@@ -19,7 +22,12 @@ GATE = 8
 MIN = 12
 """Compacted characters a passage must have: shorter ones belong in a term."""
 MAX = 20_000
+_SHORT = 4
+"""Compacted characters: MACs of so few are remembered."""
 _SIZE = 8
+_DENSE = re.compile(r"[^\W_]+")
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,36 @@ def compact(folded: str) -> str:
     return "".join(filter(str.isalnum, folded))
 
 
-def _mac(key: bytes, text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=_SIZE).digest()
+def spread(text: str, since: int) -> tuple[list[int], str]:
+    """Where letters and digits stand in folded `text[since:]`, as indices of `text`, and they by themselves."""
+    places: list[int] = []
+    parts = []
+    for found in _DENSE.finditer(text, since):
+        places.extend(range(*found.span()))
+        parts.append(found[0])
+    return places, "".join(parts)
+
+
+def mac(key: bytes, text: str, size: int = _SIZE) -> bytes:
+    """`size` bytes."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=size).digest()
+
+
+class Memo(dict[str, V]):
+    """What `of` gives for a short text, remembered."""
+
+    _ROOM = 1 << 17
+
+    def __init__(self, of: Callable[[str], V]) -> None:
+        super().__init__()
+        self._of = of
+
+    def __missing__(self, text: str) -> V:
+        value = self._of(text)
+        # Text made to fill it must not fill the memory: past this it is computed each time.
+        if len(self) < self._ROOM:
+            self[text] = value
+        return value
 
 
 def _lengths(total: int) -> list[int]:
@@ -55,7 +91,7 @@ def fingerprint(passage: str, kid: str, key: bytes) -> Fingerprint:
     text = compact(fold(passage))
     if not MIN <= len(text) <= MAX:
         raise ValueError(f"a passage must have {MIN} to {MAX} letters or digits, this one has {len(text)}")
-    return Fingerprint(kid, tuple((n, _mac(key, text[:n])) for n in _lengths(len(text))))
+    return Fingerprint(kid, tuple((n, mac(key, text[:n])) for n in _lengths(len(text))))
 
 
 @dataclass(slots=True)
@@ -72,18 +108,17 @@ class Passages:
     def __init__(self, prints: Iterable[Fingerprint], keys: dict[str, bytes]) -> None:
         self._keys = keys
         self._roots: dict[str, _Node] = {}
-        self._first: dict[str, dict[str, _Node | None]] = {}  # kid -> character -> what may begin with it
+        self._short = {kid: Memo(partial(mac, key)) for kid, key in keys.items()}
         for i, p in enumerate(prints):
             node = self._roots.setdefault(p.kid, _Node())
-            for n, mac in p.marks:
-                node = node.next.setdefault(n, {}).setdefault(mac, _Node())
+            for n, of in p.marks:
+                node = node.next.setdefault(n, {}).setdefault(of, _Node())
             node.ends.append(i)
 
     def find(self, text: str, since: int, final: bool) -> tuple[list[tuple[int, int, int]], int, int]:
         """(start, end, number) of the passages in folded `text[since:]`, the hold, and the length at which the
         earliest open one can be decided (0: none is open)."""
-        places = [i for i in range(since, len(text)) if text[i].isalnum()]
-        dense = "".join([text[i] for i in places])
+        places, dense = spread(text, since)
         found: list[tuple[int, int, int]] = []
         hold, wake = len(text), 0
         for kid, root in self._roots.items():
@@ -91,13 +126,11 @@ class Passages:
             if key is None:
                 continue  # counted by the blocklist: a rotated-out key
             first = root.next.get(1, {})
-            known = self._first.setdefault(kid, {})
+            short = self._short[kid]
             for at, ch in enumerate(dense):
-                if ch not in known:
-                    known[ch] = first.get(_mac(key, ch))
-                if (node := known[ch]) is None:
+                if (node := first.get(short[ch])) is None:
                     continue
-                needed = self._follow(key, dense, at, node, places, found)
+                needed = self._follow(kid, dense, at, node, places, found)
                 if needed and not final and places[at] <= hold:
                     length = len(text) + needed - len(dense)
                     wake = length if places[at] < hold else min(wake, length)
@@ -105,9 +138,10 @@ class Passages:
         return found, hold, wake
 
     def _follow(
-        self, key: bytes, dense: str, at: int, node: _Node, places: list[int], found: list[tuple[int, int, int]]
+        self, kid: str, dense: str, at: int, node: _Node, places: list[int], found: list[tuple[int, int, int]]
     ) -> int:
         """Walk the prefixes that start at `at`; how many characters of `dense` it takes to go on, 0 if all are decided."""
+        key, short = self._keys[kid], self._short[kid]
         needed = 0
         stack = [node]
         while stack:
@@ -115,7 +149,9 @@ class Passages:
             for n, nodes in node.next.items():
                 if at + n > len(dense):
                     needed = min(needed or at + n, at + n)
-                elif (hit := nodes.get(_mac(key, dense[at : at + n]))) is not None:
+                    continue
+                start = dense[at : at + n]
+                if (hit := nodes.get(short[start] if n <= _SHORT else mac(key, start))) is not None:
                     found.extend((places[at], places[at + n - 1] + 1, i) for i in hit.ends)
                     stack.append(hit)
         return needed

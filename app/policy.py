@@ -140,7 +140,8 @@ class ReportRule(_Strict):
     longer be generated. `days`: until a report, complaint or appeal is answered. `hold`: an app-wide hold of `hours` for a passage of at
     least `letters` letters, in no clean text, not delivered more than `delivered` times besides, that our own detectors had flagged or
     `subjects` asserted users reported. `deliveries`: keyed traces of delivered answers are kept for 7 days, so that it is known how often
-    one was delivered. `clean`: texts of the app's own that no report may hide. `per_reporter` an hour, `per_source` a minute."""
+    one was delivered. `clean`: texts of the app's own that no report may hide. `runtime`: categories
+    in which an answer that we stopped becomes a case by itself. `per_reporter` an hour, `per_source` a minute."""
 
     months: int = Field(default=3, ge=1, le=24)
     days: int = Field(default=15, ge=1, le=90)
@@ -151,8 +152,16 @@ class ReportRule(_Strict):
     delivered: int = Field(default=20, ge=0, le=10_000)
     deliveries: bool = False
     clean: list[str] = []
+    runtime: list[str] = []
     per_reporter: int = Field(default=20, ge=1, le=1000)
     per_source: int = Field(default=600, ge=1, le=100_000)
+
+
+class AppealRule(_Strict):
+    """`hold`: blocked answers are kept encrypted for 72 hours, so that an appeal can be judged by what was blocked; erased unless there is
+    one."""
+
+    hold: bool = False
 
 
 class ProbeRule(_Strict):
@@ -185,6 +194,7 @@ class Rules(_Strict):
     guard: GuardRule = GuardRule()
     reports: ReportRule = ReportRule()
     probes: ProbeRule = ProbeRule()
+    appeals: AppealRule = AppealRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -359,6 +369,9 @@ def _check(file: PolicyFile, own: dict[str, Rules]) -> None:
         for id in rules.categories:
             if id not in known:
                 raise PolicyError(f"{where}categories.{id}: no such category; the ids are in docs/categories.md")
+        for id in rules.reports.runtime:
+            if id not in known:
+                raise PolicyError(f"{where}reports.runtime: {id!r} is no category; the ids are in docs/categories.md")
         for id, surrogate in rules.surrogates.items():
             if id != "default" and id not in known:
                 raise PolicyError(f"{where}surrogates.{id}: no such category ('default' is the one for all others)")

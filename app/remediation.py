@@ -34,9 +34,10 @@ class Case:
     """What follows from a report. Holds no text: the passage as a fingerprint, evidence apart and encrypted.
 
     Times are seconds since the epoch. `reporters`: pseudonyms of those who reported, as far as they are known, at most 64 (`subjects`
-    counts those whom an app asserted). `evidence`, `prompted`, `comments`: some is kept; it holds the prompt; there are comments.
-    `entries`: ids of the live entries that act for it. `lapses`: when what acts unconfirmed ends. `asked`: how the model is asked in a
-    probe; `left`: the state that the probe goes back to. `before`: what an undo restores. `alerted`: the alerts that went out.
+    counts those whom an app asserted and who proved the delivery). `evidence`, `prompted`, `comments`: some is kept; it holds the
+    prompt; there are comments. `entries`: ids of the live entries that act for it. `lapses`: when what acts unconfirmed ends. `asked`:
+    how the model is asked in a probe; `left`: the state that the probe goes back to. `before`: what an undo restores. `alerted`: the
+    alerts that went out.
     """
 
     id: str

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from app import clock, deadlines, metrics, remediation, vault
 from app.apps import App
 from app.clean import Clean
+from app.copies import runs
 from app.deliveries import Deliveries
 from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
@@ -40,6 +41,8 @@ UNKNOWN = "other_prohibited"
 """The category of a case where nobody named one and nothing was found."""
 _TRIES = 20
 _REPORTERS = 64
+_COPIED = 4000
+"""Characters of a passage by which near copies of it are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,9 @@ class Reports:
         )
         print_: Mapping[str, Any] | None = None
         try:
-            print_ = pack(fingerprint(passage[:MAX], self._keys.kid, self._keys.derive("fingerprint")))
+            key = self._keys.derive("fingerprint")
+            made = await asyncio.to_thread(runs, passage[:_COPIED], self._keys.kid, key, self._clean)
+            print_ = pack(fingerprint(passage[:MAX], self._keys.kid, key), made)
         except ValueError:
             pass  # too short for one: a case all the same, on which a person may act
         return _Looked(
@@ -252,6 +257,8 @@ class Reports:
         if before is None:
             case = self._opened(looked, sender, policy, now)
             writes.new("cases:same", looked.marks[0], case.id)
+            if looked.fingerprint is not None and "runs" in looked.fingerprint:
+                writes.set("runs", case.id, looked.fingerprint["runs"])
         else:
             case = _merged(before, looked, sender)
         case = self._acted(writes, case, looked, sender, policy, now)
@@ -268,8 +275,8 @@ class Reports:
         return Case(
             id="case_" + secrets.token_hex(10), app=sender.app.id, category=looked.category,
             state="verified" if looked.proved else "received", received=now, due=due.at, rule=f"{policy.profile}:{due.rule}",
-            length=looked.length, fingerprint=looked.fingerprint, language=_language(looked.report),
-            subjects=int(bool(sender.reporter)), reporters=(sender.reporter,) if sender.reporter else (),
+            length=looked.length, fingerprint=_whole(looked.fingerprint), language=_language(looked.report),
+            subjects=int(bool(sender.reporter) and looked.proved), reporters=(sender.reporter,) if sender.reporter else (),
             flagged=looked.flagged, proved=looked.proved,
         )  # fmt: skip
 
@@ -340,7 +347,8 @@ def _merged(case: Case, looked: _Looked, sender: Sender) -> Case:
     """The same passage was reported once more. Its due date stays that of the first report."""
     case = replace(case, reports=case.reports + 1, flagged=case.flagged or looked.flagged)
     if sender.reporter and sender.reporter not in case.reporters and len(case.reporters) < _REPORTERS:
-        case = replace(case, reporters=(*case.reporters, sender.reporter), subjects=case.subjects + 1)
+        reporters = (*case.reporters, sender.reporter)
+        case = replace(case, reporters=reporters, subjects=case.subjects + looked.proved)
     if looked.proved and not case.proved:
         case = replace(case, proved=True)
         if case.state == "received":
@@ -361,6 +369,11 @@ def entry(case: Case, scope: Row, owner: str, *, expires: float | None = None, n
     if expires is not None:
         row["expires_at"] = clock.stamp(expires).replace("Z", "+00:00")
     return row
+
+
+def _whole(print_: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Without the runs, which are kept apart: unconfirmed, a passage is found as a whole."""
+    return None if print_ is None else {k: v for k, v in print_.items() if k != "runs"}
 
 
 def _language(report: Report) -> str:

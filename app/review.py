@@ -93,7 +93,7 @@ class Review:
                 )
             after = remediation.moved(case, _DECISIONS[decision], now, **{**said, "category": category})
             if decision == "confirm":
-                after = self._confirmed(writes, case, after, who)
+                after = self._confirmed(writes, case, await self._copied(after), who)
             elif decision == "reject":
                 after = self._rejected(writes, case, after)
             elif decision == "widen":
@@ -106,6 +106,13 @@ class Review:
         return await self._cases.commit(writes, event, key=key, request=request, result=result)
 
     # ---- what acts
+
+    async def _copied(self, case: Case) -> Case:
+        """The case with a fingerprint by which near copies are found too."""
+        runs = await self._cases.field("runs", case.id)
+        if case.fingerprint is None or runs is None:
+            return case
+        return replace(case, fingerprint={**case.fingerprint, "runs": runs})
 
     def _put(self, writes: Writes, id: str, row: Row) -> None:
         writes.table(self._cases.entries, id, row, self._cases.changed())
@@ -126,6 +133,7 @@ class Review:
         if row is not None:
             were[keep] = _bare(self._cases.entries.get(keep))
             self._put(writes, keep, row)
+        after = replace(after, fingerprint=case.fingerprint)
         return replace(after, entries=(keep,) if keep else (), lapses=None, before=(_memory(case, were),))
 
     def _rejected(self, writes: Writes, case: Case, after: Case) -> Case:
@@ -147,7 +155,7 @@ class Review:
         if first is None or any(first[k] != v for k, v in wish.items()) or first["by"] == who:
             return replace(after, widening={**wish, "by": who, "at": now, "gate": gate}, decided=case.decided)
         scope = {"app": wish["app"], "directions": ["answer"]}
-        row = entry(case, scope, who, expires=now + WIDE_DAYS * 86400, name=wish["to"])
+        row = entry(await self._copied(case), scope, who, expires=now + WIDE_DAYS * 86400, name=wish["to"])
         row["reason"] = f"case {case.id}, widened by {first['by']} and {who}"
         if term:
             del row["fingerprint"]

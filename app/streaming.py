@@ -464,8 +464,9 @@ class Channel:
                 for o, f in self._settled
             ):  # fmt: skip
                 continue  # part of a longer finding of the same kind
-            self._settled.append((c, finding))
-            self._tell("", finding)
+            if "copy" not in c.techniques or not self._lengthened(c, finding):
+                self._settled.append((c, finding))
+                self._tell("", finding)
             if finding.shadow or finding.action is Action.PASS:
                 continue  # what does nothing hides nothing
             spans = self._spans.setdefault(finding.category, [])
@@ -488,6 +489,22 @@ class Channel:
                 self._masks.append((finding.start, finding.end))
                 self.masked = True
         return stop
+
+    def _lengthened(self, c: Candidate, finding: Finding) -> bool:
+        """A near copy is found gram by gram: one that overlaps the last goes on with its finding."""
+        for i, (o, told) in enumerate(self._settled):
+            same = (told.detector, told.rule, told.category, told.action) == (
+                finding.detector, finding.rule, finding.category, finding.action,
+            )  # fmt: skip
+            if same and "copy" in o.techniques:
+                names = {*told.technique.split("+"), *finding.technique.split("+")}
+                longer = replace(told, end=finding.end, technique="+".join(sorted(names)))
+                self._settled[i] = replace(o, end=c.end), longer
+                at = next((at for at in range(len(self._findings) - 1, -1, -1) if self._findings[at] is told), None)
+                if at is not None:  # not beyond MOST
+                    self._findings[at] = longer
+                return True
+        return False
 
     def _finding(self, c: Candidate, start: int, end: int, span: str) -> Finding:
         names = c.techniques | folding.techniques(span)

@@ -17,10 +17,11 @@ Tier = Literal["certain", "suspect", "unsure", "entry", "cleared"]
 nothing."""
 TECHNIQUES = (
     "case", "width", "compat", "circled", "math", "combining", "zero_width", "bidi", "tag", "variation", "traditional",
-    "homoglyph", "digit", "leet", "repeat", "noise", "markup", "entity", "percent", "escape",
+    "homoglyph", "digit", "leet", "repeat", "noise", "markup", "entity", "percent", "escape", "copy",
     "pinyin", "homophone", "lookalike", "split", "interleave", "reversed", "rot13", "base64", "hex", "join",
 )  # fmt: skip
-"""Ways to disguise a term, by the names that stand in a finding's evidence; from `pinyin` on they are weaker and only flag."""
+"""Ways to disguise a term, by the names that stand in a finding's evidence; from `pinyin` on they are weaker and only flag. `copy`: part of
+a passage, that was not repeated whole."""
 Path = tuple[str | int, ...]
 """Where a text sits in a JSON body: keys and indices from the top."""
 

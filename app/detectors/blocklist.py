@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.compiling import compiled
+from app.copies import Copies, Runs
 from app.passages import Fingerprint, Passages
 from app.terms import Hit, Terms
 from app.text import fold
@@ -22,9 +23,10 @@ from app.types import Action, Candidate, Scan, Scope
 
 _ACTION = {a.word: a for a in Action}
 _NONE: frozenset[str] = frozenset()
+_COPY = frozenset({"copy"})
 _VERSIONS = count(1)
 _FRESH = 256
-"""Changed rows that are compiled apart from the bulk: 8 ms at most."""
+"""Changed rows that are compiled apart from the bulk: 8 ms at most, some 40 where all have runs."""
 
 Row = Mapping[str, Any]
 
@@ -36,16 +38,20 @@ class _Part:
         self.rows = {row["id"]: row for row in rows}
         by_term: dict[str, list[Row]] = {}
         self.passage_rows: list[Row] = []
-        prints = []
+        prints: list[Fingerprint] = []
+        copied: list[tuple[int, Runs]] = []
         for row in self.rows.values():
             if "term" in row:
                 by_term.setdefault(fold(row["term"].strip()), []).append(row)
             else:
+                if (runs := unpack_runs(row["fingerprint"])) is not None:
+                    copied.append((len(self.passage_rows), runs))
                 self.passage_rows.append(row)
                 prints.append(unpack(row["fingerprint"]))
         self.term_rows = list(by_term.values())
         self.terms = compiled(list(by_term), folder=folder)
         self.passages = Passages(prints, keys) if prints else None
+        self.copies = Copies(copied, keys) if copied else None
 
 
 class _Generation(NamedTuple):
@@ -132,7 +138,7 @@ class Blocklist:
 
 
 class _Passages:
-    """The detector of passages. Apart from that of terms, for it can sleep while a long passage is still open."""
+    """The detector of passages, whole and in near copies. Apart from that of terms, for it can sleep while a long passage is still open."""
 
     name = "passages"
 
@@ -149,19 +155,20 @@ class _Passages:
             return Scan([], len(text))
         candidates, hold, wake = [], len(text), 0
         for part, gone in now.parts():
-            if part.passages is None:
-                continue
-            found, until, later = part.passages.find(text, since, final)
-            if until < hold:
-                hold, wake = until, later
-            elif until == hold and later:
-                wake = min(wake or later, later)
-            rows = part.passage_rows
-            candidates += [
-                _candidate(start, end, rows[i])
-                for start, end, i in found
-                if rows[i]["id"] not in gone and _covers(rows[i], scope)
-            ]
+            for searched, how in ((part.passages, _NONE), (part.copies, _COPY)):
+                if searched is None:
+                    continue
+                found, until, later = searched.find(text, since, final)
+                if until < hold:
+                    hold, wake = until, later
+                elif until == hold and later:
+                    wake = min(wake or later, later)
+                rows = part.passage_rows
+                candidates += [
+                    _candidate(start, end, rows[i], how)
+                    for start, end, i in found
+                    if rows[i]["id"] not in gone and _covers(rows[i], scope)
+                ]
         return Scan(candidates, hold, wake)
 
 
@@ -183,11 +190,18 @@ def _covers(row: Mapping[str, Any], scope: Scope) -> bool:
     )
 
 
-def pack(print_: Fingerprint) -> dict[str, Any]:
-    """A fingerprint as JSON."""
-    return {"kid": print_.kid, "marks": [[n, base64.b64encode(mac).decode()] for n, mac in print_.marks]}
+def pack(print_: Fingerprint, runs: Runs | None = None) -> dict[str, Any]:
+    """A fingerprint as JSON; with the `runs` of the same passage, under the same kid, near copies are found too."""
+    assert runs is None or runs.kid == print_.kid
+    packed = {"kid": print_.kid, "marks": [[n, base64.b64encode(mac).decode()] for n, mac in print_.marks]}
+    return packed | {"runs": base64.b64encode(runs.sealed).decode()} if runs else packed
 
 
 def unpack(value: Mapping[str, Any]) -> Fingerprint:
-    """The inverse of `pack`."""
+    """The fingerprint that was packed."""
     return Fingerprint(value["kid"], tuple((n, base64.b64decode(mac)) for n, mac in value["marks"]))
+
+
+def unpack_runs(value: Mapping[str, Any]) -> Runs | None:
+    """The runs that were packed with it, if any."""
+    return Runs(value["kid"], base64.b64decode(value["runs"])) if "runs" in value else None

@@ -89,8 +89,9 @@ def complaint_routes(
             "not_generated_again_within_months": rules.months,
         }  # fmt: skip
 
-    @api.get("/sluice/v1/{what}/{ticket}")
-    async def state(what: Literal["complaints", "appeals"], ticket: str, request: Request) -> JSONResponse:
+    @api.get("/sluice/v1/complaints/{ticket}")
+    @api.get("/sluice/v1/appeals/{ticket}")
+    async def state(ticket: str, request: Request) -> JSONResponse:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         found = await complaints.state(ticket, request.headers.get("x-sluice-status-token") or given)
         return error(404, "no such ticket for this token", "not_found") if found is None else JSONResponse(found)

@@ -8,6 +8,7 @@ from typing import Any
 from app import surrogate
 from app.apps import App
 from app.dialects import Prompt, Shown
+from app.findings import wanted
 from app.keys import Receipt
 from app.moderation import Judged
 from app.policy import Policy
@@ -47,6 +48,8 @@ class Exchange:
     receipt: Receipt | None = None
     delivered: dict[int, list[str]] = field(default_factory=dict)
     """Choice -> the texts that went out, where the app has traces kept of them."""
+    heard: list[str] = field(default_factory=list)
+    """What the model said, where the policy has stopped answers kept."""
     begun: bool = False
     """The head of the answer, and some of it, has gone out."""
     ended: bool = False
@@ -71,6 +74,11 @@ class Exchange:
         self.receipt.add(choice, text)
         if self.policy.rules.reports.deliveries:
             self.delivered.setdefault(choice, []).append(text)
+
+    def hear(self, text: str) -> None:
+        """Remember what the model said, where that is asked for."""
+        if wanted(self.policy):
+            self.heard.append(text)
 
     def seal(self, body: dict[str, Any], action: Action) -> None:
         """Put decision id, action and receipt into a body, or into the last event of a stream."""

@@ -17,6 +17,7 @@ from app.apps import Apps
 from app.deliveries import Deliveries
 from app.dialects import Dialect, Key, Prompt, Shown, put
 from app.errors import RequestError, UpstreamError
+from app.findings import Findings, Stopped
 from app.journal import Journal
 from app.keys import Keys, Receipt, decision_id, decision_tail
 from app.moderation import Moderator
@@ -67,10 +68,11 @@ class Proxy:
         limits: Limits,
         stand_in: tuple[Upstream, str | None] | None = None,
         deliveries: Deliveries | None = None,
+        findings: Findings | None = None,
     ) -> None:
         self._dialect, self._moderator, self._apps = dialect, moderator, apps
         self._keys, self._upstream, self._journal = keys, upstream, journal
-        self._limits, self._stand_in, self._deliveries = limits, stand_in, deliveries
+        self._limits, self._stand_in, self._deliveries, self._findings = limits, stand_in, deliveries, findings
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         head = asgi.headers(scope)
@@ -110,6 +112,9 @@ class Proxy:
                 if self._deliveries is not None:
                     for texts in x.delivered.values():
                         self._deliveries.delivered(x.app.id, "".join(texts))
+                stopping = x.withdrawn or x.answer
+                if self._findings is not None and x.heard and stopping.action.stops and stopping.category:
+                    self._findings.stopped(Stopped(x.app, x.policy, x.decision, stopping.category, "".join(x.heard)))
 
     async def _error(
         self,
@@ -288,6 +293,8 @@ class Proxy:
             for t in texts
         ]
         judged = await self._moderator.judge(slots, x.scope, x.policy, [t.choice for t in texts])
+        for delta in texts:
+            x.hear(delta.text)
         x.answer = judged.verdict
         x.screened += judged.screened
         x.released = judged.screened

@@ -291,6 +291,8 @@ class Stream:
             raise UpstreamError("the model's answer is too long", code="upstream_too_large")
         if self._events.repeats or (self._events.parts and text.delta.visible):
             text.came.append(fresh)
+        if text.delta.visible:
+            self._x.hear(fresh)
         said = ""
         while len(fresh) > _SLICE and channel.stopped is None:
             said += channel.push(fresh[:_SLICE])

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 
 from daachorse import CharwiseDoubleArrayAhoCorasick as Automaton
@@ -40,11 +41,11 @@ def prose(characters: int) -> str:
     kept = {
         w: int(n) for w, n, tag in rows if tag[:2] not in ("nr", "ns", "nt") and len(w) <= 4 and all(map(is_han, w))
     }
-    words, weights = list(kept), list(kept.values())
+    words, weights = list(kept), list(accumulate(kept.values()))
     made: list[str] = []
     size = 0
     while size < characters:
-        sentence = rng.choices(words, weights, k=rng.randint(5, 20))
+        sentence = rng.choices(words, cum_weights=weights, k=rng.randint(5, 20))
         if rng.random() < 0.2:
             sentence[rng.randrange(len(sentence))] = rng.choice(_WORDS)
         if rng.random() < 0.6:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.copies import runs
 from app.detectors import shipped
 from app.detectors.blocklist import Blocklist, pack
 from app.detectors.lexicon import Lexicon, Term, check
@@ -20,7 +21,7 @@ from app.text import fold
 from app.types import Action, Candidate, Detector, Direction, Finding, Scope
 
 KEY = b"k" * 32
-PASSAGE = "春天的第一场雨落在石桥上，也落在桥下的小船里；and the boat drifts on."
+PASSAGE = "春天的第一场雨落在石桥上，也落在桥下的小船里；and the boat drifts on home."
 LONG_ALLOW = "丁" * 31 + "蓝色信号" + "戊" * 40
 TERMS = [
     Term("甲乙丙丁", "violence"),
@@ -74,7 +75,7 @@ BLOCKED = {
 
 FRAGMENTS = [
     *(t.term for t in TERMS), *(t.term[: len(t.term) // 2] for t in TERMS), *(a for t in TERMS for a in t.allow),
-    *BLOCKED, PASSAGE, PASSAGE[:9], PASSAGE[:30], PASSAGE[9:], PASSAGE.upper(), " ".join(PASSAGE),
+    *BLOCKED, PASSAGE, PASSAGE[:9], PASSAGE[:30], PASSAGE[9:], PASSAGE[3:27], PASSAGE[5:28] + "，", PASSAGE.upper(), " ".join(PASSAGE),
     "甲\u200b乙丙\u200d丁", "甲乙\ufe0f丙丁\u0301", "ＲＥＤ　ＦＡＬＣＯＮ", "Red FALCON", "ﬀ", "㈱式", "㈱",
     "丙.丁", "丙 丁", "甲、乙、丙", "丙**丁", "丙a丁1戊", "r.e.d f@lc0n", "f a l c o n", "fаlcоn", "rrreed fffalcon",
     "水<b>坝</b>", "水坝(", "&#33;", "&#27700;坝", "%E6%B0%B4%E5%9D%9D", "%E6%B0", "\\u6c34坝", "\\u", "[", "<", "</",
@@ -114,7 +115,7 @@ def detectors() -> tuple[Detector, ...]:
         {"id": f"ent_{i}", "term": t, "category": "violence", "action": a, "tier": "certain", "scope": scope}
         for i, (t, a) in enumerate(BLOCKED.items())
     ]
-    print_ = pack(fingerprint(PASSAGE, "1", KEY))
+    print_ = pack(fingerprint(PASSAGE, "1", KEY), runs(PASSAGE, "1", KEY))
     blocklist.load(
         [*rows, {"id": "ent_p", "fingerprint": print_, "category": "violence", "action": "block", "scope": scope}]
     )

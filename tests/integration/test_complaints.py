@@ -23,7 +23,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shared_model: Model) -> Iter
     folder = tmp_path_factory.mktemp("complaints")
     (folder / "redis").mkdir()
     server = RedisServer(list(redis_binaries().values())[-1], folder / "redis")
-    (folder / "policy.yaml").write_text("probes: {terms_allow: true, per_minute: 6000}\n")
+    (folder / "policy.yaml").write_text(
+        "probes: {terms_allow: true, per_minute: 6000}\nappeals: {hold: true}\nreports: {runtime: [violence]}\n"
+    )
     with whole_gateway(
         folder, shared_model.url, REDIS_URL=server.url, ADMIN_TOKEN=REVIEWERS, POLICY=str(folder / "policy.yaml")
     ) as whole:
@@ -91,6 +93,30 @@ def test_an_answer_nobody_saw_is_asked_for_again_and_shown_to_the_reviewer(whole
     assert first["action"] == "block" and "第二短语" in first["text"]
     assert decide(whole, taken["ticket"], "refuse", reason="it was right").json()["state"] == "refused"
     assert state(whole, taken)["outcome"] == "it was right"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_where_the_policy_asks_for_it_a_stopped_answer_is_kept_for_an_appeal_and_is_a_case(
+    whole: Whole, shared_model: Model, stream: bool
+) -> None:
+    text = f"前面的话没有什么，后面是运行中发现的第{int(stream)}个短语，再往后没有了。"
+    shared_model.script.chat(text)
+    block(whole, f"运行中发现的第{int(stream)}个短语")
+    wait_for(lambda: "发现" not in whole.chat("说").text, 2)
+    answer = whole.chat("说", stream=stream)
+    decision = answer.headers["x-sluice-decision"]
+    appeal = {"kind": "blocked_answer", "decision_id": decision, "prompt": "说"}
+
+    def kept() -> str:
+        ticket = whole.http.post("/sluice/v1/appeals", json=appeal).json()["ticket"]
+        return str(admin(whole, "GET", f"/complaints/{ticket}/evidence").json().get("answer", ""))
+
+    wait_for(lambda: "运行中发现" in kept(), 3)
+    assert text.startswith(kept()) and "短语" in kept()
+    cases = admin(whole, "GET", "/cases").json()["cases"]
+    mine = [c["id"] for c in cases if c["category"] == "violence"]
+    said = [admin(whole, "GET", f"/cases/{id}/evidence").json().get("passage", "") for id in mine]
+    assert any(f"第{int(stream)}个短语" in s for s in said)
 
 
 def test_a_block_about_a_person_masks_no_name_and_needs_two_who_answered_the_question_of_interest(

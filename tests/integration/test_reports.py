@@ -110,8 +110,8 @@ def empty(server: RedisServer, desk: Desk, shared_model: Model) -> Iterator[None
 
 
 def variant(n: int) -> str:
-    """Another passage for every test: reports of one are one case."""
-    return ANSWER.replace("七", f"{n}")
+    """Another passage for every test: reports of one are one case, and near copies of a confirmed one are stopped."""
+    return "".join(f"{n}{c}" if at % 9 == 8 else c for at, c in enumerate(ANSWER))
 
 
 def test_a_report_with_a_receipt_is_verified_and_one_with_a_wrong_receipt_is_refused(
@@ -376,4 +376,24 @@ def test_the_evidence_is_article_by_article_and_holds_no_text(desk: Desk, shared
     for secret in ("金丝雀", "木箱", "问问看", "u19"):
         assert secret not in raw and secret not in page
     assert (tmp_path / "evidence.json").stat().st_mode & 0o077 == 0
+    desk.decide(ticket, "except", role="legal")
+
+
+def test_near_copies_of_a_confirmed_passage_are_stopped_too_and_its_parts_of_clean_text_are_not(
+    desk: Desk, shared_model: Model
+) -> None:
+    shared_model.script.chat(variant(21))
+    ticket = desk.report(desk.ask("u21"), "u21").json()["ticket"]
+    run = variant(21)[20:45]
+    edited = f"请注意：先看一看。{run}，然后改用布条绑好，其余照旧。"
+    shared_model.script.chat(edited)
+    assert desk.said("x") == edited
+    assert desk.decide(ticket, "confirm").status_code == 200
+    wait_for(lambda: run[:4] not in desk.said("x"), 2)
+    streamed = desk.whole.chat("说说", stream=True).text
+    assert "content_filter" in streamed and not [
+        c for c in run if f'"content":"{c}"' in streamed and c not in "请注意：先看一看。"
+    ]
+    shared_model.script.chat("把箱子搬到码头，再用绳子捆好，最后盖上印章。")
+    assert "箱子" in desk.said("x")
     desk.decide(ticket, "except", role="legal")
