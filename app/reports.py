@@ -30,7 +30,7 @@ from app.moderation import Moderator
 from app.passages import MAX, compact, fingerprint
 from app.policy import Policy, taxonomy
 from app.remediation import Case
-from app.store.cases import Cases, Taken, Writes
+from app.store.cases import PATIENCE, Cases, Taken, Writes
 from app.store.client import within
 from app.store.tables import Row
 from app.surrogate import language
@@ -39,8 +39,6 @@ from app.types import Action, Scope, Slot
 
 UNKNOWN = "other_prohibited"
 """The category of a case where nobody named one and nothing was found."""
-PATIENCE = 1.5
-"""Seconds that taking a report may take. Reports wait for one another, and behind a store that hangs the waits would add up."""
 _TRIES = 20
 _REPORTERS = 64
 _COPIED = 4000

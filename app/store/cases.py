@@ -18,9 +18,11 @@ from typing import Any
 from app import clock
 from app.errors import Conflict, Limited, StoreError
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
-from app.store.client import Store
+from app.store.client import Store, within
 from app.store.tables import Row, Table
 
+PATIENCE = 1.5
+"""Seconds that a commit may take, and a report in all: they wait for one another, and behind a store that hangs the waits would add up."""
 _TRIES = 64
 """Times that a row is chained anew because another process was first."""
 _PAGE = 1000
@@ -170,7 +172,7 @@ class Cases:
         key = key or secrets.token_hex(16)
         digest = hashlib.sha256(request.encode()).hexdigest()
         keys = [self._done(key), "store_id", "audit", "audit:head", *writes.keys]
-        async with self._turn:
+        async with within(PATIENCE), self._turn:
             for _ in range(_TRIES):
                 seq, _, prev = self._head.partition(" ")
                 row = _json({**event, "seq": int(seq or 0) + 1, "prev": prev, "at": clock.stamp()})
