@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from app import settings
+from app import clock, settings
 from app.errors import SettingsError, SluiceError
 
 
@@ -120,17 +120,19 @@ def close_command(args: argparse.Namespace) -> int:
 
 
 def export_command(args: argparse.Namespace) -> int:
-    from app.training.cases import read, write
+    from app.training.cases import fresh, read, write
+    from app.training.record import digest
 
     named = "&".join(f"case={quote(c)}" for c in args.cases)
     found = call("GET", f"/samples?{named}", url=args.admin)
-    args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    source = args.out / "samples.jsonl"
-    _private(source, "".join(json.dumps(s, ensure_ascii=False, sort_keys=True) + "\n" for s in found["samples"]))
-    write(read(source), args.out, source)
-    print(f"{args.out}: {len(found['samples'])} 个样本 samples", file=sys.stderr)
     for left in found["left_out"]:
         print(f"{left['case']}: {left['why']}", file=sys.stderr)
+    fresh(args.out)
+    args.out.chmod(0o700)
+    source = args.out / "samples.jsonl"
+    _private(source, "".join(json.dumps(s, ensure_ascii=False, sort_keys=True) + "\n" for s in found["samples"]))
+    write(args.out / "sets", read(source), [], digest(source), clock.now())
+    print(f"{args.out}: {len(found['samples'])} 个样本 samples", file=sys.stderr)
     return 0
 
 

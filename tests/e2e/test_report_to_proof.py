@@ -58,7 +58,9 @@ def _proxy(port: int) -> Any:
 def office(whole: Whole, *words: str) -> str:
     env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
     env |= {"SLUICE_ADMIN_TOKEN": REVIEWERS, "SLUICE_ADMIN_PORT": whole.admin.rpartition(":")[2]}
-    done = subprocess.run([sys.executable, "-m", "app.cli", *words], env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *words], env=env, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -80,8 +82,15 @@ def test_from_a_report_to_proof(tmp_path: Path, relay: Callable[[str], str]) -> 
         one, two = (stack.enter_context(whole_gateway(tmp_path / n, address, **more)) for n in ("one", "two"))
 
         def chat(whole: Whole, prompt: str, user: str = "") -> dict[str, Any]:
-            body = {"model": "model", "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 96}
-            return dict(whole.http.post("/v1/chat/completions", json=body, headers={"x-user": user} if user else {}).json())
+            body = {
+                "model": "model",
+                "messages": [{"role": "user", "content": prompt}],
+                "temperature": 0,
+                "max_tokens": 96,
+            }
+            return dict(
+                whole.http.post("/v1/chat/completions", json=body, headers={"x-user": user} if user else {}).json()
+            )
 
         def says(whole: Whole, prompt: str = asked) -> bool:
             return tiny_generator.says(str(chat(whole, prompt)["choices"][0]["message"]["content"]), passage)
@@ -144,7 +153,12 @@ def test_from_a_report_to_proof(tmp_path: Path, relay: Callable[[str], str]) -> 
         with httpx.Client(base_url=tuned, timeout=60) as http:
             changed = 0
             for prompt, answer in others:
-                body = {"model": "model", "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 96}
+                body = {
+                    "model": "model",
+                    "messages": [{"role": "user", "content": prompt}],
+                    "temperature": 0,
+                    "max_tokens": 96,
+                }
                 said = http.post("chat/completions", json=body).json()["choices"][0]["message"]["content"]
                 changed += said != answer
         print(f"{changed} of {len(others)} other answers are others now")
