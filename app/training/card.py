@@ -15,7 +15,7 @@ from app.figures import auc
 from app.modelfile import Thresholds
 from app.training import fit
 from app.training.pairset import described
-from app.training.sources import EVERYDAY, PAIRS, SOURCES, Example, Pair, digest, manifest
+from app.training.sources import CASES, EVERYDAY, PAIRS, SOURCES, Example, Pair, digest, manifest
 from app.training.train import Unseen, is_clean, probabilities
 
 _HEAD = """# Model card: grams {version}
@@ -115,6 +115,10 @@ def card(
     lines.append(
         f"| everyday texts | everyday.tsv | {used[EVERYDAY]:,} | 0 | Apache-2.0, written for the project | |\n"
     )
+    if used[CASES]:
+        lines.append(
+            f"| confirmed cases | `sluice case export` | {used[CASES]:,} | {violating[CASES]:,} | the operator's own | |\n"
+        )
     lines.append(_PAIRS)
     sets = {(s.category, s.lang): s for s in described(pairs)}
     for category in fit.CATEGORIES:

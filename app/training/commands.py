@@ -24,6 +24,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     c.add_argument("--data", type=Path, help="the folder of data sets (docs/models.md says which) · 数据集目录")
     c.add_argument("--pairs", type=Path, help="a folder of matched pairs instead of the shipped ones · 成对样本目录")
+    c.add_argument(
+        "--confirmed",
+        type=Path,
+        help="samples written by `sluice case export`: their passages are learned from · 已确认案件样本",
+    )
     c.add_argument("--out", type=Path, default=Path("models/grams"), help="the model's folder · 模型输出目录")
     c.add_argument("--seed", type=int, default=0, help="of the split that thresholds and figures come from")
     c.add_argument(
@@ -148,6 +153,7 @@ def train_command(args: argparse.Namespace) -> int:
         *sources.read(args.data),
         *(e for pair in pairs for e in pair.examples()),
         *sources.everyday(own / "everyday.tsv"),
+        *(sources.confirmed(args.confirmed) if args.confirmed else ()),
     ]
     _say(f"{len(examples):,} texts, {len(pairs):,} of them pairs")
     if args.leave_out:

@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from app import grams
-from app.training.sources import EVERYDAY, HATE, PAIRS, UNKNOWN, Example
+from app.training.sources import CASES, EVERYDAY, HATE, PAIRS, UNKNOWN, Example
 
 LEAST = 4
 """Texts that an n-gram must stand in."""
@@ -26,7 +26,7 @@ CAP = 10_000.0
 ALONE = 500.0
 """The same for a source with violating texts alone: what it teaches best is its own style."""
 PAIR = 8.0
-"""What a row of a pair weighs, or an everyday text."""
+"""What a row of a pair weighs, an everyday text, or a confirmed passage."""
 OTHER = 0.3
 """What a violating text of another family weighs as a harmless one."""
 RIDGE, CLOSE = 0.5, 1.5
@@ -93,7 +93,7 @@ def weights(examples: Sequence[Example]) -> NDArray[np.float64]:
     size = Counter((e.source, bool(e.categories)) for e in examples)
 
     def weight(e: Example) -> float:
-        if e.source in (PAIRS, EVERYDAY):
+        if e.source in (PAIRS, EVERYDAY, CASES):
             return PAIR
         alone = e.categories and not size[e.source, False]
         return min(1.0, (ALONE if alone else CAP) / size[e.source, bool(e.categories)])

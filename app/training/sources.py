@@ -17,6 +17,7 @@ from typing import Any
 from app.errors import TrainingError
 from app.policy import taxonomy
 from app.text import fold
+from app.training.cases import read as read_samples
 
 HATE = "hate"
 """Stands for a category of that family which the source does not tell."""
@@ -116,7 +117,7 @@ SOURCES: dict[str, tuple[str, Callable[[_Row], str]]] = {
     "Self-instruct": ("self_instruct_en_benign.jsonl", _own),
 }
 """Name -> (file, the category of a violating row)."""
-PAIRS, EVERYDAY = "pairs", "everyday"
+PAIRS, EVERYDAY, CASES = "pairs", "everyday", "cases"
 
 
 def read(folder: Path) -> Iterator[Example]:
@@ -182,6 +183,14 @@ def pairs(folder: Path) -> list[Pair]:
     if not found:
         raise TrainingError(f"{folder}: no pairs; --pairs names the folder with a file per category")
     return found
+
+
+def confirmed(path: Path) -> Iterator[Example]:
+    """The passages of confirmed cases, of categories that text decides; all of a case on one side of a split. Raises TrainingError."""
+    for sample in read_samples(path):
+        yield Example(
+            fold(sample.passage), frozenset({sample.category}), CASES, sample.language, f"{CASES}/{sample.case}"
+        )
 
 
 def everyday(path: Path) -> Iterator[Example]:

@@ -1,5 +1,5 @@
-"""From a report to proof, whole: two gateways on one store before a real model that really says a passage; reported, held, confirmed, probed,
-tuned away by our own command, probed again, closed with evidence (needs torch, peft, trl)."""
+"""From a report to proof, whole: two gateways on one store before a real model that really says a passage; reported, held, confirmed,
+probed, tuned away by our own command, probed again, closed with evidence (needs torch, peft, trl)."""
 
 from __future__ import annotations
 

@@ -86,6 +86,24 @@ def test_the_same_data_gives_the_same_model_which_does_what_it_was_taught(
     assert said["figures"]["violence zh"]["auc"] > 0.9
 
 
+def test_the_passages_of_confirmed_cases_are_learned_from_too(data: Path, pairs: Path, tmp_path: Path) -> None:
+    word = "从未见过的词"
+    samples = [
+        {"case": f"case_{n}", "category": "violence", "language": "zh", "prompt": f"问{n}", "variants": [], "surrogate": "不说",
+         "passage": f"{word}，第{n}次说起，{word}，还有别的。"}
+        for n in range(12)
+    ]  # fmt: skip
+    source = tmp_path / "samples.jsonl"
+    source.write_text("\n".join(json.dumps(s, ensure_ascii=False) for s in samples), "utf-8")
+    told = {}
+    for name, more in (("without", []), ("with", ["--confirmed", str(source)])):
+        out = tmp_path / name / "grams"
+        assert main(["train", "--data", str(data), "--pairs", str(pairs), "--out", str(out), *more]) == 0
+        told[name] = classifier.load(tmp_path / name).scores([fold(f"又说{word}，{word}。")])["violence"]
+    assert told["with"] > 0.5 > told["without"]
+    assert "confirmed cases | `sluice case export` | 12" in (tmp_path / "with" / "grams" / "CARD.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "line", "said"),
     [
