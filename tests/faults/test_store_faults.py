@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from tests.conftest import Model, RedisServer, Whole, redis_binaries, wait_for, whole_gateway
-from tests.faults.checker import Checker, script
+from tests.faults.checker import Call, Checker, script
 from tests.faults.proxy import Proxy, proxied
 from tests.integration.test_reports import APPS, POLICY, REVIEWERS
 
@@ -214,6 +214,19 @@ def test_f7_the_primary_is_lost_and_a_replica_takes_over(shared_model: Model, tm
             checker.block()
             assert servers[1].process is not None
             made: list[Any] = []
+            with httpx.Client(timeout=10) as http:
+                tickets = [c.answer["ticket"] for c in [checker.report(http) for _ in range(3)][1:] if c.answer]
+                checker._undecided.clear()
+                # Written or not, a decision is not acknowledged while the replica hangs, and not when it is sent again either.
+                for ticket, replica in zip(tickets, ("there", "hangs"), strict=True):
+                    decision = Call(ticket, {"decision": "reject", "reason": "checked"}, ticket)
+                    checker.decisions.append(decision)
+                    if replica == "hangs":
+                        os.kill(servers[1].process.pid, signal.SIGSTOP)
+                    for _ in range(2):
+                        checker.send(decision, http)
+                        assert decision.acked == (replica == "there")
+                os.kill(servers[1].process.pid, signal.SIGCONT)
             with checker.load():
                 checker.until(20)
                 made.append(
