@@ -143,7 +143,7 @@ def train_command(args: argparse.Namespace) -> int:
     try:
         import scipy  # noqa: F401
     except ImportError:
-        raise TrainingError("training needs SciPy (训练需要 SciPy): pip install 'sluice-gateway[train]'") from None
+        raise TrainingError("training needs SciPy (训练需要 SciPy): pip install scipy") from None
     from app.settings import packaged
     from app.training import sources
 

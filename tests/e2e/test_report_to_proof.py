@@ -138,7 +138,7 @@ def test_from_a_report_to_proof(tmp_path: Path, relay: Callable[[str], str]) -> 
         office(one, "case", "export", "--out", str(tmp_path / "cases"), "--case", case)
         office(
             one, "train", "generator", "--model", str(tmp_path / "model"), "--cases", str(tmp_path / "cases" / "samples.jsonl"),
-            "--out", str(tmp_path / "adapter"),
+            "--out", str(tmp_path / "adapter"), "--epochs", "60", "--lr", "0.004",
         )  # fmt: skip
         tuned = stack.enter_context(tiny_server.serve(tmp_path / "model", tmp_path / "adapter"))
         relay(tuned)
