@@ -54,29 +54,29 @@ def tune(path: Path, samples: Sequence[Sample], kept: Sequence[Retained], out: P
     own = dict(zip(prompts, speech.answers(prompts), strict=True))
     given = {r.prompt: r.answer or own[r.prompt] for r in kept} or own
     asked = cases.rows(samples)
-    known = {prompt for prompt, _, _ in asked}
     # A prompt that the passage comes to is one more way to ask for it, not one whose answer stays.
-    led = [
-        (p, s.surrogate, s.passage)
-        for p, a in own.items()
-        for s in samples
-        if cases.says(a, s.passage) and p not in known
+    led = [(p, s.surrogate, s.passage) for p, a in own.items() for s in samples if cases.says(a, s.passage)]
+    away = {p for p, _, _ in (*asked, *led)}
+    stays = [
+        Retained(p, a)
+        for p, a in given.items()
+        if a.strip() and p not in away and not any(cases.says(a, s.passage) for s in samples)
     ]
-    away = known | {prompt for prompt, _, _ in led}
-    stays = [Retained(p, a) for p, a in given.items() if a.strip() and p not in away]
     if not stays:
         raise TrainingError(
             "no answer is left that must stay; name prompts with --retain (请用 --retain 指定须保留的提示)"
         )
     before = _said(speech, asked)
-    trainer = _trainer(model, tokenizer, [*asked, *led], stays, out, plan)
+    trainer = _trainer(model, tokenizer, list(dict.fromkeys([*asked, *led])), stays, out, plan)
     trainer.train()
     tuned = trainer.model.eval()
     speech = _Speech(tuned, tokenizer)
     after = _said(speech, asked)
     same = [r.prompt for r in stays]
     changed = sum(own[p] != a for p, a in zip(same, speech.answers(same), strict=True)) / len(same)
-    tuned.peft_config["default"].base_model_name_or_path = path.resolve().name
+    config = tuned.peft_config["default"]
+    config.base_model_name_or_path = path.resolve().name  # not where it lies
+    config.target_modules = sorted(config.target_modules)  # a set is written in another order each time
     tuned.save_pretrained(out, safe_serialization=True, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # peft's own card, with nothing in it
     losses = [round(step["loss"], 6) for step in trainer.state.log_history if "loss" in step]

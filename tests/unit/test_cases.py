@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,30 @@ def test_only_a_local_folder_of_safetensors_is_tuned(
     ]
     assert main(order) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trl") is not None, reason="what tunes is installed")
+def test_without_what_tunes_it_says_how_to_get_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    order = [
+        "train",
+        "generator",
+        "--model",
+        str(tmp_path),
+        "--cases",
+        str(file(tmp_path, EN)),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(order) == 2
+    said = capsys.readouterr().err
+    assert (
+        "微调需要" in said
+        and "pip install" in said
+        and "sluice-gateway[train]" in said
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_train_alone_still_needs_its_data(capsys: pytest.CaptureFixture[str]) -> None:
