@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from tests.tiny_generator import Taught, answers, says
 pytestmark = [
     pytest.mark.models,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="pip install 'sluice-gateway[train]'"),
 ]
 
 SAMPLES = 60
