@@ -196,7 +196,8 @@ class Checker:
                     for call in (self.report(http), self.decide(http)):
                         if call is not None and not call.acked and random.random() < 0.5:
                             self.send(call, http)
-                    time.sleep(pause)
+                    # Nobody is there for seconds on end: that would be thousands of attempts.
+                    time.sleep(pause if self.reports[-1].acked else 0.1)
 
         def chat() -> None:
             with httpx.Client(timeout=15) as http:
