@@ -27,7 +27,12 @@ from tests.integration.test_reports import REVIEWERS
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 
-POLICY = "reports: {deliveries: true}\nprobes: {terms_allow: true, per_minute: 6000, max_tokens: 96}\n"
+POLICY = f"""
+reports: {{deliveries: true}}
+probes: {{terms_allow: true, per_minute: 6000, max_tokens: 96}}
+surrogates: {{default: {{zh: {tiny_generator.DECLINED["zh"]!r}, en: {tiny_generator.DECLINED["en"]!r}}}}}
+"""
+"""What is shown instead is what the model itself says where it declines: tuning towards it disturbs the rest least."""
 APPS = "apps: [{id: default, trusted_headers: {subject: x-user}}]"
 A_SECOND = 1.0
 
