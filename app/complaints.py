@@ -44,7 +44,8 @@ State = Literal["received", "upheld", "refused"]
 @dataclass(frozen=True, slots=True)
 class Matter:
     """A complaint or an appeal. Holds no text: what was sent is sealed evidence. `rules`: those that an appeal says misfired. `outcome`:
-    what the reviewer answers. `first`: what a first reviewer proposed, where two are needed."""
+    what the reviewer answers. `first`: what a first reviewer proposed, where two are needed. `tries`: how often the model
+    was to be asked again."""
 
     id: str
     kind: str
@@ -60,6 +61,7 @@ class Matter:
     outcome: str = ""
     first: Mapping[str, Any] | None = None
     entries: tuple[str, ...] = ()
+    tries: int = 0
     version: int = 0
 
     def row(self) -> Row:

@@ -68,10 +68,9 @@ class Deliveries:
         marks = self._marks(app, passage, _MOST * 8)
         if not marks:
             return None
-        total = [0] * len(marks)
-        for back in range(KEPT):
-            found = await self._store.run("HMGET", self._store.key(f"deliveries:{app}:{_day(back)}"), *marks)
-            total = [n + int(more or 0) for n, more in zip(total, found, strict=True)]
+        days = [self._store.key(f"deliveries:{app}:{_day(back)}") for back in range(KEPT)]
+        found = await asyncio.gather(*(self._store.run("HMGET", day, *marks) for day in days))
+        total = [sum(int(n or 0) for n in mark) for mark in zip(*found, strict=True)]
         if sum(n > 0 for n in total) < 0.8 * len(total):
             return None
         return min(n for n in total if n)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from app import clock, metrics, remediation, strictjson, vault
+from app.complaints import Matter
 from app.errors import Conflict, RequestError, StoreError, UpstreamError
 from app.figures import lower, upper
 from app.keys import Keys
@@ -73,8 +74,27 @@ class Prober:
             if case is not None and case.next_probe is not None and (claimed := await self._claim(case)) is not None:
                 await self._probe(claimed)
                 return
-        for id in await self._cases.members("matters:ask"):
-            await self._answer(id)
+        for id in await self._cases.members("matters:ask", clock.now()):
+            if await self._take(id):
+                await self._answer(id)
+                return
+
+    async def _take(self, id: str) -> bool:
+        """Take an appeal's question on; False where another worker did, or where it broke too many."""
+        raw = await self._cases.field("matters", id)
+        if raw is None:
+            return False
+        matter, now = Matter.of(raw), clock.now()
+        broken = matter.tries >= TRIES
+        writes = Writes()
+        writes.row("matters", id, matter.version, replace(matter, tries=matter.tries + 1).row())
+        writes.score("matters:ask", id, None if broken else now + LEASE)
+        event = {"who": "time", "what": "set_aside" if broken else "asking", "matter": id, "try": matter.tries + 1}
+        try:
+            await self._cases.commit(writes, event)
+        except Conflict:
+            return False
+        return not broken
 
     async def _answer(self, id: str) -> None:
         """Ask the model what an appeal is about, and seal what it says and what we would do about it."""

@@ -258,9 +258,10 @@ class Cases:
         ids = await self.store.run("ZRANGEBYSCORE", self.store.key(f"cases:{name}"), "-inf", bound, "LIMIT", 0, most)
         return [str(id) for id in ids]
 
-    async def members(self, key: str) -> list[str]:
-        """Of a sorted set, the lowest score first."""
-        return [str(m) for m in await self.store.run("ZRANGE", self.store.key(key), 0, -1)]
+    async def members(self, key: str, until: float = float("inf")) -> list[str]:
+        """Of a sorted set, the lowest score first, up to `until`."""
+        bound = "+inf" if until == float("inf") else f"{until:.3f}"
+        return [str(m) for m in await self.store.run("ZRANGEBYSCORE", self.store.key(key), "-inf", bound)]
 
     async def ticket(self, id: str) -> Row | None:
         raw = await self.field("tickets", id)
