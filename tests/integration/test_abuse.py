@@ -99,7 +99,7 @@ def buried(desk: Desk, total: int, reporters: int) -> None:
 
 
 def test_who_reports_once_stands_on_the_first_page_before_those_who_report_by_the_hundred(desk: Desk) -> None:
-    buried(desk, 200, 4)
+    buried(desk, 80, 2)
 
 
 @pytest.mark.long

@@ -67,26 +67,36 @@ def train(data: Path, pairs: Path, out: Path) -> int:
     return main(["train", "--data", str(data), "--pairs", str(pairs), "--out", str(out / "grams")])
 
 
+@pytest.fixture(scope="module")
+def trained(data: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with one trained on these."""
+    out = tmp_path_factory.mktemp("trained")
+    assert train(data, pairs, out) == 0
+    return out
+
+
 def test_the_same_data_gives_the_same_model_which_does_what_it_was_taught(
-    data: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, pairs: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(data, pairs, tmp_path / "one") == 0
-    said = json.loads(capsys.readouterr().out)
+    capsys.readouterr()
     assert train(data, pairs, tmp_path / "two") == 0
-    first, second = ((tmp_path / n / "grams" / "weights.npz").read_bytes() for n in ("one", "two"))
+    said = json.loads(capsys.readouterr().out)
+    first, second = ((folder / "grams" / "weights.npz").read_bytes() for folder in (trained, tmp_path / "two"))
     assert first == second
-    scorer = classifier.load(tmp_path / "one")
+    scorer = classifier.load(trained)
     assert scorer.version == said["version"]
     dice = random.Random(3)
     told = {bad: [scorer.scores([fold(sentence(dice, bad))])["violence"] for _ in range(20)] for bad in (True, False)}
     assert min(told[True]) > max(told[False])
-    card = (tmp_path / "one" / "grams" / "CARD.md").read_text("utf-8")
+    card = (trained / "grams" / "CARD.md").read_text("utf-8")
     assert said["version"] in card and "Where it fails" in card and "MIT" in card
     assert not any(word in card for word in ("坏词", "河面")), "no text of a data set stands in a card"
     assert said["figures"]["violence zh"]["auc"] > 0.9
 
 
-def test_the_passages_of_confirmed_cases_are_learned_from_too(data: Path, pairs: Path, tmp_path: Path) -> None:
+def test_the_passages_of_confirmed_cases_are_learned_from_too(
+    data: Path, pairs: Path, trained: Path, tmp_path: Path
+) -> None:
     word = "从未见过的词"
     samples = [
         {"case": f"case_{n}", "category": "violence", "language": "zh", "prompt": f"问{n}", "variants": [], "surrogate": "不说",
@@ -95,13 +105,15 @@ def test_the_passages_of_confirmed_cases_are_learned_from_too(data: Path, pairs:
     ]  # fmt: skip
     source = tmp_path / "samples.jsonl"
     source.write_text("\n".join(json.dumps(s, ensure_ascii=False) for s in samples), "utf-8")
-    told = {}
-    for name, more in (("without", []), ("with", ["--confirmed", str(source)])):
-        out = tmp_path / name / "grams"
-        assert main(["train", "--data", str(data), "--pairs", str(pairs), "--out", str(out), *more]) == 0
-        told[name] = classifier.load(tmp_path / name).scores([fold(f"又说{word}，{word}。")])["violence"]
-    assert told["with"] > 0.5 > told["without"]
-    assert "confirmed cases | `sluice case export` | 12" in (tmp_path / "with" / "grams" / "CARD.md").read_text("utf-8")
+    out = tmp_path / "with" / "grams"
+    given = ["train", "--data", str(data), "--pairs", str(pairs), "--out", str(out), "--confirmed", str(source)]
+    assert main(given) == 0
+    told = [
+        classifier.load(folder).scores([fold(f"又说{word}，{word}。")])["violence"]
+        for folder in (tmp_path / "with", trained)
+    ]
+    assert told[0] > 0.5 > told[1]
+    assert "confirmed cases | `sluice case export` | 12" in (out / "CARD.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
