@@ -8,7 +8,6 @@ app, in that category, for a time, and the rule that misfired is counted.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -109,7 +108,7 @@ class Complaints:
             matter = await self._appealed(matter, str(said["prompt"]), sender)
         result = {
             "ticket": id,
-            "status_token": self.token(id),
+            "status_token": self._keys.status_token(id),
             "state": matter.state,
             "answered_by": clock.stamp(matter.due),
         }
@@ -152,7 +151,7 @@ class Complaints:
 
     async def state(self, ticket: str, token: str) -> Row | None:
         """State, outcome and date; None for an unknown ticket and for a wrong token alike."""
-        if not hmac.compare_digest(self.token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
+        if not hmac.compare_digest(self._keys.status_token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
             return None
         matter = await self._get(ticket)
         if matter is None:
@@ -161,9 +160,6 @@ class Complaints:
             "ticket": ticket, "state": matter.state, "outcome": matter.outcome or None,
             "answered_by": clock.stamp(matter.due),
         }  # fmt: skip
-
-    def token(self, ticket: str) -> str:
-        return base64.urlsafe_b64encode(self._keys.mac("ticket", ticket)).decode().rstrip("=")
 
     async def _get(self, id: str) -> Matter | None:
         raw = await self._cases.field("matters", id)

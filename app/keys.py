@@ -83,6 +83,10 @@ class Keys:
         """Who reported, within one app: a pseudonym of its own, so that cases and a person's other records cannot be joined."""
         return f"{self.kid}.{_b64(self.mac('reporter', subject.app, subject.pseudonym))}"
 
+    def status_token(self, ticket: str) -> str:
+        """What opens a ticket's state: 128 bits that only we can make, and again, so that none is stored."""
+        return _b64(self.mac("ticket", ticket))
+
     @cached_property
     def refusal(self) -> _Refusals:
         return _Refusals(self)

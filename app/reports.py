@@ -9,7 +9,6 @@ report is about is told nothing; who reported is a pseudonym.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import json
@@ -115,7 +114,7 @@ class Reports:
         async with within(PATIENCE):
             looked = await self._look(report, sender, policy, proved)
             standing = "verified" if looked.proved else "unverified"
-            result = {"ticket": ticket, "status_token": self.token(ticket), "state": standing}
+            result = {"ticket": ticket, "status_token": self._keys.status_token(ticket), "state": standing}
             event = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
             # One at a time in this process: reports of one passage, of which a storm consists, would else trip over each other.
             async with self._turn:
@@ -155,7 +154,7 @@ class Reports:
 
     async def state(self, ticket: str, token: str) -> str | None:
         """What has become of a report; None for an unknown ticket and for a wrong token alike."""
-        if not hmac.compare_digest(self.token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
+        if not hmac.compare_digest(self._keys.status_token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
             return None
         row = await self._cases.ticket(ticket)
         if row is None:
@@ -168,10 +167,6 @@ class Reports:
         if case.state in ("received", "verified"):
             return "verified" if row["proved"] else "unverified"
         return case.state
-
-    def token(self, ticket: str) -> str:
-        """The status token of a ticket: 128 bits that only we can make, and again."""
-        return base64.urlsafe_b64encode(self._keys.mac("ticket", ticket)).decode().rstrip("=")
 
     # ---- looking at it
 
