@@ -25,7 +25,7 @@ from app.deliveries import Deliveries
 from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
 from app.keys import Keys, verify
-from app.moderation import Moderator
+from app.moderation import Judged, Moderator
 from app.passages import MAX, compact, fingerprint
 from app.policy import Policy, taxonomy
 from app.remediation import Case
@@ -111,8 +111,17 @@ class Reports:
                 "receipt: it is not of this text and decision; send text and receipt as they were delivered, or neither",
                 code="receipt_mismatch", param="receipt", status=422,
             )  # fmt: skip
+        if len(compact(fold(report.marked))) < 2:
+            raise RequestError(
+                "passage: there is nothing in it but spaces and marks",
+                code="empty_passage",
+                param="passage",
+                status=422,
+            )
+        # Takes its own time, where a guard is asked; the rest is the store's.
+        judged = await self._moderator.judge([Slot(("text",), report.text, "assistant")], Scope(app, "answer"), policy)
         async with within(PATIENCE):
-            looked = await self._look(report, sender, policy, proved)
+            looked = await self._look(report, sender, policy, proved, judged)
             standing = "verified" if looked.proved else "unverified"
             result = {"ticket": ticket, "status_token": self._keys.status_token(ticket), "state": standing}
             event = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
@@ -170,20 +179,10 @@ class Reports:
 
     # ---- looking at it
 
-    async def _look(self, report: Report, sender: Sender, policy: Policy, proved: bool) -> _Looked:
+    async def _look(self, report: Report, sender: Sender, policy: Policy, proved: bool, judged: Judged) -> _Looked:
         passage = report.marked
         dense = compact(fold(passage))
-        if len(dense) < 2:
-            raise RequestError(
-                "passage: there is nothing in it but spaces and marks",
-                code="empty_passage",
-                param="passage",
-                status=422,
-            )
         start, end = report.passage or (0, len(report.text))
-        judged = await self._moderator.judge(
-            [Slot(("text",), report.text, "assistant")], Scope(sender.app.id, "answer"), policy
-        )
         found = [
             f for f in judged.verdict.findings
             if f.action > Action.PASS and not f.shadow and f.start < end and start < f.end

@@ -230,3 +230,23 @@ def test_the_interim_measures_take_the_operators_period(redis_server: RedisServe
             assert case.rule.startswith("interim_2023_08:") and case.rule.endswith(f"+P6M@{SHANGHAI.tzname(None)}")
 
     asyncio.run(story())
+
+
+class Slow:
+    """A guard that takes longer than a report may wait for the store."""
+
+    name, version, covers = "slow", "1", frozenset({"violence"})
+
+    async def judge(self, text: str, since: int, scope: Any) -> list[Any]:
+        await asyncio.sleep(1.8)
+        return []
+
+
+def test_a_slow_guard_keeps_no_report_out(redis_server: RedisServer, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with house(redis_server, tmp_path) as h:
+            policies = Policies(Policy(Rules(guard={"when": "always"}), "draft_2023_04", "test"), {})  # type: ignore[arg-type]
+            h.reports._moderator = Moderator([], policies, guards=[Slow()])
+            assert (await h.report()).state == "received"
+
+    asyncio.run(story())
