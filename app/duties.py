@@ -30,6 +30,8 @@ ALERTS = (30, 14, 3)
 """Days left at which an alert goes out; one more when a case is overdue."""
 ERASED = 30 * 86400
 """Seconds after the end of a case at which comments are erased, and where it is not probed again, the evidence."""
+_COUNTED = 60.0
+"""Seconds between two counts of all that is open: there may be many."""
 _AT_ONCE = 200
 """Cases of one kind that one sweep moves."""
 
@@ -41,6 +43,7 @@ class Duties:
         self._cases, self._url = cases, URL(url) if url else None
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
+        self._gauged = 0.0
 
     async def start(self) -> None:
         await self._outbound.start()
@@ -86,7 +89,9 @@ class Duties:
             if case.state in remediation.TABLE["fall_due"].here and now > case.due:
                 case = await self._moved(case, remediation.moved(case, "fall_due", now), "fall_due") or case
             await self._alert(case, now)
-        await self._gauges(now)
+        if now - self._gauged >= _COUNTED or now < self._gauged:
+            self._gauged = now
+            await self._gauges(now)
 
     async def _of(self, index: str, until: float) -> list[Case]:
         return await self._cases.several(await self._cases.index(index, until, _AT_ONCE))
