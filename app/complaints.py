@@ -24,7 +24,7 @@ from app.exceptions import exception
 from app.keys import Keys, decision_tail
 from app.moderation import Moderator
 from app.policy import taxonomy
-from app.reports import Sender
+from app.reports import Report, Reports, Sender
 from app.review import shadowed_after
 from app.store.cases import Cases, Writes
 from app.store.tables import Row, Table
@@ -43,8 +43,8 @@ State = Literal["received", "upheld", "refused"]
 @dataclass(frozen=True, slots=True)
 class Matter:
     """A complaint or an appeal. Holds no text: what was sent is sealed evidence. `rules`: those that an appeal says misfired. `outcome`:
-    what the reviewer answers. `first`: what a first reviewer proposed, where two are needed. `tries`: how often the model
-    was to be asked again."""
+    what the reviewer answers. `first`: what a first reviewer proposed, where two are needed. `case`: what follows from the text that it is
+    about. `tries`: how often the model was to be asked again."""
 
     id: str
     kind: str
@@ -60,6 +60,7 @@ class Matter:
     outcome: str = ""
     first: Mapping[str, Any] | None = None
     entries: tuple[str, ...] = ()
+    case: str = ""
     tries: int = 0
     version: int = 0
 
@@ -77,13 +78,20 @@ class Matter:
 
 
 class Complaints:
-    """Intake (with `moderator`, at the client port) and decisions (at the admin port). `exceptions`, `shadows`: their tables."""
+    """Intake (with `moderator` and `reports`, at the client port) and decisions (at the admin port). `exceptions`, `shadows`: their
+    tables."""
 
     def __init__(
-        self, cases: Cases, keys: Keys, exceptions: Table, shadows: Table, moderator: Moderator | None = None
+        self,
+        cases: Cases,
+        keys: Keys,
+        exceptions: Table,
+        shadows: Table,
+        moderator: Moderator | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self._cases, self._keys, self._exceptions, self._shadows = cases, keys, exceptions, shadows
-        self._moderator = moderator
+        self._moderator, self._reports = moderator, reports
 
     # ---- coming in
 
@@ -106,6 +114,8 @@ class Complaints:
         )  # fmt: skip
         if kind == "blocked_prompt":
             matter = await self._appealed(matter, str(said["prompt"]), sender)
+        elif said.get("text") and kind not in APPEALS:
+            matter = await self._reported(matter, said, sender, key)
         result = {
             "ticket": id,
             "status_token": self._keys.status_token(id),
@@ -116,13 +126,32 @@ class Complaints:
         writes.limit(f"source:{app}:{sender.source}", policy.rules.reports.per_source, 60)
         writes.row("matters", id, 0, matter.row())
         writes.score("matters:open", id, now)
-        kept = {k: v for k, v in said.items() if v and k != "decision_id"}
+        kept = {k: v for k, v in said.items() if v and k not in ("decision_id", "receipt")}
         if kind == "blocked_answer" and (answer := await self._held(matter.decision)):
             kept["answer"] = answer
         if kept and not (matter.category and taxonomy()[matter.category].no_retain):
             writes.set("evidence", id, vault.seal(self._keys, f"{id}/evidence", json.dumps(kept, ensure_ascii=False)))
         event = {"who": "reporter", "what": kind, "matter": id}
         return await self._cases.commit(writes, event, key=key, request=request, result=result)
+
+    def kind(self, app: str, decision: str, prompt: str) -> str:
+        """Which appeal it is: against the refusal of this prompt, or against an answer."""
+        try:
+            refused = self._keys.refusal.is_tail(decision_tail(decision), app, prompt)
+        except ValueError:
+            refused = False
+        return "blocked_prompt" if refused else "blocked_answer"
+
+    async def _reported(self, matter: Matter, said: Mapping[str, Any], sender: Sender, key: str) -> Matter:
+        """The text that a complaint is about is a report too: what follows from it is a case."""
+        assert self._reports is not None
+        report = Report(
+            said["text"], said.get("decision_id") if said.get("receipt") else None, said.get("receipt"),
+            said.get("passage"), said.get("category"), None, said.get("prompt"),
+        )  # fmt: skip
+        taken = await self._reports.receive(report, sender, f"{key} complaint")
+        ticket = await self._cases.ticket(str(taken["ticket"]))
+        return replace(matter, case=ticket["case"] if ticket is not None else "")
 
     async def _held(self, decision: str) -> str:
         """The answer that this decision blocked, where it was kept; it is evidence from now on."""

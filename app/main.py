@@ -95,7 +95,7 @@ class Gateway:
         self.findings = Findings(self.store, self.keys, self.reports)
         self.moderator.exceptions = Exceptions(self.keys)
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
-        self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator)
+        self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator, self.reports)
         self.prober = Prober(
             self.cases, self.keys, self.moderator, self.upstream, {app.id: app.policy for app in self.apps.all}
         )

@@ -13,7 +13,7 @@ from app.complaints import APPEALS, KINDS, Complaints, shown
 from app.moderation import Moderator
 from app.reports import Sender
 from app.web.errors import error, reused
-from app.web.reports import body_of, idempotency_key, parsed
+from app.web.reports import ReportIn, body_of, idempotency_key, parsed
 
 _TEXT = 60_000
 
@@ -22,23 +22,32 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ComplaintIn(_Strict):
-    """A complaint. `text`: what it is about, as it was delivered."""
+class ComplaintIn(ReportIn):
+    """A complaint: a report with its kind. `text`: what it is about, as it was delivered, where it is about a text."""
 
     kind: Literal[KINDS]  # type: ignore[valid-type]
-    comment: str = Field(min_length=1, max_length=4000)
-    text: str | None = Field(default=None, max_length=_TEXT)
-    decision_id: str | None = Field(default=None, max_length=64)
-    prompt: str | None = Field(default=None, max_length=_TEXT)
+    text: str = Field(default="", max_length=_TEXT)
+
+    @model_validator(mode="after")
+    def _about(self) -> ComplaintIn:
+        if not (self.text or self.comment):
+            raise ValueError("text or comment: say what the complaint is about")
+        return self
 
 
-class AppealIn(_Strict):
-    """An appeal: against a refused prompt, which it brings; or a blocked answer, with the prompt that led to it."""
+class AppealIn(ReportIn):
+    """An appeal: against a refused prompt, which it brings; or a blocked answer, with the prompt that led to it. `text` says the prompt
+    too."""
 
-    kind: Literal[APPEALS]  # type: ignore[valid-type]
+    kind: Literal[APPEALS] | None = None  # type: ignore[valid-type]
+    text: str = Field(default="", max_length=_TEXT)
     decision_id: str = Field(min_length=1, max_length=64)
-    prompt: str = Field(min_length=1, max_length=_TEXT)
-    comment: str | None = Field(default=None, max_length=4000)
+
+    @model_validator(mode="after")
+    def _asked(self) -> AppealIn:
+        if not (self.text or self.prompt):
+            raise ValueError("prompt: the message that was refused, or that led to the blocked answer")
+        return self
 
 
 class OutcomeIn(_Strict):
@@ -64,21 +73,25 @@ def complaint_routes(
 ) -> None:
     """Add those of the client port. `sender`: who a request comes from."""
 
-    async def take(request: Request, model: type[BaseModel]) -> Any:
-        who = sender(request)
-        given = parsed(await body_of(request), model).model_dump()
+    async def take(kind: str, who: Sender, said: dict[str, Any], request: Request) -> Any:
         try:
-            return await complaints.receive(given.pop("kind"), who, given, idempotency_key(request))
+            return await complaints.receive(kind, who, said, idempotency_key(request))
         except ValueError as e:
             raise reused(e) from None
 
     @api.post("/sluice/v1/complaints", status_code=202)
     async def complain(request: Request) -> Any:
-        return await take(request, ComplaintIn)
+        who = sender(request)
+        said = parsed(await body_of(request), ComplaintIn).model_dump()
+        return await take(said.pop("kind"), who, said, request)
 
     @api.post("/sluice/v1/appeals", status_code=202)
     async def appeal(request: Request) -> Any:
-        return await take(request, AppealIn)
+        who = sender(request)
+        said = parsed(await body_of(request), AppealIn).model_dump()
+        said["prompt"] = said["prompt"] or said.pop("text")
+        kind = said.pop("kind") or complaints.kind(who.app.id, said["decision_id"], said["prompt"])
+        return await take(kind, who, said, request)
 
     @api.get("/sluice/v1/complaints")
     async def process() -> Any:

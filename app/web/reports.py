@@ -50,8 +50,8 @@ class ReportIn(BaseModel):
     def _sound(self) -> ReportIn:
         if self.passage is not None and not 0 <= self.passage[0] < self.passage[1] <= len(self.text):
             raise ValueError("passage: must be [start, end] within text, in code points, end exclusive")
-        if (self.decision_id is None) != (self.receipt is None):
-            raise ValueError("decision_id and receipt go together: send both, or neither")
+        if self.receipt is not None and self.decision_id is None:
+            raise ValueError("decision_id: goes with the receipt")
         return self
 
 

@@ -140,6 +140,28 @@ def test_a_block_about_a_person_masks_no_name_and_needs_two_who_answered_the_que
     assert entry["subject_block"] and entry["expires_at"]
 
 
+def test_a_complaint_about_a_text_is_a_case_too_and_an_appeal_says_by_itself_what_it_is_against(
+    whole: Whole, shared_model: Model
+) -> None:
+    text = "这一段话里写了别人的事情，写得不对，要求更正，也要求以后不再这样写出来，谢谢各位。"
+    shared_model.script.chat(text)
+    answer = whole.chat("说").json()
+    complaint = {
+        "kind": "infringement", "text": text, "decision_id": answer["id"], "receipt": answer["sluice"]["receipt"],
+        "passage": [0, 20], "category": "reputation_honor", "comment": "不对", "prompt": "说",
+    }  # fmt: skip
+    taken = whole.http.post("/sluice/v1/complaints", json=complaint)
+    assert taken.status_code == 202, taken.text
+    case = admin(whole, "GET", f"/complaints/{taken.json()['ticket']}").json()["case"]
+    assert admin(whole, "GET", f"/cases/{case}").json()["category"] == "reputation_honor"
+    block(whole, "自己会说的第三短语")
+    prompt = "请问自己会说的第三短语是什么？"
+    wait_for(lambda: whole.chat(prompt).headers["x-sluice-action"] == "block", 2)
+    decision = whole.chat(prompt).json()["id"]
+    appeal = whole.http.post("/sluice/v1/appeals", json={"decision_id": decision, "text": prompt}).json()
+    assert admin(whole, "GET", f"/complaints/{appeal['ticket']}").json()["kind"] == "blocked_prompt"
+
+
 def test_what_may_be_complained_of_and_by_when_it_is_answered_is_public(whole: Whole) -> None:
     process = whole.http.get("/sluice/v1/complaints").json()
     assert process["answered_within_days"] == 15 and process["not_generated_again_within_months"] == 3
