@@ -184,6 +184,7 @@ class Complaints:
             return None
         matter = await self._get(ticket)
         if matter is None:
+            await self._cases.sure()
             return None
         return {
             "ticket": ticket, "state": matter.state, "outcome": matter.outcome or None,
@@ -212,6 +213,7 @@ class Complaints:
         """Raises RequestError 404."""
         matter = await self._get(id)
         if matter is None:
+            await self._cases.sure()
             raise RequestError("no such complaint or appeal", code="not_found", status=404)
         return matter
 

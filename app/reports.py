@@ -167,6 +167,7 @@ class Reports:
             return None
         row = await self._cases.ticket(ticket)
         if row is None:
+            await self._cases.sure()
             return None
         if "state" in row:
             return str(row["state"])

@@ -53,6 +53,7 @@ class Review:
             name = str(ticket["case"]) if ticket is not None else ""
         case = await self._cases.get(name) if name.startswith("case_") else None
         if case is None:
+            await self._cases.sure()
             raise RequestError("no such case", code="not_found", status=404)
         return case
 

@@ -26,6 +26,7 @@ PATIENCE = 1.5
 _TRIES = 64
 """Times that a row is chained anew because another process was first."""
 _PAGE = 1000
+_ANOTHER = "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
 _PROBED = 335 * 86400
 """Seconds for which a case that has ended is probed again: eleven months."""
 
@@ -164,9 +165,7 @@ class Cases:
         if store.problem:
             raise StoreError(store.problem)
         if self.entries.foreign:
-            raise StoreError(
-                "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
-            )
+            raise StoreError(_ANOTHER)
         said = _json(result or {})
         # A connection that breaks has the call sent twice: one without a key gets its own, so that its first answer is found.
         key = key or secrets.token_hex(16)
@@ -204,9 +203,7 @@ class Cases:
             raise Limited(max(1, int(answer)))
         if state == "reused":
             raise ValueError("this Idempotency-Key was used for another request")
-        raise StoreError(
-            "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
-        )
+        raise StoreError(_ANOTHER)
 
     async def repeated(self, key: str, request: str) -> Row | None:
         """What the first call with this key was answered, if there was one. Raises ValueError for a key used for something else.
@@ -234,6 +231,12 @@ class Cases:
         return self.store.key(f"{self.entries.name}:changed")
 
     # ---- reading
+
+    async def sure(self) -> None:
+        """Nothing was found: that says something only of the store that is followed. Raises StoreError where another one answers."""
+        await self.entries.refresh()
+        if self.entries.foreign:
+            raise StoreError(_ANOTHER)
 
     async def field(self, key: str, field: str) -> str | None:
         value = await self.store.run("HGET", self.store.key(key), field)
