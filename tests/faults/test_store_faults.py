@@ -317,6 +317,7 @@ def test_f8_the_store_is_still_loading_or_cannot_save(place: Place, checker: Che
 
 def test_f9_another_redis_answers_at_the_port(place: Place, checker: Checker, tmp_path: Path) -> None:
     empty = RedisServer(place.server.binary, tmp_path)
+    wait_for(lambda: place.whole.ready()["workers"][0]["entries"] > 0, 5)  # a worker tells its state twice a second
     before = place.whole.ready()["workers"][0]
     try:
         with checker.load():
