@@ -256,7 +256,7 @@ def test_a_table_without_rows_knows_its_store_again_after_a_restart(server: Redi
     async def run() -> None:
         name = secrets.token_hex(4)
         async with table(server, tmp_path, name, keep_snapshot=True) as a:
-            await until(lambda: a.store_id != "")
+            await until(lambda: any(tmp_path.rglob("*.snapshot.json")))
             assert a._store is not None
             first = a.store_id
             await a._store.run("DEL", a._store.key("store_id"))
