@@ -129,7 +129,9 @@ class Complaints:
         kept = {k: v for k, v in said.items() if v and k not in ("decision_id", "receipt")}
         if kind == "blocked_answer" and (answer := await self._held(matter.decision)):
             kept["answer"] = answer
-        if kept and not (matter.category and taxonomy()[matter.category].no_retain):
+        if matter.case:  # the text is the case's evidence, or may not be kept at all
+            kept = {k: v for k, v in kept.items() if k == "comment"}
+        if kept and not await self._forbidden(matter, said, sender):
             writes.set("evidence", id, vault.seal(self._keys, f"{id}/evidence", json.dumps(kept, ensure_ascii=False)))
         event = {"who": "reporter", "what": kind, "matter": id}
         return await self._cases.commit(writes, event, key=key, request=request, result=result)
@@ -152,6 +154,17 @@ class Complaints:
         taken = await self._reports.receive(report, sender, f"{key} complaint")
         ticket = await self._cases.ticket(str(taken["ticket"]))
         return replace(matter, case=ticket["case"] if ticket is not None else "")
+
+    async def _forbidden(self, matter: Matter, said: Mapping[str, Any], sender: Sender) -> bool:
+        """What was sent is of a category of which nothing is kept, by what is said of it or by what is found in it."""
+        assert self._moderator is not None
+        policy = self._moderator.policies.of(sender.app.policy)
+        slots = [Slot((name,), said[name], "user") for name in ("text", "prompt", "comment") if said.get(name)]
+        judged = await self._moderator.judge(slots, Scope(matter.app, "prompt"), policy)
+        case = await self._cases.get(matter.case) if matter.case else None
+        named = (matter.category, said.get("category"), case.category if case is not None else None)
+        found = (*filter(None, named), *(f.category for f in judged.verdict.findings if not f.shadow))
+        return any(taxonomy()[category].no_retain for category in found)
 
     async def _held(self, decision: str) -> str:
         """The answer that this decision blocked, where it was kept; it is evidence from now on."""

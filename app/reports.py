@@ -139,7 +139,7 @@ class Reports:
                         "reporter": sender.reporter,
                     }
                     writes.new("tickets", ticket, json.dumps(kept))
-                    if not looked.no_retain and report.comment:
+                    if report.comment and not (looked.no_retain or taxonomy()[case.category].no_retain):
                         writes.set(
                             f"comments:{case.id}", ticket, vault.seal(self._keys, f"{ticket}/comment", report.comment)
                         )
@@ -169,8 +169,6 @@ class Reports:
         if row is None:
             await self._cases.sure()
             return None
-        if "state" in row:
-            return str(row["state"])
         case = await self._cases.get(row["case"])
         if case is None:
             return None
@@ -258,7 +256,7 @@ class Reports:
             case = _merged(before, looked, sender)
         case = self._acted(writes, case, looked, sender, policy, now)
         # Nobody who comes later replaces what was sent first; a prompt is taken up where there was none, from whom it was answered.
-        if looked.report.comment and not looked.no_retain:
+        if looked.report.comment and not (looked.no_retain or taxonomy()[case.category].no_retain):
             case = replace(case, comments=True)
         if before is None or not before.evidence or (looked.report.prompt and looked.proved and not before.prompted):
             case = self._evidence(writes, case, looked)
@@ -348,8 +346,8 @@ def _merged(case: Case, looked: _Looked, sender: Sender) -> Case:
         case = replace(case, proved=True)
         if case.state == "received":
             case = remediation.moved(case, "verify", clock.now())
-    if looked.proved and case.state == "closed":
-        # It was delivered again: the model does it again, and no entry stopped it.
+    if case.state == "closed" and _delivered(looked.report) > (case.ended or 0):
+        # It was delivered again: the model does it again, and no entry stopped it. A receipt from before says nothing of that.
         case = remediation.moved(case, "reopen", clock.now(), reason="it was delivered again")
     return case
 
@@ -364,6 +362,11 @@ def entry(case: Case, scope: Row, owner: str, *, expires: float | None = None, n
     if expires is not None:
         row["expires_at"] = clock.stamp(expires).replace("Z", "+00:00")
     return row
+
+
+def _delivered(report: Report) -> float:
+    """When the answer was delivered, by its receipt, which was verified before; 0 without one."""
+    return float(report.receipt.split(".")[2]) if report.receipt else 0.0
 
 
 def _whole(print_: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -95,6 +95,8 @@ class Review:
             after = remediation.moved(case, _DECISIONS[decision], now, **{**said, "category": category})
             if decision == "confirm":
                 after = self._confirmed(writes, case, await self._copied(after), who)
+                if taxonomy()[category].no_retain:
+                    after = _forgotten(writes, after)
             elif decision == "reject":
                 after = self._rejected(writes, case, after)
             elif decision == "widen":
@@ -197,6 +199,7 @@ class Review:
         return replace(
             case, state=memory["state"], category=memory["category"], entries=tuple(memory["entries"]),
             lapses=memory["lapses"], decided=memory["decided"], before=(), widening=None,
+            ended=None, exception=None, next_probe=None,
         )  # fmt: skip
 
     def _reversed(self, writes: Writes, case: Case, rules: Iterable[str], now: float) -> None:
@@ -287,7 +290,7 @@ class Review:
         counts: dict[str, int] = {}
         for case in cases:
             for reporter in case.reporters:
-                counts[reporter] = counts.get(reporter, 0) + case.reports
+                counts[reporter] = counts.get(reporter, 0) + 1
 
         def place(case: Case) -> tuple[float, ...]:
             left = deadlines.days_left(case.due, now) if case.state in DUTY else 999
@@ -351,6 +354,14 @@ def shown(case: Case, now: float) -> Row:
         "no_retain": taxonomy()[case.category].no_retain,
         "undo": bool(case.before),
     }  # fmt: skip
+
+
+def _forgotten(writes: Writes, case: Case) -> Case:
+    """The case without what was kept of it before somebody saw that nothing may be."""
+    writes.drop("evidence", case.id)
+    writes.drop("evidence", f"{case.id}/probe")
+    writes.erase(f"comments:{case.id}")
+    return replace(case, evidence=False, prompted=False, comments=False)
 
 
 def _bare(row: Row | None) -> Row | None:

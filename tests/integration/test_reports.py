@@ -258,6 +258,31 @@ def test_a_category_that_keeps_nothing_keeps_nothing(desk: Desk) -> None:
     assert desk.decide(case["id"], "except", role="legal").json()["state"] == "excepted"
 
 
+def test_what_a_reviewer_names_of_such_a_category_is_forgotten_at_once(desk: Desk) -> None:
+    ticket = desk.report(text=variant(22), comment="x", prompt="y").json()["ticket"]
+    assert "passage" in desk.admin("GET", f"/cases/{ticket}/evidence").json()
+    done = desk.decide(ticket, "confirm", category="sexual_minors").json()
+    assert not (done["evidence"] or done["prompted"] or done["comments"])
+    assert desk.admin("GET", f"/cases/{ticket}/evidence").json() == {"case": done["id"]}
+    assert desk.report(text=variant(22), comment="z").status_code == 202
+    assert not desk.case(ticket)["comments"]
+    desk.decide(ticket, "except", role="legal")
+
+
+def test_a_receipt_from_before_a_case_was_closed_does_not_open_it_again(desk: Desk, shared_model: Model) -> None:
+    shared_model.script.chat(variant(23))
+    answer = desk.ask("u23")
+    case = desk.case(desk.report(answer, "u23", prompt="问").json()["ticket"])["id"]
+    desk.decide(case, "confirm")
+    shared_model.script.chat("对不起，这件事我不能说。")
+    desk.decide(case, "probe", model="m")
+    wait_for(lambda: desk.case(case)["state"] == "closed", 20)
+    assert desk.report(answer, "u24").status_code == 202
+    assert desk.case(case)["state"] == "closed" and desk.case(case)["reports"] == 2
+    desk.decide(case, "reopen")
+    desk.decide(case, "except", role="legal")
+
+
 def test_evidence_is_opened_for_a_reviewer_and_that_is_written_down(desk: Desk, shared_model: Model) -> None:
     shared_model.script.chat(variant(13))
     ticket = desk.report(desk.ask("u13"), "u13", prompt="问了什么", passage=[8, 30]).json()
