@@ -13,6 +13,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -75,41 +76,42 @@ class Prober:
                 await self._probe(claimed)
                 return
         for id in await self._cases.members("matters:ask", clock.now()):
-            if await self._take(id):
-                await self._answer(id)
+            if (matter := await self._take(id)) is not None:
+                await self._answer(matter)
                 return
 
-    async def _take(self, id: str) -> bool:
-        """Take an appeal's question on; False where another worker did, or where it broke too many."""
+    async def _take(self, id: str) -> Matter | None:
+        """Take an appeal's question on; None where another worker did, or where it broke too many."""
         raw = await self._cases.field("matters", id)
         if raw is None:
-            return False
+            return None
         matter, now = Matter.of(raw), clock.now()
         broken = matter.tries >= TRIES
         writes = Writes()
-        writes.row("matters", id, matter.version, replace(matter, tries=matter.tries + 1).row())
+        after = replace(matter, tries=matter.tries + 1)
+        writes.row("matters", id, matter.version, after.row())
         writes.score("matters:ask", id, None if broken else now + LEASE)
         event = {"who": "time", "what": "set_aside" if broken else "asking", "matter": id, "try": matter.tries + 1}
         try:
             await self._cases.commit(writes, event)
         except Conflict:
-            return False
-        return not broken
+            return None
+        return None if broken else replace(after, version=matter.version + 1)
 
-    async def _answer(self, id: str) -> None:
+    async def _answer(self, matter: Matter) -> None:
         """Ask the model what an appeal is about, and seal what it says and what we would do about it."""
+        id, policy = matter.id, self._moderator.policies.of(self._sections.get(matter.app, matter.app))
         sealed = await self._cases.field("evidence", id)
         answers: list[dict[str, Any]] = []
         if sealed is not None:
             prompt = json.loads(vault.unseal(self._keys, f"{id}/evidence", sealed)).get("prompt") or ""
-            rule = self._moderator.policies.common.rules.probes
+            rule = policy.rules.probes
             model = await self._cases.field("matters:model", id) or ""
             asking = _Asking(self._upstream, model, {"max_tokens": rule.max_tokens}, rule)
             for text in await asking.several([prompt] * ANSWERS if rule.terms_allow else []):
                 if text is not None:
                     slot = Slot(("text",), text, "assistant")
-                    policy = self._moderator.policies.common
-                    verdict = (await self._moderator.judge([slot], Scope("default", "answer"), policy)).verdict
+                    verdict = (await self._moderator.judge([slot], Scope(matter.app, "answer"), policy)).verdict
                     answers.append(
                         {
                             "text": text,
@@ -118,11 +120,14 @@ class Prober:
                         }
                     )
         writes = Writes()
+        # Who decided meanwhile has erased what was sent; nothing is put beside that.
+        writes.row("matters", id, matter.version, matter.row())
         writes.set(
             "evidence", f"{id}/answers", vault.seal(self._keys, f"{id}/answers", json.dumps({"answers": answers}))
         )
         writes.score("matters:ask", id, None)
-        await self._cases.commit(writes, {"who": "time", "what": "answered", "matter": id, "answers": len(answers)})
+        with suppress(Conflict):
+            await self._cases.commit(writes, {"who": "time", "what": "answered", "matter": id, "answers": len(answers)})
 
     async def compare(self) -> None:
         """Open closed cases again whose model is not the one that was asked. Raises StoreError."""
