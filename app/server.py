@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
+from app.agreements import Agreements
 from app.clean import Clean
 from app.complaints import Complaints
 from app.detectors import lexicon
@@ -39,6 +40,7 @@ from app.store.cases import Cases
 from app.store.client import Store
 from app.store.embedded import EmbeddedStore
 from app.store.tables import Entries, ExceptionRows, Shadows
+from app.subjects import Subjects
 from app.web.admin import admin_api
 from app.web.health import Ops
 
@@ -173,7 +175,11 @@ class Parent:
         try:
             cases = Cases(self.store, self.entries)
             review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows)
-            complaints = Complaints(cases, self.keys, self.exceptions, self.shadows)
+            self.subjects = Subjects(cases, self.keys, self.store, s.data_dir, keep=True)
+            self.agreements = Agreements(cases, self.keys, self.store, s.data_dir, keep=True)
+            await self.subjects.table.start()
+            await self.agreements.table.start()
+            complaints = Complaints(cases, self.keys, self.exceptions, self.shadows, subjects=self.subjects)
             admin_app = admin_api(
                 s.admin_token or "",
                 self.keys,
@@ -181,12 +187,14 @@ class Parent:
                 review,
                 cases,
                 complaints,
+                self.subjects,
+                self.agreements,
                 self._replica,
                 lambda: policy.load(s.policy),
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
-            tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key).run()))
+            tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key, self.subjects).run()))
             tasks += [self._supervise(self._keep(i, client)) for i in range(s.workers)]
             await self._announce(client, ops, admin)
             await self.stopping.wait()
@@ -207,6 +215,8 @@ class Parent:
         finally:
             for task in tasks[-s.workers :] if s.workers else []:
                 task.cancel()
+            await self.agreements.table.stop()
+            await self.subjects.table.stop()
             await self.exceptions.stop()
             await self.shadows.stop()
             await self.entries.stop()

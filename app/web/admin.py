@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app import clock, evidence, strictjson
+from app.agreements import Agreements
 from app.complaints import Complaints
 from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
@@ -24,11 +25,13 @@ from app.review import Review
 from app.settings import admins
 from app.store.cases import Cases
 from app.store.tables import Entries, Row
+from app.subjects import Subjects
 from app.text import fold
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.errors import answer_errors, error, reused
 from app.web.reports import body_of, idempotency_key, parsed
+from app.web.standings import agreement_routes, standing_routes
 
 
 class _Strict(BaseModel):
@@ -107,6 +110,8 @@ def admin_api(
     review: Review,
     cases: Cases,
     complaints: Complaints,
+    subjects: Subjects,
+    agreements: Agreements,
     replica: Callable[[], dict[str, Any]],
     policies: Callable[[], Policies],
 ) -> FastAPI:
@@ -213,6 +218,8 @@ def admin_api(
 
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
+    standing_routes(api, subjects, authorised)
+    agreement_routes(api, agreements, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:
