@@ -421,7 +421,7 @@ def strictest(findings: Iterable[Finding]) -> Finding | None:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """The policy of every app: its own section over the common one. `modes`: by section ('' for the common one) and what is laid over it."""
+    """The policy of every app: its own section over the common one. `modes`: by section ('' for the common one) and what is laid over."""
 
     common: Policy
     apps: dict[str, Policy]
