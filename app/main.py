@@ -121,6 +121,7 @@ class Gateway:
             self.keys,
             self.sessions,
             lambda rule: None,
+            lambda: self.lexicon.cues,
             self.subjects if stored else None,
             self.agreements if stored else None,
         )

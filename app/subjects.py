@@ -20,10 +20,12 @@ from app.errors import Conflict, RequestError, StoreError
 from app.keys import Keys, decision_tail
 from app.moderation import Judged
 from app.policy import Policy, SubjectRule, taxonomy
+from app.stance import Cues
 from app.store.cases import Cases, Writes
 from app.store.client import Store, ended
 from app.store.feed import Feed
 from app.store.tables import Row, Standings
+from app.text import fold
 from app.types import Slot, Subject
 
 log = logging.getLogger("sluice.subjects")
@@ -90,16 +92,20 @@ def step(rule: SubjectRule, row: int, day: int) -> Level | None:
     return "warn" if rule.warn and row >= rule.warn else None
 
 
-def counted(policy: Policy, slots: Sequence[Slot], judged: Judged) -> str | None:
-    """The category for which a request is a strike, if it is one: found in the newest words of the user, by what instructs or offers."""
+def counted(policy: Policy, slots: Sequence[Slot], judged: Judged, cues: Cues) -> str | None:
+    """The category for which a request is a strike, if it is one: found in the newest words of the user, by what instructs or offers,
+    in a sentence that shows no other stance (of the law, news, teaching, refutation, help, fiction, history)."""
     counts = frozenset(policy.rules.subjects.counts) or _COUNTS()
-    fresh = {slot.path for slot in slots if slot.origin == "user" and slot.age == 0 and slot.message >= 0}
+    fresh = {slot.path: slot.text for slot in slots if slot.origin == "user" and slot.age == 0 and slot.message >= 0}
     for f in judged.verdict.findings:
         if (
             f.category in counts and f.tier == "certain" and f.detector in _FOUND_BY and not f.shadow
             and f.path in fresh and "join" not in f.technique
         ):  # fmt: skip
-            return f.category
+            text = fresh[f.path]
+            start, end = len(fold(text[: f.start])), len(fold(text[: f.end]))
+            if not cues.around(fold(text), start, end, True):
+                return f.category
     return None
 
 

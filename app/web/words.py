@@ -17,6 +17,7 @@ from app.errors import RequestError
 from app.keys import Keys
 from app.notices import Notice
 from app.sessions import Sessions, Use
+from app.stance import Cues
 from app.subjects import Subjects, counted
 from app.web.exchange import Exchange
 
@@ -28,6 +29,7 @@ class Words:
     keys: Keys
     sessions: Sessions
     corrections: Callable[[str], Mapping[str, str] | None]
+    cues: Callable[[], Cues]
     subjects: Subjects | None = None
     agreements: Agreements | None = None
 
@@ -90,4 +92,5 @@ class Words:
         """After it is over: whether the user's message counts against them. Never waits."""
         subject = x.caller.subject
         if self.subjects is not None and subject is not None and x.decision:
-            self.subjects.asked(subject, x.decision, counted(x.policy, prompt.slots, x.judged), x.policy)
+            category = counted(x.policy, prompt.slots, x.judged, self.cues())
+            self.subjects.asked(subject, x.decision, category, x.policy)
