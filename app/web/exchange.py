@@ -81,12 +81,12 @@ class Exchange:
             self.heard.append(text)
 
     def seal(self, body: dict[str, Any], action: Action) -> None:
-        """Put decision id, action and receipt into a body, or into the last event of a stream."""
+        """Put decision id, action and receipt into a body, or into the last event of a stream; where something was stopped, the guidance
+        for users too."""
         assert self.receipt is not None
         if self.withdrawn is not None:
             action = max(action, self.withdrawn.action)
-        body["sluice"] = {
-            "decision": self.decision,
-            "action": max(action, self.judged.verdict.action).word,
-            "receipt": self.receipt.text(),
-        }
+        action = max(action, self.judged.verdict.action)
+        body["sluice"] = {"decision": self.decision, "action": action.word, "receipt": self.receipt.text()}
+        if action.stops:
+            body["sluice"]["guidance"] = surrogate.guidance(self.policy, self.language)
