@@ -28,17 +28,20 @@ from app.findings import Findings
 from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.moderation import Moderator
+from app.power import Power
 from app.probes import Prober
 from app.reports import Reports
 from app.settings import Settings, unsafe
+from app.statements import Archive
 from app.store.cases import Cases
 from app.store.client import Store, ended
 from app.store.feed import Feed
-from app.store.tables import Entries, ExceptionRows, Shadows
+from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi
 from app.web.complaints import complaint_routes
+from app.web.disclosure import disclosure_routes
 from app.web.errors import answer_errors
 from app.web.moderations import Moderations
 from app.web.passing import Passing
@@ -96,6 +99,9 @@ class Gateway:
         self.moderator.exceptions = Exceptions(self.keys)
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
         self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator, self.reports)
+        self.archive = Archive()
+        self.statements = Statements(self.store, settings.data_dir, self.archive.change)
+        self.power = Power(self.store, self.complaints, self.entries)
         self.prober = Prober(
             self.cases, self.keys, self.moderator, self.upstream, {app.id: app.policy for app in self.apps.all}
         )
@@ -161,6 +167,7 @@ class Gateway:
         await self.entries.start()
         await self.shadows.start()
         await self.exceptions.start()
+        await self.statements.start()
         await self.deliveries.start()
         await self.findings.start()
         if self.refusals is not None:
@@ -180,6 +187,7 @@ class Gateway:
         await ended(*self._tasks)
         await self.findings.stop()
         await self.deliveries.stop()
+        await self.statements.stop()
         await self.exceptions.stop()
         await self.shadows.stop()
         await self.entries.stop()
@@ -314,6 +322,7 @@ def _client_api(gateway: Gateway) -> FastAPI:
     sender = senders(gateway.apps, gateway.keys)
     report_routes(api, gateway.reports, sender)
     complaint_routes(api, gateway.complaints, gateway.moderator, sender)
+    disclosure_routes(api, gateway.moderator, gateway.apps, gateway.archive, gateway.power, gateway.status)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
     async def unknown(path: str) -> JSONResponse:

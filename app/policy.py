@@ -288,7 +288,9 @@ class Policy:
 
     def usual(self, category: str, direction: Direction) -> Action:
         """What is done about a sure finding of `category` that nothing else is known of."""
-        return min(self._actions[category, direction], self._cap, Action.PASS if category in self.shadow else Action.BLOCK)
+        return min(
+            self._actions[category, direction], self._cap, Action.PASS if category in self.shadow else Action.BLOCK
+        )
 
     def capped(self, action: Action) -> Policy:
         """The same policy doing at most `action`."""

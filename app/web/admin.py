@@ -22,11 +22,13 @@ from app.passages import fingerprint
 from app.policy import Policies, taxonomy
 from app.review import Review
 from app.settings import admins
+from app.statements import Archive
 from app.store.cases import Cases
-from app.store.tables import Entries, Row
+from app.store.tables import Entries, Row, Statements
 from app.text import fold
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
+from app.web.disclosure import statement_routes
 from app.web.errors import answer_errors, error, reused
 from app.web.reports import body_of, idempotency_key, parsed
 
@@ -109,8 +111,10 @@ def admin_api(
     complaints: Complaints,
     replica: Callable[[], dict[str, Any]],
     policies: Callable[[], Policies],
+    statements: Statements,
+    archive: Archive,
 ) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
     named = admins(token)
@@ -209,10 +213,11 @@ def admin_api(
         return {"id": id, "deleted": True, "version": done["version"]}
 
     async def collected(now: Policies) -> Row:
-        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []))
+        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []), archive)
 
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
+    statement_routes(api, cases, statements, archive, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:
