@@ -91,7 +91,8 @@ def _stored(policy: Policy) -> list[Row]:
         ("举报、投诉与申诉所附的内容（加密）", "What came with reports, complaints and appeals (encrypted)",
          f"办结为止；案件证据办结后再留 {_ERASED} 天，确认属实的另留至多十一个月供复测",
          f"until decided; the evidence of a case {_ERASED} days more, of a confirmed one up to eleven months for probing again"),
-        ("案件、决定与审计记录（没有原文）", "Cases, decisions and the audit chain (no text)", "长期", "kept"),
+        ("案件、决定与审计记录：没有原文，举报人只是带密钥的化名",
+         "Cases, decisions and the audit chain: no text; who reported is a keyed pseudonym", "长期", "kept"),
     ]  # fmt: skip
     if rules.reports.deliveries:
         lines.append((
@@ -117,7 +118,7 @@ def _stored(policy: Policy) -> list[Row]:
 _STYLE = """:root{color-scheme:light dark;--ink:#1b1f24;--soft:#4d5661;--line:#d0d7de;--page:#fff;--link:#0b57a4}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#a9b2bd;--line:#3b434c;--page:#15181c;--link:#8ab8f5}}
 body{font:16px/1.6 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;max-width:64rem;margin:1rem auto;padding:0 1rem;
-color:var(--ink);background:var(--page)}a{color:var(--link)}h2{font-size:1.2rem;margin-top:2rem}h1 small,[lang=en]{color:var(--soft);
+color:var(--ink);background:var(--page)}a{color:var(--link)}h2{font-size:1.2rem;margin-top:2rem}[lang=en]{color:var(--soft);
 font-size:.9em;font-weight:400}table{border-collapse:collapse;font-size:.9rem;width:100%}caption{text-align:left;padding:.3rem 0}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}td.n{text-align:right}
 .wide{overflow-x:auto}.said{white-space:pre-wrap;overflow-wrap:anywhere}dt{font-weight:600;margin-top:.8rem}dd{margin:0}

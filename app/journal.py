@@ -34,7 +34,7 @@ _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
 COUNTERS_KEPT = 400 * 86400
-DEGRADED = "degraded:"
+_DEGRADED = "degraded:"
 """Before the number of a minute of the hour in which a detector failed or was late."""
 
 
@@ -46,7 +46,7 @@ def _counted(entry: dict[str, Any], now: float) -> Iterator[str]:
     yield f"answer.{sides[1]['action']}"
     yield from {f"blocked.{side.get('category') or '-'}" for side in sides if side["action"] in ("replace", "block")}
     if any(side.get("degraded") for side in sides):
-        yield f"{DEGRADED}{int(now // 60 % 60)}"
+        yield f"{_DEGRADED}{int(now // 60 % 60)}"
 
 
 class Journal:
@@ -132,7 +132,7 @@ class Journal:
             fields = [
                 part
                 for name, n in self.counters[hour].items()
-                for part in ((name, 1) if name.startswith(DEGRADED) else (f"{self._run}:{name}", n))
+                for part in ((name, 1) if name.startswith(_DEGRADED) else (f"{self._run}:{name}", n))
             ]
             key = self._store.key(f"counters:{hour}")
             self._unshipped.discard(hour)

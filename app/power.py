@@ -8,14 +8,13 @@ request's path. What cannot be read is said to be missing, not shown as nothing.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from app import clock
 from app.complaints import APPEALS, Complaints
 from app.errors import StoreError
-from app.journal import DEGRADED
 from app.policy import taxonomy
 from app.store.client import Store, within
 from app.store.tables import Row, Table
@@ -28,11 +27,11 @@ _AGAIN = 5.0
 _PATIENCE = 5.0
 _SETTLED = 50
 """Hours after which no process ships more about an hour."""
+_AT_ONCE = 24
+"""Hours that the store sums in one call."""
 UNNAMED = "-"
 """No category: what was stopped because moderation was not available; an appeal about an answer nobody kept."""
 _OBJECTIONS = (*APPEALS, "wrong_block")
-
-_Counts = tuple[Counter[str], frozenset[int]]
 
 
 class Power:
@@ -40,7 +39,7 @@ class Power:
 
     def __init__(self, store: Store | None, complaints: Complaints, entries: Table) -> None:
         self._store, self._complaints, self._entries = store, complaints, entries
-        self._hours: dict[str, _Counts] = {}
+        self._hours: dict[str, Counter[str]] = {}
         self._turn = asyncio.Lock()
         self._known: Row | None = None
         self._until = 0.0
@@ -60,7 +59,7 @@ class Power:
             return None
         try:
             async with within(_PATIENCE):
-                counts, degraded = await self._summed(self._store, now)
+                counts = await self._summed(self._store, now)
                 matters = await self._complaints.since(now - DAYS * 86400)
         except StoreError:
             return None
@@ -82,7 +81,7 @@ class Power:
             "at": clock.stamp(now),
             "days": DAYS,
             "requests": total,
-            "degraded_minutes": degraded,
+            "degraded_minutes": counts["degraded"],
             "live_entries": sum(live.values()),
             "blocked": sum(n for name, n in counts.items() if name.startswith("blocked.")),
             "appeals": sum(appeals.values()),
@@ -90,32 +89,20 @@ class Power:
             "categories": {id: line(id) for id in (*taxonomy(), UNNAMED)},
         }
 
-    async def _summed(self, store: Store, now: float) -> tuple[Counter[str], int]:
-        """All counts of the last days, and in how many minutes moderation was degraded."""
+    async def _summed(self, store: Store, now: float) -> Counter[str]:
+        """All counts of the last days, and under `degraded` in how many minutes moderation was."""
         last = datetime.fromtimestamp(now, UTC)
         names = [(last - timedelta(hours=back)).strftime("%Y-%m-%dT%H") for back in range(DAYS * 24)]
         self._hours = {hour: self._hours[hour] for hour in names[_SETTLED:] if hour in self._hours}
+        found = dict(self._hours)
+        unknown = [hour for hour in names if hour not in found]
+        for first in range(0, len(unknown), _AT_ONCE):
+            some = unknown[first : first + _AT_ONCE]
+            # Summed where they lie: of many processes they are many fields, and a loop that reads them all makes others wait.
+            sums = await store.call("counted", [f"counters:{hour}" for hour in some], [])
+            found |= {hour: Counter(json.loads(said)) for hour, said in zip(some, sums, strict=True)}
+        self._hours = {hour: found[hour] for hour in names[_SETTLED:]}
         total: Counter[str] = Counter()
-        minutes = 0
-        for back, hour in enumerate(names):
-            found = self._hours.get(hour)
-            if found is None:
-                found = _hour(await store.run("HGETALL", store.key(f"counters:{hour}")))
-                if back >= _SETTLED:
-                    self._hours[hour] = found
-            total.update(found[0])
-            minutes += len(found[1])
-        return total, minutes
-
-
-def _hour(fields: Any) -> _Counts:
-    """One hour of all processes: `<run>:<name>` -> count, and a field for each degraded minute."""
-    pairs = fields.items() if isinstance(fields, dict) else zip(fields[::2], fields[1::2], strict=True)
-    counts: Counter[str] = Counter()
-    minutes: set[int] = set()
-    for name, n in pairs:
-        if name.startswith(DEGRADED):
-            minutes.add(int(name.removeprefix(DEGRADED)))
-        else:
-            counts[name.partition(":")[2]] += int(n)
-    return counts, frozenset(minutes)
+        for counts in found.values():
+            total.update(counts)
+        return total
