@@ -35,6 +35,7 @@ from app.types import Action, Scope, Slot
 KINDS = ("pi_correct", "pi_delete", "pi_block", "infringement", "unlawful_content", "wrong_block")
 APPEALS = ("blocked_prompt", "blocked_answer", "standing")
 BLOCK_DAYS, EXCEPTION_DAYS = 180, 180
+_PAGE = 1000
 _NUMBER = re.compile(r"(?:\d[\s-]?){5,}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]*(?:@|\d)[A-Za-z0-9@._-]{4,}")
 _ADDRESS = re.compile(r"(?=.*\d)(?=(?:.*[\u4e00-\u9fff]){6}|(?:.*[A-Za-z]){8})")
@@ -136,6 +137,7 @@ class Complaints:
         writes.limit(f"source:{app}:{sender.source}", policy.rules.reports.per_source, 60)
         writes.row("matters", id, 0, matter.row())
         writes.score("matters:open", id, now)
+        writes.score("matters:all", id, now)
         kept = {k: v for k, v in said.items() if v and k not in ("decision_id", "receipt")}
         if kind == "blocked_answer" and (answer := await self._held(matter.decision)):
             kept["answer"] = answer
@@ -231,6 +233,15 @@ class Complaints:
         flat = await self._cases.store.run("HGETALL", self._cases.store.key("matters"))
         rows = flat.values() if isinstance(flat, dict) else flat[1::2]
         return sorted(map(Matter.of, rows), key=lambda m: m.at)
+
+    async def since(self, at: float) -> list[Matter]:
+        """Those that came after `at`, the oldest first."""
+        store = self._cases.store
+        ids = await store.run("ZRANGEBYSCORE", store.key("matters:all"), f"{at:.3f}", "+inf")
+        rows: list[str | None] = []
+        for first in range(0, len(ids), _PAGE):
+            rows += await store.run("HMGET", store.key("matters"), *ids[first : first + _PAGE])
+        return [Matter.of(raw) for raw in rows if raw is not None]
 
     async def one(self, id: str) -> Matter:
         """Raises RequestError 404."""

@@ -14,11 +14,12 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from app import clock, deadlines
+from app import clock, deadlines, statements
 from app.complaints import KINDS, Complaints, Matter
 from app.keys import Keys
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
+from app.statements import Archive
 from app.store.cases import Cases, broken
 from app.store.tables import Row, Table
 
@@ -26,9 +27,15 @@ _DAY = 86400.0
 
 
 async def collected(
-    cases: Cases, complaints: Complaints, entries: Table, policies: Policies, keys: Keys, replicas: Sequence[Row]
+    cases: Cases,
+    complaints: Complaints,
+    entries: Table,
+    policies: Policies,
+    keys: Keys,
+    replicas: Sequence[Row],
+    archive: Archive,
 ) -> Row:
-    """The export as JSON values. `replicas`: what the workers enforce. Raises StoreError."""
+    """The export as JSON values. `replicas`: what the workers enforce. `archive`: the operator's statements. Raises StoreError."""
     now = clock.now()
     rows = await cases.audit()
     head = await cases.head()
@@ -53,8 +60,11 @@ async def collected(
         },
         "articles": {
             "4": {"categories": len(taxonomy()), "live_entries": dict(sorted(live.items()))},
+            "10": _disclosures(archive),
             "13": _complaints(matters, now),
             "15": _remediation(found, now),
+            "17": _statements(archive),
+            "18": _guidance(policies, archive),
         },
         "cases": [_case(case, now) for case in found],
         "not_shown": [
@@ -62,6 +72,37 @@ async def collected(
             "who a user is (Article 9)",
             "what a person wrote: no text is in this export, and most of it was never kept",
         ],
+    }  # fmt: skip
+
+
+def _version(row: Row) -> Row:
+    line = statements.shown(row, inside=True)
+    return {k: line[k] for k in ("version", "at", "sha256", "public")} | {"intact": statements.intact(row)}
+
+
+def _disclosures(archive: Archive) -> Row:
+    current = archive.current("disclosure")
+    return {
+        "current": None if current is None else current["number"],
+        "history": [_version(row) for row in archive.all("disclosure")],
+    }
+
+
+def _statements(archive: Archive) -> Row:
+    """All but the disclosure and the guidance, which have articles of their own."""
+    kinds = [kind for kind in statements.KINDS if kind not in ("disclosure", "guidance")]
+    return {"documents": {kind: [_version(row) for row in archive.all(kind)] for kind in kinds}}
+
+
+def _guidance(policies: Policies, archive: Archive) -> Row:
+    """What goes with every refusal, by app, and the documents."""
+    rules = {"*": policies.common, **policies.apps}
+    return {
+        "guidance": {
+            app: {"version": p.rules.guidance.version, "report": p.rules.guidance.report, "authority": p.rules.guidance.authority}
+            for app, p in rules.items()
+        },
+        "history": [_version(row) for row in archive.all("guidance")],
     }  # fmt: skip
 
 
@@ -142,10 +183,15 @@ _NAMES = {
     "probes": "复测 probes", "exceptions": "书面例外 written exceptions", "received": "受理 received",
     "by_kind": "按类型 by kind", "by_outcome": "按结果 by outcome", "late": "超期未答复 late",
     "subject_blocks": "个人信息屏蔽 blocks about persons", "categories": "类别数 categories", "live_entries": "有效条目 live entries",
+    "current": "现行公示版本 current version", "history": "历次版本 versions", "documents": "文件 documents",
+    "guidance": "随拒绝语给出的指引 guidance with a refusal",
 }  # fmt: skip
 _TITLES = {
-    "4": "第四条 内容要求 · Article 4, content", "13": "第十三条 投诉与个人信息 · Article 13, complaints",
+    "4": "第四条 内容要求 · Article 4, content", "10": "第十条 服务公示 · Article 10, disclosure",
+    "13": "第十三条 投诉与个人信息 · Article 13, complaints",
     "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
+    "17": "第十七条 影响信任与选择的信息 · Article 17, information that affects trust and choice",
+    "18": "第十八条 使用指引 · Article 18, guidance for users",
 }  # fmt: skip
 
 
@@ -182,4 +228,6 @@ def _rates(probe: Mapping[str, Any]) -> str:
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_said(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, list):
+        return "; ".join(map(_said, value)) or "-"
     return "-" if value is None else str(value)

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,20 @@ KEEP_DAYS = 187
 _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
-_COUNTERS_KEPT = 400 * 86400
+COUNTERS_KEPT = 400 * 86400
+_DEGRADED = "degraded:"
+"""Before the number of a minute of the hour in which a detector failed or was late."""
+
+
+def _counted(entry: dict[str, Any], now: float) -> Iterator[str]:
+    """The names under which a record counts. `blocked.-`: stopped because moderation was not available, for no category."""
+    yield "total"
+    sides = [entry["prompt"], entry["answer"]]
+    yield f"prompt.{sides[0]['action']}"
+    yield f"answer.{sides[1]['action']}"
+    yield from {f"blocked.{side.get('category') or '-'}" for side in sides if side["action"] in ("replace", "block")}
+    if any(side.get("degraded") for side in sides):
+        yield f"{_DEGRADED}{int(now // 60 % 60)}"
 
 
 class Journal:
@@ -57,7 +71,7 @@ class Journal:
         self._waiting.append(orjson.dumps({"at": clock.stamp(now), **entry}) + b"\n")
         hour = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H")
         counts = self.counters.setdefault(hour, {})
-        for name in (f"prompt.{entry['prompt']['action']}", f"answer.{entry['answer']['action']}"):
+        for name in _counted(entry, now):
             counts[name] = counts.get(name, 0) + 1
         self._unshipped.add(hour)
         if len(self.counters) > 48:
@@ -103,12 +117,17 @@ class Journal:
         if self._store is None:
             return
         for hour in sorted(self._unshipped):
-            fields = [part for name, n in self.counters[hour].items() for part in (f"{self._run}:{name}", n)]
+            # A degraded minute is one, however many processes and requests were in it.
+            fields = [
+                part
+                for name, n in self.counters[hour].items()
+                for part in ((name, 1) if name.startswith(_DEGRADED) else (f"{self._run}:{name}", n))
+            ]
             key = self._store.key(f"counters:{hour}")
             self._unshipped.discard(hour)
             try:
                 await self._store.run("HSET", key, *fields)
-                await self._store.run("EXPIRE", key, _COUNTERS_KEPT)
+                await self._store.run("EXPIRE", key, COUNTERS_KEPT)
             except StoreError:
                 self._unshipped.add(hour)
                 return

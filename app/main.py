@@ -31,19 +31,22 @@ from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.limits import Meter
 from app.moderation import Moderator
+from app.power import Power
 from app.probes import Prober
 from app.reports import Reports
 from app.sessions import Sessions
 from app.settings import Settings, unsafe
+from app.statements import Archive
 from app.store.cases import Cases
 from app.store.client import Store, ended
 from app.store.feed import Feed
-from app.store.tables import Entries, ExceptionRows, Shadows
+from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.subjects import Subjects
 from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi
 from app.web.complaints import complaint_routes
+from app.web.disclosure import disclosure_routes
 from app.web.errors import answer_errors
 from app.web.moderations import Moderations
 from app.web.passing import Passing
@@ -114,6 +117,9 @@ class Gateway:
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
         self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator, self.reports)
         self.prober = Prober(self.cases, self.keys, self.moderator, self.upstream, lambda: self.apps.sections)
+        self.archive = Archive()
+        self.statements = Statements(self.store, settings.data_dir, self.archive.change)
+        self.power = Power(self.store, self.complaints, self.entries)
         self._tasks: list[asyncio.Task[None]] = []
         limits = Limits(settings.answer_max_characters, settings.answer_max_seconds)
         stored = self.store is not None
@@ -191,6 +197,7 @@ class Gateway:
         await self.apps.start()
         await self.meter.start()
         await self.sessions.start()
+        await self.statements.start()
         await self.deliveries.start()
         await self.findings.start()
         if self.refusals is not None:
@@ -221,6 +228,7 @@ class Gateway:
         await self.apps.stop()
         await self.agreements.table.stop()
         await self.subjects.table.stop()
+        await self.statements.stop()
         await self.exceptions.stop()
         await self.shadows.stop()
         await self.entries.stop()
@@ -365,6 +373,7 @@ def _client_api(gateway: Gateway) -> FastAPI:
     sender = senders(gateway.callers, gateway.keys)
     report_routes(api, gateway.reports, sender)
     complaint_routes(api, gateway.complaints, gateway.moderator, sender)
+    disclosure_routes(api, gateway.moderator, gateway.apps, gateway.archive, gateway.power, gateway.status)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
     async def unknown(path: str) -> JSONResponse:

@@ -1,5 +1,5 @@
-"""`sluice case …` and `sluice evidence export`: the admin API from the command line. Law: nothing is done here that the API would not do,
-and write down, for anybody."""
+"""`sluice case …`, `sluice statement …` and `sluice evidence export`: the admin API from the command line. Law: nothing is done here that
+the API would not do, and write down, for anybody."""
 
 from __future__ import annotations
 
@@ -80,6 +80,24 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--role", required=True, help="whose decision it is · 决定人的职务")
     p.set_defaults(run=close_command)
 
+    c = commands.add_parser("statement", help="what the operator publishes of its service · 公示与文件")
+    c.add_argument("--admin", metavar="URL")
+    what = c.add_subparsers(dest="what", required=True, metavar="WHAT")
+    p = what.add_parser("publish", help="the next version of a statement · 发布新版本")
+    p.add_argument("kind", metavar="KIND", help="disclosure, or that of a document: docs/disclosure.md · 种类")
+    p.add_argument(
+        "file", type=Path, metavar="FILE", help="YAML or JSON: fields, or zh and en; else a text · 字段或文本"
+    )
+    p.add_argument("--private", action="store_true", help="for the authority only · 不对外公开")
+    p.add_argument("--note", default="", help="why, for your own people · 内部备注")
+    p.set_defaults(run=publish_command)
+    p = what.add_parser("list", help="every version · 所有版本")
+    p.set_defaults(run=statements_command)
+    p = what.add_parser("show", help="one version · 查看一个版本")
+    p.add_argument("kind", metavar="KIND")
+    p.add_argument("--version", type=int, help="default: the newest · 默认最新")
+    p.set_defaults(run=statement_command)
+
     c = commands.add_parser("evidence", help="what an auditor is given · 合规证据")
     c.add_argument("--admin", metavar="URL")
     what = c.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -133,6 +151,50 @@ def export_command(args: argparse.Namespace) -> int:
     _private(source, "".join(json.dumps(s, ensure_ascii=False, sort_keys=True) + "\n" for s in found["samples"]))
     write(args.out / "sets", read(source), [], digest(source), clock.now())
     print(f"{args.out}: {len(found['samples'])} 个样本 samples", file=sys.stderr)
+    return 0
+
+
+def publish_command(args: argparse.Namespace) -> int:
+    from app.policy import read_yaml
+    from app.text import is_han
+
+    try:
+        raw = args.file.read_bytes()
+        text = raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise OfficeError(f"{args.file}: cannot be read as UTF-8 文件无法读取 ({type(e).__name__})") from None
+    if args.file.suffix in (".yaml", ".yml", ".json"):
+        # What YAML takes for a date goes as it was written.
+        content = json.loads(json.dumps(read_yaml(raw, str(args.file)), default=str))
+        content = {"fields": content} if args.kind == "disclosure" else content
+    else:
+        content = {"zh" if any(map(is_han, text)) else "en": text}
+    given = {"kind": args.kind, "public": not args.private, "note": args.note, **content}
+    done = call("POST", "/statements", given, args.admin)
+    print(f"{done['kind']} {done['version']}  {done['at']}  {done['sha256']}")
+    return 0
+
+
+def statements_command(args: argparse.Namespace) -> int:
+    found = call("GET", "/statements", url=args.admin)["statements"]
+    for one in found:
+        seen = "公开 public" if one["public"] else "不公开 private"
+        print(
+            f"{one['kind']:<16} {one['version']:>4}  {one['at']}  {one['sha256'][:16]}  {seen}  {one['by']}  {one['note']}"
+        )
+    print(f"{len(found)} 个版本 versions", file=sys.stderr)
+    return 0
+
+
+def statement_command(args: argparse.Namespace) -> int:
+    number = args.version
+    if number is None:
+        found = call("GET", f"/statements?kind={quote(args.kind)}", url=args.admin)["statements"]
+        if not found:
+            raise OfficeError(f"{args.kind}: nothing published yet 尚未发布")
+        number = found[-1]["version"]
+    one = call("GET", f"/statements/{quote(args.kind)}/{number}", url=args.admin)
+    print(json.dumps(one, ensure_ascii=False, indent=2))
     return 0
 
 

@@ -266,8 +266,23 @@ class MediaRule(_Strict):
     not_examined: Literal["pass", "refuse"] = "pass"
 
 
+class GuidanceRule(_Strict):
+    """What users are told about using answers well (Draft Measures, Article 18), and where they report: to the operator (`report`: a path
+    here, or a URL) and to the authority. The words themselves stand in policy.yaml."""
+
+    zh: str = Field(default="", min_length=1, max_length=2000)
+    en: str = Field(default="", min_length=1, max_length=2000)
+    report: str = Field(default="/sluice/v1/reports", max_length=500, pattern=r"^(/|https?://)[^\s{}<>\"']*$")
+    authority: str = Field(default="https://www.12377.cn", max_length=500, pattern=r"^https?://[^\s{}<>\"']+$")
+
+    @property
+    def version(self) -> str:
+        """Changes with the words or the places."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+
 class Surrogate(_Strict):
-    """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
+    """What is shown instead, per language. {category}, {clause}, {decision}, {report} and {authority} are filled in."""
 
     zh: str = Field(min_length=1, max_length=2000)
     en: str = Field(min_length=1, max_length=2000)
@@ -295,6 +310,7 @@ class Rules(_Strict):
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
+    guidance: GuidanceRule = GuidanceRule()
     detector_ms: int = Field(default=300, ge=1, le=60_000)
     max_body_bytes: int = Field(default=4 << 20, ge=1024, le=64 << 20)
 
@@ -370,6 +386,12 @@ class Policy:
         if near or (rule.count and len({f.start for f in earlier} | {start}) >= rule.count):
             return replace(candidate, tier="certain")
         return candidate
+
+    def usual(self, category: str, direction: Direction) -> Action:
+        """What is done about a sure finding of `category` that nothing else is known of."""
+        return min(
+            self._actions[category, direction], self._cap, Action.PASS if category in self.shadow else Action.BLOCK
+        )
 
     def capped(self, action: Action) -> Policy:
         """The same policy doing at most `action`."""
@@ -465,7 +487,8 @@ def _fillable(template: str) -> bool:
     except ValueError:
         return False
     return all(
-        name in ("category", "clause", "decision") and not spec and not conversion for name, spec, conversion in fields
+        name in ("category", "clause", "decision", "report", "authority") and not spec and not conversion
+        for name, spec, conversion in fields
     )
 
 
@@ -492,7 +515,8 @@ def _check(file: PolicyFile, own: Mapping[str, Rules], overlaid: Mapping[str, Ru
             for language in ("zh", "en"):
                 if not _fillable(getattr(surrogate, language)):
                     raise PolicyError(
-                        f"{where}surrogates.{id}.{language}: only {{category}}, {{clause}} and {{decision}} may stand in braces"
+                        f"{where}surrogates.{id}.{language}: only {{category}}, {{clause}}, {{decision}}, {{report}} and {{authority}} "
+                        "may stand in braces"
                     )
         if file.profile == "draft_2023_04" and rules.reports.months > DRAFT_MONTHS:
             raise PolicyError(
@@ -550,12 +574,9 @@ def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
     shipped = read_yaml((files("app") / "policy.yaml").read_bytes(), "policy.yaml")
     for name in MODES.values():
         value.setdefault(name, shipped[name])
-    surrogates = shipped.get("surrogates", {})
-    value["surrogates"] = (
-        _merge(surrogates, value["surrogates"])
-        if isinstance(value.get("surrogates"), dict)
-        else value.get("surrogates", surrogates)
-    )
+    for key in ("surrogates", "guidance"):
+        words = shipped.get(key, {})
+        value[key] = _merge(words, value[key]) if isinstance(value.get(key), dict) else value.get(key, words)
     try:
         file = PolicyFile.model_validate(value)
     except ValidationError as e:

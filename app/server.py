@@ -36,10 +36,11 @@ from app.errors import SettingsError
 from app.main import Gateway, create_app
 from app.review import Review
 from app.settings import Settings
+from app.statements import Archive
 from app.store.cases import Cases
 from app.store.client import Store
 from app.store.embedded import EmbeddedStore
-from app.store.tables import Entries, ExceptionRows, Shadows
+from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.subjects import Subjects
 from app.web.admin import admin_api
 from app.web.health import Ops
@@ -169,8 +170,11 @@ class Parent:
         self.entries = Entries(self.store, s.data_dir, self._count, keep_snapshot=True)
         self.shadows = Shadows(self.store, s.data_dir, lambda rows, version, whole: None, keep_snapshot=True)
         self.exceptions = ExceptionRows(self.store, s.data_dir, lambda rows, version, whole: None, keep_snapshot=True)
+        self.archive = Archive()
+        self.statements = Statements(self.store, s.data_dir, self.archive.change, keep_snapshot=True)
         await self.entries.start()
         await self.exceptions.start()
+        await self.statements.start()
         await self.shadows.start()
         try:
             cases = Cases(self.store, self.entries)
@@ -191,6 +195,8 @@ class Parent:
                 self.agreements,
                 self._replica,
                 lambda: policy.load(s.policy),
+                self.statements,
+                self.archive,
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
@@ -217,6 +223,7 @@ class Parent:
                 task.cancel()
             await self.agreements.table.stop()
             await self.subjects.table.stop()
+            await self.statements.stop()
             await self.exceptions.stop()
             await self.shadows.stop()
             await self.entries.stop()

@@ -14,6 +14,8 @@ from app.types import Slot, Verdict
 NOTE = "（此前的一条消息未通过审核，内容已略去。An earlier message was not passed on.）"
 """Stands upstream for a message that was refused."""
 
+APPEALS = "/sluice/v1/appeals"
+
 _SAMPLE = 2000
 """Characters looked at to tell the language."""
 _DEGRADED = {"zh": "审核暂不可用", "en": "moderation unavailable"}
@@ -37,4 +39,18 @@ def text(policy: Policy, verdict: Verdict, decision: str, language: str) -> str:
     category = taxonomy().get(verdict.category or "")
     name = getattr(category, language) if category else _DEGRADED[language]
     clause = category.basis(policy.profile, language) if category else "-"
-    return str(getattr(template, language)).format(category=name, clause=clause, decision=decision)
+    where = policy.rules.guidance
+    return str(getattr(template, language)).format(
+        category=name, clause=clause, decision=decision, report=where.report, authority=where.authority
+    )
+
+
+def guidance(policy: Policy, language: str) -> dict[str, str]:
+    """What goes with a refusal: how answers are used well, and where to report and to appeal."""
+    rule = policy.rules.guidance
+    return {
+        "text": str(getattr(rule, language)),
+        "report": rule.report,
+        "appeal": APPEALS,
+        "authority": rule.authority,
+    }

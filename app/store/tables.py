@@ -333,6 +333,12 @@ class Shadows(Table):
     name = "shadows"
 
 
+class Statements(Table):
+    """What the operator has published: a row for each version of each kind."""
+
+    name = "statements"
+
+
 def _live(raw: dict[str, str]) -> list[Row]:
     now = clock.now()
     rows = (_parse(id, text) for id, text in raw.items())

@@ -23,12 +23,14 @@ from app.passages import fingerprint
 from app.policy import Policies, taxonomy
 from app.review import Review
 from app.settings import admins
+from app.statements import Archive
 from app.store.cases import Cases
-from app.store.tables import Entries, Row
+from app.store.tables import Entries, Row, Statements
 from app.subjects import Subjects
 from app.text import fold
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
+from app.web.disclosure import statement_routes
 from app.web.errors import answer_errors, error, reused
 from app.web.reports import body_of, idempotency_key, parsed
 from app.web.standings import agreement_routes, standing_routes
@@ -114,8 +116,10 @@ def admin_api(
     agreements: Agreements,
     replica: Callable[[], dict[str, Any]],
     policies: Callable[[], Policies],
+    statements: Statements,
+    archive: Archive,
 ) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
     named = admins(token)
@@ -214,12 +218,13 @@ def admin_api(
         return {"id": id, "deleted": True, "version": done["version"]}
 
     async def collected(now: Policies) -> Row:
-        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []))
+        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []), archive)
 
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
     standing_routes(api, subjects, authorised)
     agreement_routes(api, agreements, authorised)
+    statement_routes(api, cases, statements, archive, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:

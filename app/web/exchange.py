@@ -197,18 +197,16 @@ class Exchange:
         return {"mode": mode, "text": self.label, "prepared": prepared}
 
     def seal(self, body: dict[str, Any], action: Action) -> None:
-        """Put decision id, action, receipt, label and notices into a body, or into the last event of a stream."""
+        """Put decision id, action, receipt, label and notices into a body, or into the last event of a stream; where something was
+        stopped, the guidance for users too."""
         assert self.receipt is not None
         self._correct(self.answer.findings)
         self._caution()
         if self.withdrawn is not None:
             action = max(action, self.withdrawn.action)
-        body["sluice"] = {
-            "decision": self.decision,
-            "action": max(action, self.judged.verdict.action).word,
-            "receipt": self.receipt.text(),
-        }
-        said = body["sluice"]
+        action = max(action, self.judged.verdict.action)
+        said: dict[str, Any] = {"decision": self.decision, "action": action.word, "receipt": self.receipt.text()}
+        body["sluice"] = said
         if self.generated:
             said["label"] = self._labelled()
         if self.notices:
@@ -219,3 +217,5 @@ class Exchange:
             said["not_examined"] = list(self.not_examined)
         if self.grounded is not None:
             said["grounding"] = self.grounded._asdict()
+        if action.stops:
+            said["guidance"] = surrogate.guidance(self.policy, self.language)

@@ -20,7 +20,7 @@ from app.errors import RequestError, UpstreamError
 from app.journal import Journal
 from app.keys import Keys, Receipt, decision_id
 from app.moderation import Moderator
-from app.types import Action, Scope, Slot
+from app.types import Scope, Slot
 from app.upstream import Upstream
 from app.web import asgi
 from app.web.asked import taken

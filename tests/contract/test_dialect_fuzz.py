@@ -31,8 +31,8 @@ from app.structured import Structured
 from app.types import Action, Scope, Slot
 from app.web.exchange import Exchange
 from app.web.stream import Stream
-from tests.driving import somebody
 from tests.conftest import SECRET, WORD
+from tests.driving import somebody
 
 REPLACED, MASKED = "替换示例用词语", "遮盖示例用词语"
 TERMS = (WORD, REPLACED, MASKED)

@@ -17,9 +17,10 @@ from app import metrics, policy
 from app.clean import Clean
 from app.complaints import Complaints
 from app.review import Review
+from app.statements import Archive
 from app.store.cases import Cases
 from app.store.client import Store
-from app.store.tables import Entries, ExceptionRows, Shadows
+from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.web.admin import admin_api
 from tests.conftest import TOKEN, Model, RedisServer, Running, served, wait_for
 from tests.integration.test_privacy import CANARY, logged
@@ -36,14 +37,15 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
     """The admin port beside a gateway in this process."""
     settings, keys = gateway.gateway.settings, gateway.gateway.keys
     store = Store(server.url, settings.deployment)
-    entries, shadows, exceptions = (
+    entries, shadows, exceptions, statements = (
         kind(store, folder, lambda rows, version, whole: None, keep_snapshot=True)
-        for kind in (Entries, Shadows, ExceptionRows)
+        for kind in (Entries, Shadows, ExceptionRows, Statements)
     )
     cases = Cases(store, entries)
     api = admin_api(
         TOKEN, keys, entries, Review(cases, keys, Clean(settings.models), shadows), cases,
         Complaints(cases, keys, exceptions, shadows), dict, lambda: policy.load(settings.policy),
+        statements, Archive(),
     )  # fmt: skip
     with served(api) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from app import clock, notices, pipeline
-from app.settings import read
 from app.sessions import Use
+from app.settings import read
 from app.types import Action, Scope
 from tests.conftest import Model, RedisServer, Running, whole_gateway
 from tests.tokens import AUDIENCE, ISSUER, Provider

@@ -209,5 +209,12 @@ def test_no_surrogate_is_stopped_or_recorded_by_our_own_detectors(
 
 
 @pytest.mark.parametrize("direction", ["answer", "prompt"])
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_guidance_that_goes_with_a_refusal_passes_our_own_detectors(language: str, direction: Direction) -> None:
+    given = surrogate.guidance(policies().common, language)
+    assert given["text"] and above_pass("\n".join(given.values()), direction) == []
+
+
+@pytest.mark.parametrize("direction", ["answer", "prompt"])
 def test_the_note_for_a_refused_message_passes_our_own_detectors(direction: Direction) -> None:
     assert above_pass(surrogate.NOTE, direction) == []

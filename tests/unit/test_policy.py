@@ -130,6 +130,8 @@ def test_a_version_names_the_text_of_the_file() -> None:
         ("shadow: canary", "shadow"), ("shadow: [[canary]]", "shadow.0"), ("apps: [canary]", "apps"),
         ("surrogates: canary", "surrogates"), ("surrogates: {default: {zh: ''}}", "surrogates.default.zh"),
         ("surrogates: {violence: {zh: canary}}", "surrogates.violence.en"),
+        ("guidance: {authority: 'javascript:canary'}", "guidance.authority"), ("guidance: canary", "guidance"),
+        ("guidance: {zh: ''}", "guidance.zh"), ("apps: {kids: {guidance: {report: canary}}}", "apps.kids.guidance.report"),
         ("unmoderated_routes: [/embeddings]", "unmoderated_routes"), ("[canary]", "mapping"), ("canary", "mapping"),
         ("a: 'canary", "line 1"), ("shadow: []\n\tprofile: canary", "line 2"), ("shadow: [*canary]", "YAML"),
         ("shadow: !!python/name:canary []", "YAML"), (b"profile: \xff\xfe", "YAML"), (b"1: canary", "1"),
@@ -162,11 +164,11 @@ def test_braces_that_nothing_can_fill_are_refused(where: str, braces: str) -> No
     text = f'{{zh: "canary", en: "canary {braces}"}}'
     for key in reversed(where.split(".")):
         text = f"{{{key}: {text}}}"
-    assert f"{where}.en: only {{category}}, {{clause}} and {{decision}}" in refusal(text)
+    assert f"{where}.en: only {{category}}, {{clause}}, {{decision}}, {{report}} and {{authority}}" in refusal(text)
 
 
-def test_the_three_names_and_doubled_braces_may_stand_in_a_surrogate() -> None:
-    policy = common('surrogates: {violence: {zh: "{category}{clause}{decision}{{}}", en: "x"}}')
+def test_the_five_names_and_doubled_braces_may_stand_in_a_surrogate() -> None:
+    policy = common('surrogates: {violence: {zh: "{category}{clause}{decision}{report}{authority}{{}}", en: "x"}}')
     assert policy.rules.surrogates["violence"].zh.startswith("{category}")
 
 
@@ -224,6 +226,16 @@ def test_one_language_of_a_surrogate_may_be_changed_alone(section: str) -> None:
         text = f"{{{key}: {text}}}"
     own, shipped = parse(text.encode()).of("kids").rules.surrogates["default"], common().rules.surrogates["default"]
     assert (own.zh, own.en) == ("own", shipped.en)
+
+
+@pytest.mark.parametrize("section", ["", "apps.kids."])
+def test_one_part_of_the_guidance_may_be_changed_alone_and_is_another_version(section: str) -> None:
+    text = '{zh: "own"}'
+    for key in reversed(f"{section}guidance".split(".")):
+        text = f"{{{key}: {text}}}"
+    own, shipped = parse(text.encode()).of("kids").rules.guidance, common().rules.guidance
+    assert (own.zh, own.en, own.report) == ("own", shipped.en, "/sluice/v1/reports")
+    assert shipped.zh and shipped.authority == "https://www.12377.cn" and own.version != shipped.version
 
 
 @pytest.mark.parametrize("word", ["pass", "flag", "block", "unavailable"])

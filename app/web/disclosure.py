@@ -1,0 +1,136 @@
+"""The routes of the disclosure at the client port, and of the operator's statements at the admin port. Law: what is public needs no key; a
+version that is private and one that does not exist look the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.apps import Apps
+from app.disclosure import ROUTE, collected, html, statement_html
+from app.errors import RequestError
+from app.moderation import Moderator
+from app.policy import Policy
+from app.power import Power
+from app.statements import KINDS, Archive, Content, Disclosure, Document, Note, publish, said, shown
+from app.store.cases import Cases
+from app.store.tables import Row, Table
+from app.web.errors import error, reused
+from app.web.reports import body_of, idempotency_key, parsed
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "vary": "accept, authorization",
+}  # fmt: skip
+_ADMIN = "/sluice/v1/admin/statements"
+
+
+class StatementIn(BaseModel):
+    """A statement as the operator publishes it: `fields` of a disclosure, a text in one language or both of everything else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]
+    zh: Document | None = None
+    en: Document | None = None
+    fields: Disclosure | None = None
+    public: bool = True
+    note: Note = ""
+    expected_version: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> StatementIn:
+        structured = self.kind == "disclosure"
+        if structured and (self.zh or self.en):
+            raise ValueError("zh, en: a disclosure is said in 'fields' (docs/disclosure.md)")
+        if structured and self.fields is None:
+            raise ValueError("fields: what the disclosure says (docs/disclosure.md)")
+        if not structured and self.fields is not None:
+            raise ValueError("fields: only a disclosure has them; give 'zh' or 'en'")
+        if not structured and not (self.zh or self.en):
+            raise ValueError("zh or en: the text of the document")
+        return self
+
+
+def page_wanted(accept: str) -> bool:
+    """A page is liked better than JSON, by an Accept header."""
+    liked: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (p.strip() for p in part.split(";"))
+        weights = [p.removeprefix("q=") for p in parameters if p.startswith("q=")]
+        try:
+            liked[kind] = float(weights[0]) if weights else 1.0
+        except ValueError:
+            liked[kind] = 0.0
+    json = next((liked[k] for k in ("application/json", "application/*", "*/*") if k in liked), 0.0)
+    return liked.get("text/html", 0.0) > json
+
+
+def disclosure_routes(
+    api: FastAPI, moderator: Moderator, apps: Apps, archive: Archive, power: Power, status: Callable[[], Row]
+) -> None:
+    """Add those of the client port. `status`: which versions this process enforces."""
+
+    def policy(request: Request) -> Policy:
+        """That of the app whose key came along; nobody needs one."""
+        try:
+            section = apps.identify({k.lower(): v for k, v in request.headers.items()}).policy
+        except RequestError:
+            return moderator.policies.common
+        return moderator.policies.of(section)
+
+    def answer(request: Request, value: Row, page: Callable[[], str]) -> Response:
+        if page_wanted(request.headers.get("accept", "")):
+            return HTMLResponse(page(), headers=_HEADERS)
+        return JSONResponse(value, headers=_HEADERS)
+
+    @api.get(ROUTE)
+    async def disclosure(request: Request) -> Response:
+        found = collected(policy(request), status(), archive, await power.figures())
+        return answer(request, found, lambda: html(found))
+
+    @api.get(ROUTE + "/{kind}/{version}")
+    async def one(kind: str, version: str, request: Request) -> Response:
+        row = _found(archive, kind, version)
+        if row is None or not row["public"]:
+            return error(404, "no such statement", "not_found")
+        return answer(request, shown(row) | said(row), lambda: statement_html(row))
+
+
+def statement_routes(
+    api: FastAPI, cases: Cases, table: Table, archive: Archive, authorised: Callable[[Request], str]
+) -> None:
+    """Add those of the admin port. `table`: the one that `archive` follows."""
+
+    @api.post(_ADMIN, status_code=201)
+    async def add(request: Request, who: str = Depends(authorised)) -> Any:
+        given: StatementIn = parsed(await body_of(request), StatementIn)
+        fields = None if given.fields is None else given.fields.model_dump(mode="json", exclude_none=True)
+        try:
+            return await publish(
+                cases, table, given.kind, Content(given.zh, given.en, fields), who,
+                public=given.public, note=given.note, expected=given.expected_version, key=idempotency_key(request) or "",
+            )  # fmt: skip
+        except ValueError as e:
+            raise reused(e) from None
+
+    @api.get(_ADMIN, dependencies=[Depends(authorised)])
+    async def listed(kind: str | None = None) -> Any:
+        return {"statements": [shown(row, inside=True) for row in archive.all(kind)]}
+
+    @api.get(_ADMIN + "/{kind}/{version}", dependencies=[Depends(authorised)])
+    async def one(kind: str, version: str) -> Any:
+        row = _found(archive, kind, version)
+        if row is None:
+            raise RequestError("no such statement", code="not_found", status=404)
+        return shown(row, inside=True) | said(row)
+
+
+def _found(archive: Archive, kind: str, version: str) -> Row | None:
+    number = int(version) if version.isascii() and version.isdecimal() and len(version) < 10 else 0
+    return archive.one(kind, number)
