@@ -6,6 +6,7 @@ out is what is true of the old pixels alone (a manifest that binds them, a small
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ _PARTS = 1 << 16
 """Parts of a file that are looked at: more are no picture."""
 _SCANS = 100
 """Scans of a progressive JPEG: each costs a pass over the whole picture, however small it is."""
-_TEXT = 4 << 20
-"""Characters of a compressed text that are read at most."""
+_TEXT, _SOURCES = 1 << 20, 8
+"""Bytes of a compressed text, and texts that speak of the picture, that are read at most."""
 _SEGMENT = 65533
 """Bytes that fit a JPEG segment."""
 
@@ -36,6 +37,9 @@ _TEXTS = frozenset([b"tEXt", b"zTXt", b"iTXt"])
 _PNG_XMP = b"XML:com.adobe.xmp"
 _PROFILE = b"Raw profile type "
 """How EXIF and XMP were written before PNG had a place for them."""
+_TIFF = (EXIF, b"II", b"MM")
+_SPEAKING = re.compile(rb"XML:com\.adobe\.xmp\0|Raw profile type (?:xmp|exif|APP1)\0|[^\0]{0,79}?AIGC[^\0]{0,79}\0")
+"""Texts that are not kept as they are: they are XMP, EXIF or a label."""
 
 _SOI = b"\xff\xd8"
 _SOS, _APP0, _APP1, _APP2, _APP11, _COMMENT = b"\xda", b"\xe0", b"\xe1", b"\xe2", b"\xeb", b"\xfe"
@@ -138,8 +142,7 @@ def _chunk(part: Part) -> bytes:
 
 def _png(raw: bytes) -> Picture:
     picture = Picture("png", lossless=True)
-    bare, side = [_PNG], picture.before
-    old = Picture("png")
+    bare, side, texts = [_PNG], picture.before, list[Part]()
     for part, whole in _chunks(raw):
         name, data = part
         picture.moving |= name in _MOVING
@@ -153,41 +156,42 @@ def _png(raw: bytes) -> Picture:
                 side = picture.after
         elif name == b"eXIf":
             picture.exif.append(data)
-        elif not (name in _TEXTS and _taken(part, picture, old)) and (
-            name in _COLOUR or name in _DEPTH or (name[0] & 0x20 and name[3] & 0x20)
-        ):
+        elif name in _TEXTS and _SPEAKING.match(data):
+            texts.append(part)
+        elif name in _COLOUR or name in _DEPTH or (name[0] & 0x20 and name[3] & 0x20):
             side.append(part)
     picture.bare = b"".join(bare)
-    picture.xmp += old.xmp
-    picture.exif += old.exif
+    profiles = list[bytes]()
+    for part in texts[:_SOURCES]:
+        keyword, text = _text(part)
+        if keyword == _PNG_XMP:
+            picture.xmp.append(text)
+        elif keyword.startswith(_PROFILE):
+            profiles.append(_profile(text))
+        else:
+            picture.notes.append(text.decode("utf-8", "replace"))
+    for block in profiles:
+        (picture.exif if block.startswith(_TIFF) else picture.xmp).append(block.removeprefix(_XMP))
     return picture
 
 
-def _taken(part: Part, picture: Picture, old: Picture) -> bool:
-    """Whether a text is XMP, EXIF or a label: then it is not kept as it is."""
+def _text(part: Part) -> tuple[bytes, bytes]:
+    """The keyword and what it stands for."""
     keyword, _, rest = part.data.partition(b"\0")
-    profile = keyword.startswith(_PROFILE) and keyword.removeprefix(_PROFILE) in (b"xmp", b"exif", b"APP1")
-    if keyword != _PNG_XMP and not profile and b"AIGC" not in keyword:
-        return False
-    packed = part.name == b"zTXt"
-    if part.name == b"iTXt":
-        packed, rest = rest[:1] == b"\1", b"\0".join(rest[2:].split(b"\0", 2)[2:])
-    elif packed:
+    packed = part.name == b"zTXt" or (part.name == b"iTXt" and rest[:1] == b"\1")
+    if part.name == b"zTXt":
         rest = rest[1:]
-    text = _unpacked(rest) if packed else rest
-    if keyword == _PNG_XMP:
-        picture.xmp.append(text)
-    elif not profile:
-        picture.notes.append(text.decode("utf-8", "replace"))
-    else:
-        # A line with the name, one with the length, then digits.
-        try:
-            block = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii", "replace"))
-        except ValueError:
-            return True
-        is_xmp = keyword.endswith(b"xmp") or block.startswith(_XMP)
-        (old.xmp if is_xmp else old.exif).append(block.removeprefix(_XMP))
-    return True
+    elif part.name == b"iTXt":
+        rest = b"\0".join(rest[2:].split(b"\0", 2)[2:])
+    return keyword, _unpacked(rest) if packed else rest
+
+
+def _profile(text: bytes) -> bytes:
+    """The block in a raw profile: a line with its name, one with its length, then digits."""
+    try:
+        return bytes.fromhex(b"".join(text.split()[2:]).decode("ascii", "replace"))
+    except ValueError:
+        return b""
 
 
 def _unpacked(packed: bytes) -> bytes:
@@ -219,7 +223,7 @@ def _png_of(picture: Picture, pixels: bytes, xmp: bytes, exif: bytes | None) -> 
 def _segments(raw: bytes) -> Iterator[tuple[Part, bytes]]:
     """The segments up to the scans, each also as it stands; the last is all that is left."""
     at = len(_SOI)
-    while True:
+    for _ in range(_PARTS):
         start = at
         if raw[at] != 0xFF:
             raise ValueError("a JPEG that is damaged")
@@ -235,6 +239,7 @@ def _segments(raw: bytes) -> Iterator[tuple[Part, bytes]]:
             raise ValueError("a JPEG that is damaged")
         at += 1 + length
         yield Part(marker, data), raw[start:at]
+    raise ValueError("a JPEG of too many parts")
 
 
 def _segment(marker: bytes, data: bytes) -> bytes:

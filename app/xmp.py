@@ -15,12 +15,13 @@ NAMESPACE = "http://www.tc260.org.cn/ns/AIGC/1.0/"
 
 _PROPERTY = f"{NAMESPACE} AIGC"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_LONGEST = 4 << 20
+_LONGEST = 1 << 20
 """Bytes of a packet that are read at most."""
+_DEEPEST, _MOST = 100, 16
+"""Elements in each other, and values of the property: no packet needs more of them."""
 _BOM = b"\xef\xbb\xbf"
 _TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=/>]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
-_PADDING = re.compile(rb"\s+(?=<\?xpacket\s+end)")
 _FRESH = (
     f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}">'
     '</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
@@ -58,6 +59,8 @@ class _Packet:
 
     def _starts(self, name: str, attributes: Mapping[str, str]) -> None:
         self._open.append(self._parser.CurrentByteIndex)
+        if len(self._open) > _DEEPEST or len(self.values) > _MOST:
+            raise ValueError("an XMP packet without end")
         if self._text is not None:
             self._inside += 1
             return
@@ -104,15 +107,19 @@ class _Packet:
         """The packet with this one value."""
         if self.end is None:
             raise ValueError("a packet without RDF")
-        kept = [start_end for cut in sorted(self.cuts) for start_end in cut]
-        pieces = [self.raw[a:b] for a, b in zip([0, *kept[1::2]], [*kept[::2], len(self.raw)], strict=True)]
-        description = (
+        opening = (
             f'<rdf:Description xmlns:rdf="{_RDF}" rdf:about={quoteattr(self.about)} xmlns:TC260="{NAMESPACE}">'
-            f"<TC260:AIGC>{escape(value)}</TC260:AIGC></rdf:Description>"
         ).encode()
-        end = self.end - sum(b - a for a, b in self.cuts if b <= self.end)
-        whole = b"".join(pieces)
-        return whole[:end] + description + whole[end:]
+        closing = b"</rdf:Description>"
+        # What an earlier label of ours leaves.
+        before = self._kept(0, self.end).replace(opening + closing, b"")
+        label = f"<TC260:AIGC>{escape(value)}</TC260:AIGC>".encode()
+        return before + opening + label + closing + self._kept(self.end, len(self.raw))
+
+    def _kept(self, start: int, end: int) -> bytes:
+        """A stretch of the packet without the property."""
+        edges = [start, *(edge for cut in sorted(self.cuts) if start <= cut[0] < end for edge in cut), end]
+        return b"".join(self.raw[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def _plain(name: str) -> str:
@@ -122,6 +129,12 @@ def _plain(name: str) -> str:
 
 def _refuse(*_: object) -> None:
     raise ValueError("an XMP packet with a document type")
+
+
+def _unpadded(raw: bytes) -> bytes:
+    """The packet without the room that it keeps before its end for longer values."""
+    content, end, rest = raw.rpartition(b"<?xpacket end")
+    return content.rstrip() + end + rest
 
 
 def values(raw: bytes) -> list[str]:
@@ -134,7 +147,7 @@ def values(raw: bytes) -> list[str]:
 
 def with_value(raw: bytes | None, value: str, room: int) -> bytes:
     """The packet with this value of the property and no other, in `room` bytes at most: what else stands in it gives way if it has to."""
-    for old in (raw, raw and _PADDING.sub(b"", raw), _FRESH):
+    for old in (raw, raw and _unpadded(raw), _FRESH):
         if old:
             try:
                 made = _Packet(old).with_value(value)
