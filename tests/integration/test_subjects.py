@@ -251,7 +251,7 @@ def test_article_19_a_policy_that_counts_opinions_or_distress_is_refused(categor
         "{apps: {web: {subjects: {counts: [%s]}}}}",
         "{minors: {subjects: {counts: [%s]}}}",
     ):
-        with pytest.raises(PolicyError, match=r"subjects\.counts: '%s' must not count" % category):
+        with pytest.raises(PolicyError, match=rf"subjects\.counts: '{category}' must not count"):
             parse(where.replace("%s", category).encode())
 
 
