@@ -53,11 +53,12 @@ class App:
         return Subject(self.id, keys.pseudonym(self.id, user)) if user else None
 
     def readers(self, headers: Mapping[str, str], keys: Keys) -> tuple[str, ...]:
-        """Under which names answers to this request are screened: the user's, and the conversation's, as far as headers name them."""
-        subject = self.subject(headers, keys)
+        """Under which names answers to this request are screened, under every key, the newest first: the user's, and the conversation's,
+        as far as headers name them."""
+        user = headers.get(self.subject_header) if self.subject_header else None
         talk = headers.get(self.conversation_header) if self.conversation_header else None
-        mine = (keys.reporter(subject),) if subject is not None else ()
-        return (*mine, keys.reporter(Subject(self.id, f"conversation {talk}"))) if talk else mine
+        named = [names for names in (user and keys.reporters(self.id, user), talk and keys.talks(self.id, talk)) if names]
+        return tuple(name for names in zip(*named, strict=True) for name in names)
 
 
 class Apps:

@@ -147,16 +147,19 @@ def admin_api(
                 row["fingerprint"] = pack(fingerprint(entry.passage or "", keys.kid, keys.derive("fingerprint")))
             except ValueError as e:
                 raise RequestError(f"passage: {e}", code="invalid_request", param="passage", status=422) from None
-        digest = keys.mac("fingerprint", "request", strictjson.dumps(strictjson.loads(raw)).decode()).hex()
-        # The id comes from the key, so that a repeated request names the same row.
-        id = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
-        row["id"] = id
         if entry.expires_at is not None:
             row["expires_at"] = entry.expires_at.isoformat()
-        try:
-            return public(await entries.put(id, row, idempotency_key=key, request=digest))
-        except ValueError as e:
-            raise reused(e) from None
+        asked, other = strictjson.dumps(strictjson.loads(raw)).decode(), ValueError()
+        # Under an older key too: the same call, sent again after a rotation, is the same call.
+        for kid in keys.kids:
+            digest = keys.mac("fingerprint", "request", asked, kid=kid).hex()
+            # The id comes from the key, so that a repeated request names the same row.
+            row["id"] = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
+            try:
+                return public(await entries.put(row["id"], row, idempotency_key=key, request=digest))
+            except ValueError as e:
+                other = e
+        raise reused(other) from None
 
     @api.get("/sluice/v1/admin/entries", dependencies=[Depends(authorised)])
     async def listed(category: str | None = None, after: int = 0, limit: int = 100) -> Any:

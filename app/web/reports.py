@@ -89,11 +89,13 @@ def senders(apps: Apps, keys: Keys) -> Callable[[Request], Sender]:
     def sender(request: Request) -> Sender:
         head = {k.lower(): v for k, v in request.headers.items()}
         app = apps.identify(head)
-        subject = app.subject(head, keys)
         host = request.client.host if request.client is not None else ""
         # Pseudonymous, like everything about people: an address is one guess in four thousand million.
-        source = keys.reporter(Subject(app.id, f"address {host}"))
-        return Sender(app, keys.reporter(subject) if subject is not None else "", app.readers(head, keys), source)
+        address = Subject(app.id, f"address {host}")
+        known, readers = app.subject(head, keys) is not None, app.readers(head, keys)
+        names = [(kid, tuple(n for n in readers if n.startswith(f"{kid}."))) for kid in keys.kids]
+        now, *older = ((mine[0] if known else "", mine, keys.reporter(address, kid)) for kid, mine in names)
+        return Sender(app, *now, tuple(older))
 
     return sender
 
