@@ -57,7 +57,9 @@ class App:
         as far as headers name them."""
         user = headers.get(self.subject_header) if self.subject_header else None
         talk = headers.get(self.conversation_header) if self.conversation_header else None
-        named = [names for names in (user and keys.reporters(self.id, user), talk and keys.talks(self.id, talk)) if names]
+        named = [
+            names for names in (user and keys.reporters(self.id, user), talk and keys.talks(self.id, talk)) if names
+        ]
         return tuple(name for names in zip(*named, strict=True) for name in names)
 
 

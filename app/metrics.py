@@ -64,6 +64,11 @@ DISCONNECTS = Counter("sluice_disconnects_total", "Clients that left before thei
 DROPPED_FIELDS = Counter(
     "sluice_dropped_fields_total", "Fields of a model's answer that no rule lets through", ["dialect"]
 )
+ATTRIBUTES = Counter(
+    "sluice_attributes_stripped_total",
+    "Attributes of the user taken out of a request's metadata, by name",
+    ["attribute"],
+)
 UNMODERATED = Counter("sluice_unmoderated_total", "Requests on routes that policy passes unscreened", ["route"])
 NOT_EXAMINED = Counter(
     "sluice_not_examined_total", "Parts that are no text (images, audio): passed, never called clean", ["kind"]

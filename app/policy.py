@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from app.attributes import ATTRIBUTES
 from app.deadlines import DRAFT_MONTHS
 from app.errors import PolicyError
 from app.types import TECHNIQUES, Action, Candidate, Direction, Finding
@@ -177,6 +178,14 @@ class ProbeRule(_Strict):
     max_tokens: int = Field(default=512, ge=1, le=8192)
 
 
+class AttributeRule(_Strict):
+    """Attributes of the user in a request's `metadata` never reach the model. `strip`: fields that are taken away besides; `keep`:
+    attributes that the service needs."""
+
+    strip: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    keep: list[str] = []
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
 
@@ -195,6 +204,7 @@ class Rules(_Strict):
     reports: ReportRule = ReportRule()
     probes: ProbeRule = ProbeRule()
     appeals: AppealRule = AppealRule()
+    attributes: AttributeRule = AttributeRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -372,6 +382,11 @@ def _check(file: PolicyFile, own: dict[str, Rules]) -> None:
         for id in rules.reports.runtime:
             if id not in known:
                 raise PolicyError(f"{where}reports.runtime: {id!r} is no category; the ids are in docs/categories.md")
+        for attribute in rules.attributes.keep:
+            if attribute not in ATTRIBUTES:
+                raise PolicyError(
+                    f"{where}attributes.keep: {attribute!r} is no attribute; they are {', '.join(ATTRIBUTES)}"
+                )
         for id, surrogate in rules.surrogates.items():
             if id != "default" and id not in known:
                 raise PolicyError(f"{where}surrogates.{id}: no such category ('default' is the one for all others)")

@@ -223,7 +223,9 @@ class Prober:
         if not rule.terms_allow:
             return _nothing(at, "the policy does not say that the model's terms allow it (probes.terms_allow)")
         if case.fingerprint is not None and case.fingerprint["kid"] not in self._keys.kids:
-            return _nothing(at, "the passage is known under a key that is no longer listed; nobody could tell it in an answer")
+            return _nothing(
+                at, "the passage is known under a key that is no longer listed; nobody could tell it in an answer"
+            )
         try:
             prompt, variants = await self._prompts(case)
         except Unreadable as e:

@@ -338,7 +338,12 @@ class Reports:
         """`ticket`: of the report that it came with, so that whoever sent it can have it erased."""
         if looked.no_retain or taxonomy()[case.category].no_retain:
             return case
-        kept = {"passage": looked.report.marked, "text": looked.report.text, "prompt": looked.report.prompt, "ticket": ticket}
+        kept = {
+            "passage": looked.report.marked,
+            "text": looked.report.text,
+            "prompt": looked.report.prompt,
+            "ticket": ticket,
+        }
         writes.set(
             "evidence", case.id, vault.seal(self._keys, f"{case.id}/evidence", json.dumps(kept, ensure_ascii=False))
         )

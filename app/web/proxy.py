@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from app import metrics, sse, strictjson, surrogate
 from app.apps import Apps
+from app.attributes import stripped
 from app.deliveries import Deliveries
 from app.dialects import Dialect, Key, Prompt, Shown, put
 from app.errors import RequestError, UpstreamError
@@ -86,7 +87,11 @@ class Proxy:
             x = Exchange(app, policy, head, perf_counter(), answer_max=self._limits.characters)
             x.readers = frozenset(app.readers(head, self._keys))
             body = await asgi.read_body(receive, head, policy.rules.max_body_bytes)
-            x.prompt = self._dialect.prompt(strictjson.loads(body))
+            rule = policy.rules.attributes
+            asked, attributes = stripped(strictjson.loads(body), rule.strip, rule.keep)
+            for attribute in attributes:
+                metrics.ATTRIBUTES.labels(attribute).inc()
+            x.prompt = self._dialect.prompt(asked)
             if len(x.prompt.slots) > SLOTS_MAX:
                 raise RequestError(f"the request holds more than {SLOTS_MAX} texts", code="too_many_texts")
             async with asgi.watching(receive):
