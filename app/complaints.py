@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from app import clock, vault
+from app import clock, retention, vault
 from app.deadlines import SHANGHAI, day_end
 from app.errors import RequestError, Unreadable
 from app.exceptions import exception
@@ -31,7 +31,7 @@ from app.types import Action, Scope, Slot
 
 KINDS = ("pi_correct", "pi_delete", "pi_block", "infringement", "unlawful_content", "wrong_block")
 APPEALS = ("blocked_prompt", "blocked_answer")
-BLOCK_DAYS, EXCEPTION_DAYS = 180, 180
+BLOCK_DAYS, EXCEPTION_DAYS = 180, retention.seconds("exceptions") // retention.DAY
 _NUMBER = re.compile(r"(?:\d[\s-]?){5,}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]*(?:@|\d)[A-Za-z0-9@._-]{4,}")
 _ADDRESS = re.compile(r"(?=.*\d)(?=(?:.*[\u4e00-\u9fff]){6}|(?:.*[A-Za-z]){8})")
@@ -290,6 +290,8 @@ class Complaints:
             writes.score("matters:open", id, None)
             writes.drop("evidence", id)
             writes.drop("evidence", f"{id}/answers")
+            if matter.reporter:
+                writes.score("matters:answered", id, now)
         event = {
             "who": who,
             "what": decision,

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from app import clock, metrics
+from app import clock, metrics, retention
 from app.clean import RUN, hashes
 from app.errors import StoreError
 from app.keys import Keys
@@ -22,7 +22,7 @@ from app.text import fold
 
 log = logging.getLogger("sluice.deliveries")
 
-KEPT = 7
+KEPT = retention.seconds("deliveries") // retention.DAY
 """Days."""
 _EVERY = 4
 """One run of letters in so many leaves a trace: a passage of 40 letters has none once in a thousand."""

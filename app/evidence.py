@@ -14,11 +14,12 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from app import clock, deadlines
+from app import clock, deadlines, retention
 from app.complaints import KINDS, Complaints, Matter
 from app.keys import Keys
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
+from app.store import sweeps
 from app.store.cases import Cases, broken
 from app.store.tables import Row, Table
 
@@ -36,6 +37,8 @@ async def collected(
     matters = await complaints.all()
     at = broken(rows, head)
     live = Counter(row["category"] for row in entries.rows())
+    steps = [json.loads(raw) for raw in rows]
+    runs = await sweeps.last(cases.store)
     return {
         "at": clock.stamp(now),
         "versions": {
@@ -49,10 +52,11 @@ async def collected(
             "head": head,
             "chain": "whole" if at is None else f"broken at row {at}",
             "seal": f"{keys.kid}.{keys.mac('evidence', 'head', head, clock.stamp(now)).hex()}",
-            "steps": dict(Counter(json.loads(raw)["what"] for raw in rows)),
+            "steps": dict(Counter(step["what"] for step in steps)),
         },
         "articles": {
             "4": {"categories": len(taxonomy()), "live_entries": dict(sorted(live.items()))},
+            "11": _kept(steps, runs),
             "13": _complaints(matters, now),
             "15": _remediation(found, now),
         },
@@ -62,6 +66,23 @@ async def collected(
             "who a user is (Article 9)",
             "what a person wrote: no text is in this export, and most of it was never kept",
         ],
+    }  # fmt: skip
+
+
+def _kept(steps: Sequence[Row], runs: Mapping[str, Row]) -> Row:
+    """What is kept and how long, when it was last swept, how much that erased, and how often persons asked for what is theirs."""
+    erased = Counter(step.get("part") for step in steps if step["what"] == "erase")
+    what = Counter(step["what"] for step in steps)
+    return {
+        "requests": {"export": what["privacy_export"], "erase": what["privacy_erase"]},
+        "retention": {
+            row.name: {
+                "where": row.where, "kept": row.kept, "basis": row.basis, "erased_by": row.eraser, "personal": row.personal,
+                "last_run": runs.get(row.name, {}).get("at"), "last_erased": runs.get(row.name, {}).get("erased"),
+                "erased_rows": erased.get(row.name, 0),
+            }
+            for row in retention.TABLE
+        },
     }  # fmt: skip
 
 
@@ -142,9 +163,11 @@ _NAMES = {
     "probes": "复测 probes", "exceptions": "书面例外 written exceptions", "received": "受理 received",
     "by_kind": "按类型 by kind", "by_outcome": "按结果 by outcome", "late": "超期未答复 late",
     "subject_blocks": "个人信息屏蔽 blocks about persons", "categories": "类别数 categories", "live_entries": "有效条目 live entries",
+    "requests": "查阅与删除请求 requests to export and to erase", "retention": "保存期限 what is kept",
 }  # fmt: skip
 _TITLES = {
-    "4": "第四条 内容要求 · Article 4, content", "13": "第十三条 投诉与个人信息 · Article 13, complaints",
+    "4": "第四条 内容要求 · Article 4, content", "11": "第十一条 个人信息与保存期限 · Article 11, personal information and retention",
+    "13": "第十三条 投诉与个人信息 · Article 13, complaints",
     "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
 }  # fmt: skip
 

@@ -20,19 +20,20 @@ from typing import Any
 
 import orjson
 
-from app import clock, metrics
+from app import clock, metrics, retention
 from app.errors import StoreError
 from app.keys import decision_time
+from app.store import sweeps
 from app.store.client import Store, ended
 
 log = logging.getLogger("sluice.journal")
 
-KEEP_DAYS = 187
-"""Six months and a week: network logs are kept at least six months (Cybersecurity Law)."""
+KEEP_DAYS = retention.seconds("journal") // retention.DAY
+"""Six months and a week."""
 _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
-_COUNTERS_KEPT = 400 * 86400
+_COUNTERS_KEPT = retention.seconds("counters")
 
 
 class Journal:
@@ -43,6 +44,7 @@ class Journal:
         self._waiting: deque[bytes] = deque()
         self._task: asyncio.Task[None] | None = None
         self._swept = ""
+        self._erased: int | None = None  # files that a sweep of which the store does not know has erased
         self._writing = threading.Lock()  # a flush may still run in its thread when `stop` asks for the last one
         self.counters: dict[str, dict[str, int]] = {}
         """Hour -> name -> count, cumulative within this run: shipping it again changes nothing."""
@@ -93,9 +95,10 @@ class Journal:
 
     def _sweep(self) -> None:
         oldest = (datetime.fromtimestamp(clock.now(), UTC) - timedelta(days=KEEP_DAYS)).strftime("%Y-%m-%d")
-        for file in self._folder.glob("*.jsonl"):
-            if file.name[:10] < oldest:
-                file.unlink(missing_ok=True)
+        old = [file for file in self._folder.glob("*.jsonl") if file.name[:10] < oldest]
+        for file in old:
+            file.unlink(missing_ok=True)
+        self._erased = (self._erased or 0) + len(old)
 
     async def start(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,6 +116,12 @@ class Journal:
         """Set this run's counts of each changed hour in the store; what fails is shipped again."""
         if self._store is None:
             return
+        if (erased := self._erased) is not None:
+            self._erased = None
+            try:
+                await sweeps.ran(self._store, "journal", erased)
+            except StoreError:
+                self._erased = erased
         for hour in sorted(self._unshipped):
             fields = [part for name, n in self.counters[hour].items() for part in (f"{self._run}:{name}", n)]
             key = self._store.key(f"counters:{hour}")

@@ -93,6 +93,9 @@ CASES_DUE = Gauge(
 )
 PROBES = Counter("sluice_probes_total", "Probes that ended", ["outcome"])
 ALERTS = Counter("sluice_alerts_total", "Alerts about due dates", ["kind", "outcome"])
+ERASED = Counter(
+    "sluice_erased_total", "Records erased when their time was over, by class (docs/privacy.md)", ["class"]
+)
 CLOCK_SUSPECT = Gauge(
     "sluice_clock_suspect",
     "1 while this clock and the store's differ too much for anything to fall due",
