@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"(?:\d[\s-]?){5,}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]*(?:@|\d)[A-Za-z0-9@._-]{4,}")
 _ADDRESS = re.compile(r"(?=.*\d)(?=(?:.*[\u4e00-\u9fff]){6}|(?:.*[A-Za-z]){8})")
 
-State = Literal["received", "upheld", "refused"]
+State = Literal["received", "upheld", "refused", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,11 @@ class Writes:
 
     def table(self, table: Table, id: str, row: Row, channel: str) -> None:
         """A row of a replicated table; every process puts it into force."""
-        names = (f"{table.name}:{part}" for part in ("version", "rows", "index", "sum"))
+        self.row_of(table.name, id, row, channel)
+
+    def row_of(self, table: str, id: str, row: Row, channel: str) -> None:
+        """The same, of a table that this process does not follow."""
+        names = (f"{table}:{part}" for part in ("version", "rows", "index", "sum"))
         self.list.append(["table", *(self._key(n) for n in names), id, _json(row), channel])
 
 

@@ -20,6 +20,7 @@ from app.errors import Conflict, RequestError
 from app.keys import Keys
 from app.passages import fingerprint
 from app.policy import Policies, taxonomy
+from app.privacy import Privacy
 from app.review import Review
 from app.settings import admins
 from app.store.cases import Cases
@@ -28,6 +29,7 @@ from app.text import fold
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.errors import answer_errors, error, reused
+from app.web.privacy import privacy_routes
 from app.web.reports import body_of, idempotency_key, parsed
 
 
@@ -109,8 +111,9 @@ def admin_api(
     complaints: Complaints,
     replica: Callable[[], dict[str, Any]],
     policies: Callable[[], Policies],
+    apps: set[str],
 ) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `apps`: the ids of the apps file."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
     named = admins(token)
@@ -216,6 +219,7 @@ def admin_api(
 
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
+    privacy_routes(api, Privacy(cases, keys, apps), authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:

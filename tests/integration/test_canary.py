@@ -43,7 +43,7 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
     cases = Cases(store, entries)
     api = admin_api(
         TOKEN, keys, entries, Review(cases, keys, Clean(settings.models), shadows), cases,
-        Complaints(cases, keys, exceptions, shadows), dict, lambda: policy.load(settings.policy),
+        Complaints(cases, keys, exceptions, shadows), dict, lambda: policy.load(settings.policy), {"default"},
     )  # fmt: skip
     with served(api) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}

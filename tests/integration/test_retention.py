@@ -50,10 +50,10 @@ def test_article_11_who_reported_is_forgotten_half_a_year_after_the_end_and_the_
             writes.table(h.entries, row["id"], row, h.cases.changed())
             await h.cases.commit(writes, {"who": "test", "what": "hold", "case": case.id})
             await h.duties.sweep()
-            assert any("talk-name" in v for v in everything(redis_server))
+            assert any("talk-name" in v for v in everything(redis_server.url))
             h.clock.move(3.1)
             await h.duties.sweep()
-            assert not any("talk-name" in v for v in everything(redis_server)), "a hold that has ended names nobody"
+            assert not any("talk-name" in v for v in everything(redis_server.url)), "a hold that has ended names nobody"
             await h.review.decide(case.id, "reject", "anna", {"reason": "r"})
             h.clock.move(186)
             await h.duties.sweep()

@@ -45,9 +45,9 @@ def variant(n: int) -> str:
     return "".join(f"{n}{c}" if at % 9 == 8 else c for at, c in enumerate(ANSWER))
 
 
-def everything(server: RedisServer) -> list[str]:
-    """Every key of the store with all that it holds, a text each."""
-    client = redis.Redis(port=server.port, decode_responses=True)
+def everything(url: str) -> list[str]:
+    """Every key of the store at `url` with all that it holds, a text each."""
+    client = redis.Redis.from_url(url, decode_responses=True)
     found = []
     for key in client.scan_iter():
         match client.type(key):
@@ -129,7 +129,7 @@ def test_article_11_rotating_the_secret_key_loses_no_due_case_and_no_entry(
         status = desk.whole.ready()["workers"][0]
         assert status["entries_unreadable"] == status["exceptions_unreadable"] == 0
         fresh = desk.whole.http.post("/sluice/v1/complaints", json=complaint, headers={"x-user": USER}).json()
-        values = everything(redis_server)
+        values = everything(redis_server.url)
         old, new = names(OLD), names(NEW)
         assert any(n in v for v in values for n in old) and any(n in v for v in values for n in new)
         for value in values:
