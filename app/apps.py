@@ -118,11 +118,14 @@ class App:
         return Subject(self.id, keys.pseudonym(self.id, named)) if named else None
 
     def readers(self, headers: Mapping[str, str], keys: Keys, peer: str = "", user: str = "") -> tuple[str, ...]:
-        """Under which names answers to this request are screened: the user's, and the conversation's, as far as headers name them."""
-        subject = self.subject(headers, keys, peer, user)
+        """Under which names answers to this request are screened, under every key, the newest first: the user's, and the conversation's,
+        as far as a token (`user`) or headers name them."""
+        mine = user or self._header(headers, self.subject_header, peer)
         talk = self._header(headers, self.conversation_header, peer)
-        mine = (keys.reporter(subject),) if subject is not None else ()
-        return (*mine, keys.reporter(Subject(self.id, f"conversation {talk}"))) if talk else mine
+        named = [
+            names for names in (mine and keys.reporters(self.id, mine), talk and keys.talks(self.id, talk)) if names
+        ]
+        return tuple(name for names in zip(*named, strict=True) for name in names)
 
 
 class _Known(NamedTuple):

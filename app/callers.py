@@ -23,8 +23,8 @@ from app.types import Subject
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`names`: pseudonyms under every key, the newest first; `readers`: under which names answers are screened; `source`: a pseudonym of
-    the address."""
+    """`names`: pseudonyms under every key, the newest first; `readers`: under which names answers are screened; `sources`: pseudonyms
+    of the address."""
 
     app: App
     policy: Policy
@@ -32,7 +32,7 @@ class Caller:
     subject: Subject | None
     names: tuple[str, ...]
     readers: tuple[str, ...]
-    source: str
+    sources: tuple[str, ...]
     standing: Standing | None = None
 
     def recorded(self) -> dict[str, str] | None:
@@ -69,7 +69,7 @@ class Callers:
             app, policies.of(app.policy, frozenset(modes)), asserted, subject, names,
             app.readers(headers, self._keys, peer, asserted.user),
             # Pseudonymous, like everything about people: an address is one guess in four thousand million.
-            self._keys.reporter(Subject(app.id, f"address {peer}")),
+            tuple(self._keys.reporter(Subject(app.id, f"address {peer}"), kid) for kid in self._keys.kids),
             self._subjects.of(app.id, names) if self._subjects is not None else None,
         )  # fmt: skip
 
@@ -89,7 +89,7 @@ class Callers:
             )
         limits = caller.app.limits
         self._meter.take(caller.app.id, limits.per_minute)
-        who = standing.id if standing is not None else caller.names[0] if caller.names else caller.source
+        who = standing.id if standing is not None else caller.names[0] if caller.names else caller.sources[0]
         if standing is not None and standing.level == "limit":
             self._meter.take(f"user {who}", caller.policy.rules.subjects.per_minute)
         elif caller.policy.rules.pace:

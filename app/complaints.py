@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -18,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from app import clock, vault
+from app import clock, retention, vault
 from app.deadlines import SHANGHAI, day_end
-from app.errors import RequestError
+from app.errors import RequestError, Unreadable
 from app.exceptions import exception
 from app.keys import Keys, decision_tail
 from app.moderation import Moderator
@@ -34,13 +33,13 @@ from app.types import Action, Scope, Slot
 
 KINDS = ("pi_correct", "pi_delete", "pi_block", "infringement", "unlawful_content", "wrong_block")
 APPEALS = ("blocked_prompt", "blocked_answer", "standing")
-BLOCK_DAYS, EXCEPTION_DAYS = 180, 180
 _PAGE = 1000
+BLOCK_DAYS, EXCEPTION_DAYS = 180, retention.seconds("exceptions") // retention.DAY
 _NUMBER = re.compile(r"(?:\d[\s-]?){5,}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]*(?:@|\d)[A-Za-z0-9@._-]{4,}")
 _ADDRESS = re.compile(r"(?=.*\d)(?=(?:.*[\u4e00-\u9fff]){6}|(?:.*[A-Za-z]){8})")
 
-State = Literal["received", "upheld", "refused"]
+State = Literal["received", "upheld", "refused", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +105,11 @@ class Complaints:
         assert self._moderator is not None
         policy = self._moderator.policies.of(sender.app.policy)
         app, now = sender.app.id, clock.now()
-        request = self._keys.mac(
-            "ticket", "request", kind, app, sender.reporter, json.dumps(said, sort_keys=True)
-        ).hex()
+        for before, kid in sender.before(self._keys) if key else ():
+            used = f"{app} {before.reporter or before.source} {key}"
+            if first := await self._cases.repeated(used, self._digest(kind, before, said, kid)):
+                return first
+        request = self._digest(kind, sender, said)
         key = f"{app} {sender.reporter or sender.source} {key}" if key else secrets.token_hex(16)
         id = ("apl_" if kind in APPEALS else "cmp_") + hashlib.sha256(f"{kind}\n{key}\n{request}".encode()).hexdigest()[
             :24
@@ -148,6 +149,10 @@ class Complaints:
         event = {"who": "reporter", "what": kind, "matter": id}
         return await self._cases.commit(writes, event, key=key, request=request, result=result)
 
+    def _digest(self, kind: str, sender: Sender, said: Mapping[str, Any], kid: str | None = None) -> str:
+        parts = (kind, sender.app.id, sender.reporter, json.dumps(said, sort_keys=True))
+        return self._keys.mac("ticket", "request", *parts, kid=kid).hex()
+
     def kind(self, app: str, decision: str, prompt: str) -> str:
         """Which appeal it is: against the refusal of this prompt, or against an answer."""
         try:
@@ -165,7 +170,10 @@ class Complaints:
         )  # fmt: skip
         taken = await self._reports.receive(report, sender, f"{key} complaint")
         ticket = await self._cases.ticket(str(taken["ticket"]))
-        return replace(matter, case=ticket["case"] if ticket is not None else "")
+        if ticket is None:
+            return matter
+        # By the name under which the case knows them: two names of one person are never brought together.
+        return replace(matter, case=ticket["case"], reporter=ticket["reporter"])
 
     async def _forbidden(self, matter: Matter, said: Mapping[str, Any], sender: Sender) -> bool:
         """What was sent is of a category of which nothing is kept, by what is said of it or by what is found in it."""
@@ -182,7 +190,10 @@ class Complaints:
         """The answer that this decision blocked, where it was kept; it is evidence from now on."""
         store = self._cases.store
         sealed = await store.run("GET", store.key(f"held:{decision}"))
-        return vault.unseal(self._keys, f"{decision}/held", str(sealed)) if sealed is not None else ""
+        try:
+            return vault.unseal(self._keys, f"{decision}/held", str(sealed)) if sealed is not None else ""
+        except Unreadable:
+            return ""  # the appeal is taken all the same; the model can be asked again
 
     async def _appealed(self, matter: Matter, prompt: str, sender: Sender) -> Matter:
         """Whether this prompt is the one that was refused, and by what it would be now."""
@@ -205,7 +216,7 @@ class Complaints:
 
     async def state(self, ticket: str, token: str) -> Row | None:
         """State, outcome and date; None for an unknown ticket and for a wrong token alike."""
-        if not hmac.compare_digest(self._keys.status_token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
+        if not self._keys.opens(ticket, token):
             return None
         matter = await self._get(ticket)
         if matter is None:
@@ -303,6 +314,8 @@ class Complaints:
             writes.score("matters:open", id, None)
             writes.drop("evidence", id)
             writes.drop("evidence", f"{id}/answers")
+            if matter.reporter:
+                writes.score("matters:answered", id, now)
         event = {
             "who": who,
             "what": decision,

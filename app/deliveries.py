@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from app import clock, metrics
+from app import clock, metrics, retention
 from app.clean import RUN, hashes
 from app.errors import StoreError
 from app.keys import Keys
@@ -22,7 +22,7 @@ from app.text import fold
 
 log = logging.getLogger("sluice.deliveries")
 
-KEPT = 7
+KEPT = retention.seconds("deliveries") // retention.DAY
 """Days."""
 _EVERY = 4
 """One run of letters in so many leaves a trace: a passage of 40 letters has none once in a thousand."""
@@ -54,7 +54,7 @@ class Deliveries:
         """Remember that `text` was delivered. Never waits."""
         if self._store is None:
             return
-        marks = self._marks(app, text, _MOST)
+        marks = self._marks(app, text, _MOST, self._keys.kid)
         if len(self._waiting) + len(marks) > _ROOM:
             metrics.DELIVERIES_DROPPED.inc(len(marks))
             return
@@ -65,20 +65,21 @@ class Deliveries:
         """About how often `passage` was delivered in the last days; None where its traces do not show that it was. Raises StoreError."""
         if self._store is None:
             return None
-        marks = self._marks(app, passage, _MOST * 8)
-        if not marks:
+        under = [self._marks(app, passage, _MOST * 8, kid) for kid in self._keys.kids]
+        if not under[0]:
             return None
         days = [self._store.key(f"deliveries:{app}:{_day(back)}") for back in range(KEPT)]
-        found = await asyncio.gather(*(self._store.run("HMGET", day, *marks) for day in days))
+        found = await asyncio.gather(*(self._store.run("HMGET", day, *marks) for day in days for marks in under))
         total = [sum(int(n or 0) for n in mark) for mark in zip(*found, strict=True)]
         if sum(n > 0 for n in total) < 0.8 * len(total):
             return None
         return min(n for n in total if n)
 
-    def _marks(self, app: str, text: str, most: int) -> list[str]:
+    def _marks(self, app: str, text: str, most: int, kid: str) -> list[str]:
         dense = compact(fold(text))
         chosen = [at for at, h in enumerate(hashes(dense)) if (int(h) >> 32) % _EVERY == 0][:most]
-        return list(dict.fromkeys(self._keys.mac("delivery", app, dense[at : at + RUN])[:8].hex() for at in chosen))
+        runs = dict.fromkeys(dense[at : at + RUN] for at in chosen)
+        return [self._keys.mac("delivery", app, run, kid=kid)[:8].hex() for run in runs]
 
     async def _write(self, store: Store) -> None:
         while True:

@@ -8,16 +8,20 @@ two replicas that sweep at once do it once.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from yarl import URL
 
-from app import clock, deadlines, metrics, remediation, strictjson
+from app import clock, deadlines, metrics, remediation, retention, strictjson
+from app.complaints import Matter
 from app.errors import Conflict, StoreError, UpstreamError
 from app.outbound import Outbound
 from app.remediation import DUTY, Case
+from app.store import sweeps
 from app.store.cases import Cases, Writes
 from app.subjects import Subjects
 
@@ -29,8 +33,11 @@ APART = 5.0
 """Seconds that two clocks may differ."""
 ALERTS = (30, 14, 3)
 """Days left at which an alert goes out; one more when a case is overdue."""
-ERASED = 30 * 86400
+ERASED = retention.seconds("comments")
 """Seconds after the end of a case at which comments are erased, and where it is not probed again, the evidence."""
+_NAMED = retention.seconds("reporters")
+_SWEPT = 3600.0
+"""Seconds between two looks for names whose time is over: every ticket is looked at."""
 _COUNTED = 60.0
 """Seconds between two counts of all that is open: there may be many."""
 _AT_ONCE = 200
@@ -47,7 +54,7 @@ class Duties:
         self._cases, self._url = cases, URL(url) if url else None
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
-        self._gauged = 0.0
+        self._gauged = self._swept = 0.0
 
     async def start(self) -> None:
         await self._outbound.start()
@@ -79,18 +86,9 @@ class Duties:
             return
         for case in await self._of("lapse", now):
             await self._lapse(case, now)
-        for case in await self._of("comments", now - ERASED):
-            writes = Writes()
-            writes.erase(f"comments:{case.id}")
-            await self._moved(case, replace(case, comments=False), "erase", writes, part="comments")
-        for case in await self._of("evidence", now - ERASED):
-            writes = Writes()
-            writes.drop("evidence", case.id)
-            writes.drop("evidence", f"{case.id}/probe")
-            after = replace(case, evidence=False, prompted=False, next_probe=None)
-            await self._moved(case, after, "erase", writes, part="evidence")
         if self._subjects is not None:
             await self._subjects.forget(now)
+        await self._erase(now)
         for case in await self._of("due", now + (ALERTS[0] + 1) * 86400):
             if case.state in remediation.TABLE["fall_due"].here and now > case.due:
                 case = await self._moved(case, remediation.moved(case, "fall_due", now), "fall_due") or case
@@ -98,6 +96,80 @@ class Duties:
         if now - self._gauged >= _COUNTED or now < self._gauged:
             self._gauged = now
             await self._gauges(now)
+
+    async def _erase(self, now: float) -> None:
+        """Erase what has been kept for its time (app.retention)."""
+        gone: Counter[str] = Counter()
+        for case in await self._of("comments", now - ERASED):
+            writes = Writes()
+            writes.erase(f"comments:{case.id}")
+            gone["comments"] += bool(
+                await self._moved(case, replace(case, comments=False), "erase", writes, part="comments")
+            )
+        for case in await self._of("evidence", now - ERASED):
+            writes = Writes()
+            writes.drop("evidence", case.id)
+            writes.drop("evidence", f"{case.id}/probe")
+            after = replace(case, evidence=False, prompted=False, next_probe=None)
+            gone["evidence"] += bool(await self._moved(case, after, "erase", writes, part="evidence"))
+        swept = list(gone)
+        if now - self._swept >= _SWEPT or now < self._swept:
+            gone["reporters"] += await self._unnamed(now)
+            gone["matters_reporters"] += await self._unsigned(now)
+            gone["holds"] += await self._ended_holds()
+            self._swept = now
+            swept = ["comments", "evidence", "reporters", "matters_reporters", "holds"]
+        for name in swept:
+            await sweeps.ran(self._cases.store, name, gone[name])
+
+    async def _unnamed(self, now: float) -> int:
+        """Forget who reported, in cases that ended long ago and in the tickets of their reports."""
+        cases = await self._of("reporters", now - _NAMED)
+        tickets: dict[str, dict[str, Any]] = {case.id: {} for case in cases}
+        if not cases:
+            return 0
+        async for id, raw in self._cases.scan("tickets"):
+            row = json.loads(raw)
+            if row["reporter"] and row["case"] in tickets:
+                tickets[row["case"]][id] = row | {"reporter": ""}
+        gone = 0
+        for case in cases:
+            writes = Writes()
+            for id, row in tickets[case.id].items():
+                writes.set("tickets", id, json.dumps(row))
+            gone += bool(await self._moved(case, remediation.unnamed(case), "erase", writes, part="reporters"))
+        return gone
+
+    async def _unsigned(self, now: float) -> int:
+        """Forget whose the complaints and appeals were that were answered long ago."""
+        gone = 0
+        for id in (await self._cases.members("matters:answered", now - _NAMED))[:_AT_ONCE]:
+            raw = await self._cases.field("matters", id)
+            writes = Writes()
+            writes.score("matters:answered", id, None)
+            if raw is not None:
+                matter = Matter.of(raw)
+                writes.row("matters", id, matter.version, replace(matter, reporter="").row())
+            try:
+                await self._cases.commit(
+                    writes, {"who": "time", "what": "erase", "matter": id, "part": "matters_reporters"}
+                )
+            except Conflict:
+                continue
+            gone += 1
+        return gone
+
+    async def _ended_holds(self) -> int:
+        """Take away the names in entries that acted for a reporter alone and have expired."""
+        entries = self._cases.entries
+        await entries.refresh()
+        ended = [row["id"] for row in entries.expired('"readers"')][:_AT_ONCE]
+        writes = Writes()
+        for id in ended:
+            writes.table(entries, id, {"id": id, "deleted": True, "deleted_at": clock.stamp()}, self._cases.changed())
+        if ended:
+            await self._cases.commit(writes, {"who": "time", "what": "erase", "entries": ended, "part": "holds"})
+        return len(ended)
 
     async def _of(self, index: str, until: float) -> list[Case]:
         return await self._cases.several(await self._cases.index(index, until, _AT_ONCE))

@@ -11,6 +11,7 @@ SluiceError
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again
     ├── StoreMissing       no server to start
+    ├── Unreadable         what is kept is sealed under a key that is no longer listed
     ├── Limited            too many from one sender: a 429 that says when to come back
     └── Conflict           somebody else decided first: a 409 with the current version
 """
@@ -77,6 +78,10 @@ class StoreError(SluiceError):
 
 class StoreMissing(StoreError):
     """No Redis-protocol server was found to start."""
+
+
+class Unreadable(StoreError):
+    """The message names the kid."""
 
 
 class Limited(StoreError):

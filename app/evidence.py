@@ -14,12 +14,13 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from app import clock, deadlines, statements
-from app.complaints import KINDS, Complaints, Matter
+from app import clock, deadlines, retention, statements
+from app.complaints import APPEALS, KINDS, Complaints, Matter
 from app.keys import Keys
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
 from app.statements import Archive
+from app.store import sweeps
 from app.store.cases import Cases, broken
 from app.store.tables import Row, Table
 
@@ -43,6 +44,8 @@ async def collected(
     matters = await complaints.all()
     at = broken(rows, head)
     live = Counter(row["category"] for row in entries.rows())
+    steps = [json.loads(raw) for raw in rows]
+    runs = await sweeps.last(cases.store)
     return {
         "at": clock.stamp(now),
         "versions": {
@@ -56,11 +59,12 @@ async def collected(
             "head": head,
             "chain": "whole" if at is None else f"broken at row {at}",
             "seal": f"{keys.kid}.{keys.mac('evidence', 'head', head, clock.stamp(now)).hex()}",
-            "steps": dict(Counter(json.loads(raw)["what"] for raw in rows)),
+            "steps": dict(Counter(step["what"] for step in steps)),
         },
         "articles": {
             "4": {"categories": len(taxonomy()), "live_entries": dict(sorted(live.items()))},
             "10": _disclosures(archive),
+            "11": _kept(steps, runs),
             "13": _complaints(matters, now),
             "15": _remediation(found, now),
             "17": _statements(archive),
@@ -106,13 +110,28 @@ def _guidance(policies: Policies, archive: Archive) -> Row:
     }  # fmt: skip
 
 
+def _kept(steps: Sequence[Row], runs: Mapping[str, Row]) -> Row:
+    """What is kept and how long, when it was last swept, how much that erased, and how often persons asked for what is theirs."""
+    erased = Counter(step.get("part") for step in steps if step["what"] == "erase")
+    what = Counter(step["what"] for step in steps)
+    return {
+        "requests": {"export": what["privacy_export"], "erase": what["privacy_erase"]},
+        "retention": {
+            row.name: {
+                "where": row.where, "kept": row.kept, "basis": row.basis, "erased_by": row.eraser, "personal": row.personal,
+                "last_run": runs.get(row.name, {}).get("at"), "last_erased": runs.get(row.name, {}).get("erased"),
+                "erased_rows": erased.get(row.name, 0),
+            }
+            for row in retention.TABLE
+        },
+    }  # fmt: skip
+
+
 def _complaints(matters: Sequence[Matter], now: float) -> Row:
     late = [m for m in matters if m.state == "received" and now > m.due]
     return {
         "received": len(matters),
-        "by_kind": {
-            kind: sum(m.kind == kind for m in matters) for kind in (*KINDS, "blocked_prompt", "blocked_answer")
-        },
+        "by_kind": {kind: sum(m.kind == kind for m in matters) for kind in (*KINDS, *APPEALS)},
         "by_outcome": dict(Counter(m.state for m in matters)),
         "late": len(late),
         "subject_blocks": sum(bool(m.entries) for m in matters),
@@ -185,9 +204,11 @@ _NAMES = {
     "subject_blocks": "个人信息屏蔽 blocks about persons", "categories": "类别数 categories", "live_entries": "有效条目 live entries",
     "current": "现行公示版本 current version", "history": "历次版本 versions", "documents": "文件 documents",
     "guidance": "随拒绝语给出的指引 guidance with a refusal",
+    "requests": "查阅与删除请求 requests to export and to erase", "retention": "保存期限 what is kept",
 }  # fmt: skip
 _TITLES = {
     "4": "第四条 内容要求 · Article 4, content", "10": "第十条 服务公示 · Article 10, disclosure",
+    "11": "第十一条 个人信息与保存期限 · Article 11, personal information and retention",
     "13": "第十三条 投诉与个人信息 · Article 13, complaints",
     "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
     "17": "第十七条 影响信任与选择的信息 · Article 17, information that affects trust and choice",

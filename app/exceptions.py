@@ -25,6 +25,11 @@ class Exceptions:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def foreign(self) -> int:
+        """Those whose key this replica does not have: nothing passes by them."""
+        return sum(id.partition(".")[0] not in self._keys.kids for id in self._rows)
+
     def change(self, rows: dict[str, dict[str, Any] | None], version: int, whole: bool) -> None:
         """Put changed rows into force (None: no longer), or the `whole` table."""
         merged = {**({} if whole else self._rows), **rows}

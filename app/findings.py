@@ -11,7 +11,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from app import metrics, vault
+from app import metrics, retention, vault
 from app.apps import App
 from app.errors import SluiceError
 from app.keys import Keys
@@ -21,7 +21,7 @@ from app.store.client import Store, ended
 
 log = logging.getLogger("sluice.findings")
 
-HELD = 72 * 3600
+HELD = retention.seconds("held")
 _ROOM = 256
 _LONGEST = 60_000
 """Characters of an answer that are kept."""

@@ -21,19 +21,20 @@ from typing import Any
 
 import orjson
 
-from app import clock, metrics
+from app import clock, metrics, retention
 from app.errors import StoreError
 from app.keys import decision_time
+from app.store import sweeps
 from app.store.client import Store, ended
 
 log = logging.getLogger("sluice.journal")
 
-KEEP_DAYS = 187
-"""Six months and a week: network logs are kept at least six months (Cybersecurity Law)."""
+KEEP_DAYS = retention.seconds("journal") // retention.DAY
+"""Six months and a week."""
 _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
-COUNTERS_KEPT = 400 * 86400
+COUNTERS_KEPT = retention.seconds("counters")
 _DEGRADED = "degraded:"
 """Before the number of a minute of the hour in which a detector failed or was late."""
 
@@ -57,6 +58,7 @@ class Journal:
         self._waiting: deque[bytes] = deque()
         self._task: asyncio.Task[None] | None = None
         self._swept = ""
+        self._erased: int | None = None  # files that a sweep of which the store does not know has erased
         self._writing = threading.Lock()  # a flush may still run in its thread when `stop` asks for the last one
         self.counters: dict[str, dict[str, int]] = {}
         """Hour -> name -> count, cumulative within this run: shipping it again changes nothing."""
@@ -92,7 +94,7 @@ class Journal:
                 append(self._folder, self._run, b"".join(lines))
             if self._swept != day:
                 self._swept = day
-                swept(self._folder, KEEP_DAYS)
+                self._erased = (self._erased or 0) + swept(self._folder, KEEP_DAYS)
         except OSError as e:
             metrics.JOURNAL_DROPPED.inc(len(lines))
             log.error("journal cannot be written", extra={"error": type(e).__name__, "dropped": len(lines)})
@@ -116,6 +118,12 @@ class Journal:
         """Set this run's counts of each changed hour in the store; what fails is shipped again."""
         if self._store is None:
             return
+        if (erased := self._erased) is not None:
+            self._erased = None
+            try:
+                await sweeps.ran(self._store, "journal", erased)
+            except StoreError:
+                self._erased = erased
         for hour in sorted(self._unshipped):
             # A degraded minute is one, however many processes and requests were in it.
             fields = [
@@ -166,9 +174,10 @@ def append(folder: Path, run: str, lines: bytes, *, sync: bool = False) -> None:
             os.fsync(f.fileno())
 
 
-def swept(folder: Path, days: int) -> None:
-    """Remove files older than so many days."""
+def swept(folder: Path, days: int) -> int:
+    """Remove files older than so many days; how many they were."""
     oldest = (datetime.fromtimestamp(clock.now(), UTC) - timedelta(days=days)).strftime("%Y-%m-%d")
-    for file in folder.glob("*.jsonl"):
-        if file.name[:10] < oldest:
-            file.unlink(missing_ok=True)
+    old = [file for file in folder.glob("*.jsonl") if file.name[:10] < oldest]
+    for file in old:
+        file.unlink(missing_ok=True)
+    return len(old)

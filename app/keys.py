@@ -75,21 +75,40 @@ class Keys:
         )
         return hmac.digest(self.derive(purpose, kid), data, "sha256")[:16]
 
-    def pseudonym(self, app: str, user: str) -> str:
+    @property
+    def kids(self) -> list[str]:
+        """Every kid, the newest first."""
+        return list(self._secrets)
+
+    def pseudonym(self, app: str, user: str, kid: str | None = None) -> str:
         """A subject's pseudonym within one app: nothing links it across apps, nothing leads back without the key."""
-        return f"{self.kid}.{_b64(self.mac('subject', app, user))}"
+        return f"{kid or self.kid}.{_b64(self.mac('subject', app, user, kid=kid))}"
 
     def pseudonyms(self, app: str, user: str) -> list[str]:
-        """The same under every kid, the newest first."""
-        return [f"{kid}.{_b64(self.mac('subject', app, user, kid=kid))}" for kid in self._secrets]
+        """A subject's pseudonyms under every key, the newest first: what was written of it before a rotation stands under an older one."""
+        return [self.pseudonym(app, user, kid) for kid in self._secrets]
 
-    def reporter(self, subject: Subject) -> str:
+    def reporter(self, subject: Subject, kid: str | None = None) -> str:
         """Who reported, within one app: a pseudonym of its own, so that cases and a person's other records cannot be joined."""
-        return f"{self.kid}.{_b64(self.mac('reporter', subject.app, subject.pseudonym))}"
+        return f"{kid or self.kid}.{_b64(self.mac('reporter', subject.app, subject.pseudonym, kid=kid))}"
 
-    def status_token(self, ticket: str) -> str:
+    def reporters(self, app: str, user: str) -> list[str]:
+        """Under which names a user reported, under every key, the newest first."""
+        return [self.reporter(Subject(app, self.pseudonym(app, user, kid)), kid) for kid in self._secrets]
+
+    def talks(self, app: str, conversation: str) -> list[str]:
+        """The names of a conversation among those for whom a report acts, under every key, the newest first."""
+        return [self.reporter(Subject(app, f"conversation {conversation}"), kid) for kid in self._secrets]
+
+    def status_token(self, ticket: str, kid: str | None = None) -> str:
         """What opens a ticket's state: 128 bits that only we can make, and again, so that none is stored."""
-        return _b64(self.mac("ticket", ticket))
+        return _b64(self.mac("ticket", ticket, kid=kid))
+
+    def opens(self, ticket: str, token: str) -> bool:
+        """Is it the ticket's status token, under whatever key it was given out? In constant time over all of them."""
+        given = token.encode("utf-8", "surrogatepass")
+        found = [hmac.compare_digest(self.status_token(ticket, kid).encode(), given) for kid in self._secrets]
+        return any(found)
 
     @cached_property
     def refusal(self) -> _Refusals:

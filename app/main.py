@@ -307,6 +307,7 @@ class Gateway:
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,
+            "exceptions_unreadable": self.moderator.exceptions.foreign if self.moderator.exceptions is not None else 0,
             "store": self.store.up if self.store is not None else False,
         }
 

@@ -64,6 +64,11 @@ DISCONNECTS = Counter("sluice_disconnects_total", "Clients that left before thei
 DROPPED_FIELDS = Counter(
     "sluice_dropped_fields_total", "Fields of a model's answer that no rule lets through", ["dialect"]
 )
+ATTRIBUTES = Counter(
+    "sluice_attributes_stripped_total",
+    "Attributes of the user taken out of a request's metadata, by name",
+    ["attribute"],
+)
 UNMODERATED = Counter("sluice_unmoderated_total", "Requests on routes that policy passes unscreened", ["route"])
 NOT_EXAMINED = Counter(
     "sluice_not_examined_total", "Parts that are no text (images, audio): passed, never called clean", ["kind"]
@@ -88,6 +93,9 @@ CASES_DUE = Gauge(
 )
 PROBES = Counter("sluice_probes_total", "Probes that ended", ["outcome"])
 ALERTS = Counter("sluice_alerts_total", "Alerts about due dates", ["kind", "outcome"])
+ERASED = Counter(
+    "sluice_erased_total", "Records erased when their time was over, by class (docs/privacy.md)", ["class"]
+)
 CLOCK_SUSPECT = Gauge(
     "sluice_clock_suspect",
     "1 while this clock and the store's differ too much for anything to fall due",

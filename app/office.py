@@ -1,5 +1,5 @@
-"""`sluice case …`, `sluice statement …` and `sluice evidence export`: the admin API from the command line. Law: nothing is done here that
-the API would not do, and write down, for anybody."""
+"""`sluice case …`, `sluice statement …`, `sluice evidence export` and `sluice privacy …`: the admin API from the command line. Law: nothing
+is done here that the API would not do, and write down, for anybody."""
 
 from __future__ import annotations
 
@@ -105,6 +105,18 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--out", type=Path, required=True, help="a folder")
     p.set_defaults(run=evidence_command)
 
+    c = commands.add_parser("privacy", help="what is held about one person · 个人信息查阅与删除")
+    c.add_argument("--admin", metavar="URL")
+    what = c.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name, does in (("export", "hand it out · 导出"), ("erase", "erase it · 删除")):
+        p = what.add_parser(name, help=does)
+        p.add_argument("--app", required=True, help="an app of the apps file")
+        p.add_argument(
+            "--user", required=True, help="the id that the trusted header carries; -: read it from standard input"
+        )
+        p.add_argument("--out", type=Path, help="a file, for you alone; default: standard output")
+        p.set_defaults(run=privacy_command)
+
 
 def list_command(args: argparse.Namespace) -> int:
     state = f"&state={quote(args.state)}" if args.state else ""
@@ -207,6 +219,23 @@ def evidence_command(args: argparse.Namespace) -> int:
     _private(args.out / "evidence.html", html(found))
     print(f"{args.out}: evidence.json, evidence.html; 审计链 audit chain: {found['audit']['chain']}", file=sys.stderr)
     return 0 if found["audit"]["chain"] == "whole" else 1
+
+
+def privacy_command(args: argparse.Namespace) -> int:
+    # What stands on a command line, every process of the machine can read.
+    user = sys.stdin.readline().rstrip("\r\n") if args.user == "-" else args.user
+    found = call("POST", f"/privacy/{args.what}", {"app": args.app, "user": user}, args.admin)
+    text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+    if args.out is None:
+        print(text, end="")
+    else:
+        _private(args.out, text)
+    counts = found["erased"] if args.what == "erase" else {k: len(v) for k, v in found["held"].items() if v}
+    said = "，".join(f"{name} {n}" for name, n in counts.items()) or "无 nothing"
+    print(f"{'已删除 erased' if args.what == 'erase' else '持有 held'}: {said}", file=sys.stderr)
+    for row in found.get("kept", ()):
+        print(f"保留 kept: {row['class']}: {row['basis']}; 至 until {row['until']}", file=sys.stderr)
+    return 0
 
 
 def _private(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from app.attributes import ATTRIBUTES
 from app.deadlines import DRAFT_MONTHS
 from app.errors import PolicyError
 from app.labels import labelled, plain_value
@@ -281,6 +282,14 @@ class GuidanceRule(_Strict):
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
 
 
+class AttributeRule(_Strict):
+    """Attributes of the user in a request's `metadata` never reach the model. `strip`: fields that are taken away besides; `keep`:
+    attributes that the service needs."""
+
+    strip: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    keep: list[str] = []
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause}, {decision}, {report} and {authority} are filled in."""
 
@@ -307,6 +316,7 @@ class Rules(_Strict):
     pace: int = Field(
         default=0, ge=0, le=100_000, description="requests a minute of one user, or of one address; 0: any"
     )
+    attributes: AttributeRule = AttributeRule()
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -509,6 +519,11 @@ def _check(file: PolicyFile, own: Mapping[str, Rules], overlaid: Mapping[str, Ru
         for id in rules.reports.runtime:
             if id not in known:
                 raise PolicyError(f"{where}reports.runtime: {id!r} is no category; the ids are in docs/categories.md")
+        for attribute in rules.attributes.keep:
+            if attribute not in ATTRIBUTES:
+                raise PolicyError(
+                    f"{where}attributes.keep: {attribute!r} is no attribute; they are {', '.join(ATTRIBUTES)}"
+                )
         for id, surrogate in rules.surrogates.items():
             if id != "default" and id not in known:
                 raise PolicyError(f"{where}surrogates.{id}: no such category ('default' is the one for all others)")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from app import clock, metrics, remediation, strictjson, vault
 from app.complaints import Matter
-from app.errors import Conflict, RequestError, StoreError, UpstreamError
+from app.errors import Conflict, RequestError, StoreError, Unreadable, UpstreamError
 from app.figures import lower, upper
 from app.keys import Keys
 from app.moderation import Moderator
@@ -108,8 +108,10 @@ class Prober:
         id, policy = matter.id, self._moderator.policies.of(self._sections().get(matter.app, matter.app))
         sealed = await self._cases.field("evidence", id)
         answers: list[dict[str, Any]] = []
-        if sealed is not None:
-            prompt = json.loads(vault.unseal(self._keys, f"{id}/evidence", sealed)).get("prompt") or ""
+        prompt = ""
+        with suppress(Unreadable):  # its reviewer is told when he looks
+            prompt = json.loads(vault.unseal(self._keys, f"{id}/evidence", sealed or "")).get("prompt") or ""
+        if prompt:
             rule = policy.rules.probes
             model = await self._cases.field("matters:model", id) or ""
             asking = Asking(self._upstream, model, {"max_tokens": rule.max_tokens}, rule)
@@ -225,7 +227,14 @@ class Prober:
         at = clock.now()
         if not rule.terms_allow:
             return _nothing(at, "the policy does not say that the model's terms allow it (probes.terms_allow)")
-        prompt, variants = await self._prompts(case)
+        if case.fingerprint is not None and case.fingerprint["kid"] not in self._keys.kids:
+            return _nothing(
+                at, "the passage is known under a key that is no longer listed; nobody could tell it in an answer"
+            )
+        try:
+            prompt, variants = await self._prompts(case)
+        except Unreadable as e:
+            return _nothing(at, str(e))
         if not prompt:
             return _nothing(at, "there is no prompt to ask with")
         asked: Mapping[str, Any] = case.asked or {}

@@ -7,7 +7,7 @@ and what it refuses, stands in its row. (Draft Measures, Articles 13 and 15.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -116,6 +116,21 @@ TABLE: dict[str, Move] = {
 UNDONE = frozenset({"confirm", "reject", "widen"})
 _KEPT = 20
 """Probes that a case remembers."""
+
+
+def unnamed(case: Case, names: Collection[str] | None = None) -> Case:
+    """The case without those who reported (of these `names`, where some are given), and without what an undo would put up again for them
+    alone."""
+    gone = frozenset(case.reporters if names is None else names)
+
+    def theirs(row: Mapping[str, Any] | None) -> bool:
+        readers = (row or {}).get("scope", {}).get("readers")
+        return readers is not None and (names is None or not gone.isdisjoint(readers))
+
+    before = tuple(
+        {**m, "rows": {id: None if theirs(row) else row for id, row in m["rows"].items()}} for m in case.before
+    )
+    return replace(case, reporters=tuple(r for r in case.reporters if r not in gone), before=before)
 
 
 def moved(case: Case, move: str, now: float, **said: Any) -> Case:

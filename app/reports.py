@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -67,13 +66,30 @@ class Report:
 
 class Sender(NamedTuple):
     """Who reports. `reporter`: a pseudonym, '' where nobody is known; `readers`: under which names answers to them are screened;
-    `source`: a pseudonym of where it came from; `standing`: the number of what is imposed on them, if anything."""
+    `source`: a pseudonym of where it came from. `older`: reporter, readers and source under each older key. `standing`: the number of what
+    is imposed on them, if anything.
+
+    What one person's report writes stands under one key: who has the store and not the secret cannot tell who somebody was before a
+    rotation. So a case goes on knowing a person by the name by which it came to know them."""
 
     app: App
     reporter: str
     readers: tuple[str, ...]
     source: str
+    older: tuple[tuple[str, tuple[str, ...], str], ...] = ()
     standing: str = ""
+
+    def known(self, names: Collection[str]) -> Sender:
+        """The same, by the name under which they stand among `names`; by the current one where they do not."""
+        for reporter, readers, _ in self.older:
+            if reporter in names:
+                return self._replace(reporter=reporter, readers=readers)
+        return self
+
+    def before(self, keys: Keys) -> Iterator[tuple[Sender, str]]:
+        """Who they were under each older key, and that key's kid."""
+        for (reporter, readers, source), kid in zip(self.older, keys.kids[1:], strict=False):
+            yield self._replace(reporter=reporter, readers=readers, source=source), kid
 
 
 class Reports:
@@ -92,6 +108,11 @@ class Reports:
         """
         app = sender.app.id
         policy = self._moderator.policies.of(sender.app.policy)
+        for before, kid in sender.before(self._keys):
+            digest = self._digest(before, report, kid)
+            used = f"{app} {before.reporter or before.source} {key}" if key else f"{app} {digest}"
+            if first := await self._cases.repeated(used, digest):
+                return first
         request = self._digest(sender, report)
         # Without a key of its own the same report of the same person is the same report.
         own = sender.reporter or report.receipt
@@ -126,18 +147,19 @@ class Reports:
             standing = "verified" if looked.proved else "unverified"
             result = {"ticket": ticket, "status_token": self._keys.status_token(ticket), "state": standing}
             event = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
+            used_up = await self._used(sender)
             # One at a time in this process: reports of one passage, of which a storm consists, would else trip over each other.
             async with self._turn:
                 for _ in range(_TRIES):
                     writes = Writes()
-                    case = await self._case(writes, looked, sender, policy)
-                    self._limits(writes, sender, policy)
+                    case, known = await self._case(writes, looked, sender, policy, ticket)
+                    self._limits(writes, known, policy, used_up)
                     kept = {
                         "case": case.id,
                         "app": app,
                         "at": clock.now(),
                         "proved": looked.proved,
-                        "reporter": sender.reporter,
+                        "reporter": known.reporter,
                     }
                     writes.new("tickets", ticket, json.dumps(kept))
                     if report.comment and not (looked.no_retain or taxonomy()[case.category].no_retain):
@@ -164,7 +186,7 @@ class Reports:
 
     async def state(self, ticket: str, token: str) -> str | None:
         """What has become of a report; None for an unknown ticket and for a wrong token alike."""
-        if not hmac.compare_digest(self._keys.status_token(ticket).encode(), token.encode("utf-8", "surrogateescape")):
+        if not self._keys.opens(ticket, token):
             return None
         row = await self._cases.ticket(ticket)
         if row is None:
@@ -221,7 +243,7 @@ class Reports:
         own = [*policy.rules.reports.clean, *(w for s in policy.rules.surrogates.values() for w in (s.zh, s.en))]
         return self._clean.knows(passage) or (bool(own) and Clean.of(own).knows(passage))
 
-    def _digest(self, sender: Sender, report: Report) -> str:
+    def _digest(self, sender: Sender, report: Report, kid: str | None = None) -> str:
         parts = [
             report.text,
             report.decision,
@@ -231,23 +253,37 @@ class Reports:
             report.comment,
             report.prompt,
         ]
-        return self._keys.mac("ticket", "request", sender.app.id, sender.reporter, json.dumps(parts)).hex()
+        return self._keys.mac("ticket", "request", sender.app.id, sender.reporter, json.dumps(parts), kid=kid).hex()
 
-    def _limits(self, writes: Writes, sender: Sender, policy: Policy) -> None:
+    async def _used(self, sender: Sender) -> Mapping[str, int]:
+        """How many reports of this hour are counted under each name of a sender with several: a rotation gives nobody a second hour."""
+        names = [n for n in (sender.reporter, *(older[0] for older in sender.older)) if n]
+        if len(names) < 2:
+            return {}
+        store = self._cases.store
+        counts = await store.run("MGET", *(store.key(f"limit:reporter:{name}") for name in names))
+        return {name: int(n or 0) for name, n in zip(names, counts, strict=True)}
+
+    def _limits(self, writes: Writes, sender: Sender, policy: Policy, used: Mapping[str, int]) -> None:
         rule = policy.rules.reports
         if sender.reporter:
-            writes.limit(f"reporter:{sender.reporter}", rule.per_reporter, 3600)
+            others = sum(n for name, n in used.items() if name != sender.reporter)
+            writes.limit(f"reporter:{sender.reporter}", rule.per_reporter - others, 3600)
         writes.limit(f"source:{sender.app.id}:{sender.source}", rule.per_source, 60)
 
     # ---- the case
 
-    async def _case(self, writes: Writes, looked: _Looked, sender: Sender, policy: Policy) -> Case:
-        """The case of this report as it is afterwards, new or one that is there; `writes` gets what that takes."""
+    async def _case(
+        self, writes: Writes, looked: _Looked, sender: Sender, policy: Policy, ticket: str
+    ) -> tuple[Case, Sender]:
+        """The case of this report as it is afterwards, new or one that is there, and by which name it knows the sender; `writes` gets
+        what that takes."""
         now = clock.now()
         known = None
         for mark in looked.marks:
             known = known or await self._cases.field("cases:same", mark)
         before = await self._cases.get(known) if known is not None else None
+        sender = sender.known(before.reporters) if before is not None else sender
         if before is None:
             case = self._opened(looked, sender, policy, now)
             writes.new("cases:same", looked.marks[0], case.id)
@@ -260,9 +296,9 @@ class Reports:
         if looked.report.comment and not (looked.no_retain or taxonomy()[case.category].no_retain):
             case = replace(case, comments=True)
         if before is None or not before.evidence or (looked.report.prompt and looked.proved and not before.prompted):
-            case = self._evidence(writes, case, looked)
+            case = self._evidence(writes, case, looked, ticket)
         writes.case(before, case)
-        return case
+        return case, sender
 
     def _opened(self, looked: _Looked, sender: Sender, policy: Policy, now: float) -> Case:
         due = deadlines.due(now, policy.rules.reports.months)
@@ -290,7 +326,8 @@ class Reports:
                 case, {"app": case.app, "directions": ["answer"], "readers": list(sender.readers)}, "report",
                 expires=lapses, name=sender.readers[0],
             )  # fmt: skip
-            if row["id"] in case.entries or len(case.entries) >= _REPORTERS:
+            others = {_entry_id(case, readers[0]) for _, readers, _ in sender.older if readers}
+            if not {row["id"], *others}.isdisjoint(case.entries) or len(case.entries) >= _REPORTERS:
                 return case
             case = replace(case, entries=(*case.entries, row["id"]))
             metrics.HOLDS.labels("reporter").inc()
@@ -299,10 +336,16 @@ class Reports:
         writes.table(self._cases.entries, row["id"], row, self._cases.changed())
         return case
 
-    def _evidence(self, writes: Writes, case: Case, looked: _Looked) -> Case:
+    def _evidence(self, writes: Writes, case: Case, looked: _Looked, ticket: str) -> Case:
+        """`ticket`: of the report that it came with, so that whoever sent it can have it erased."""
         if looked.no_retain or taxonomy()[case.category].no_retain:
             return case
-        kept = {"passage": looked.report.marked, "text": looked.report.text, "prompt": looked.report.prompt}
+        kept = {
+            "passage": looked.report.marked,
+            "text": looked.report.text,
+            "prompt": looked.report.prompt,
+            "ticket": ticket,
+        }
         writes.set(
             "evidence", case.id, vault.seal(self._keys, f"{case.id}/evidence", json.dumps(kept, ensure_ascii=False))
         )
@@ -355,14 +398,17 @@ def _merged(case: Case, looked: _Looked, sender: Sender) -> Case:
 
 def entry(case: Case, scope: Row, owner: str, *, expires: float | None = None, name: str = "") -> Row:
     """The live entry by which a case acts. `name`: tells one that acts for a reader from the one that acts for all."""
-    tail = hashlib.sha256(f"{case.id}\n{name}".encode()).hexdigest()[:20]
     row: Row = {
-        "id": f"ent_{tail}", "fingerprint": case.fingerprint, "category": case.category, "action": "block", "tier": "certain",
+        "id": _entry_id(case, name), "fingerprint": case.fingerprint, "category": case.category, "action": "block", "tier": "certain",
         "scope": scope, "reason": f"case {case.id}", "case": case.id, "owner": owner, "created_at": clock.stamp(),
     }  # fmt: skip
     if expires is not None:
         row["expires_at"] = clock.stamp(expires).replace("Z", "+00:00")
     return row
+
+
+def _entry_id(case: Case, name: str) -> str:
+    return "ent_" + hashlib.sha256(f"{case.id}\n{name}".encode()).hexdigest()[:20]
 
 
 def _delivered(report: Report) -> float:

@@ -321,6 +321,7 @@ async def kept(cases: Cases, keys: Keys, case: Case) -> Row:
         sealed = await cases.field("evidence", case.id if part == "evidence" else f"{case.id}/probe")
         if sealed is not None:
             opened |= {k: v for k, v in json.loads(vault.unseal(keys, f"{case.id}/{part}", sealed)).items() if v}
+    opened.pop("ticket", None)
     return opened
 
 

@@ -10,7 +10,7 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from app.errors import StoreError
+from app.errors import Unreadable
 from app.keys import Keys
 
 _NONCE = 12
@@ -28,13 +28,13 @@ def seal(keys: Keys, record: str, text: str) -> str:
 
 
 def unseal(keys: Keys, record: str, value: str) -> str:
-    """Raises StoreError where it is another record's, was changed, or its key is gone."""
+    """Raises Unreadable where it is another record's, was changed, or its key is gone."""
     kid, _, body = value.partition(".")
     raw = base64.b64decode(body)
     try:
         text = AESGCM(_key(keys, kid, record)).decrypt(raw[:_NONCE], raw[_NONCE:], record.encode())
     except (KeyError, InvalidTag):
-        raise StoreError(
+        raise Unreadable(
             f"evidence under the key {kid!r} cannot be opened: is that key still in SLUICE_SECRET_KEY?"
         ) from None
     return text.decode("utf-8", "surrogatepass")

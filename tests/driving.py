@@ -27,7 +27,7 @@ DIALECTS: dict[str, Dialect] = {d.route: d for d in shipped()}
 
 def somebody(policy: Policy) -> Caller:
     """Whoever asks, of whom nothing is known."""
-    return Caller(App("default", "default", limits=UNLIMITED), policy, NOBODY, None, (), (), "")
+    return Caller(App("default", "default", limits=UNLIMITED), policy, NOBODY, None, (), (), ())
 
 
 class Path:

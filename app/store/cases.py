@@ -11,11 +11,11 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from app import clock
+from app import clock, retention
 from app.errors import Conflict, Limited, StoreError
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
 from app.store.client import Store, within
@@ -27,7 +27,7 @@ _TRIES = 64
 """Times that a row is chained anew because another process was first."""
 _PAGE = 1000
 _ANOTHER = "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
-_PROBED = 335 * 86400
+_PROBED = retention.seconds("evidence") - retention.seconds("comments")
 """Seconds for which a case that has ended is probed again: eleven months."""
 
 
@@ -86,7 +86,11 @@ class Writes:
     def table(self, table: Table, id: str, row: Row, channel: str, expected: int | None = None) -> None:
         """A row of a replicated table; every process puts it into force. `expected`: the version that it must have, 0: none yet; raises
         Conflict at the commit."""
-        names = (f"{table.name}:{part}" for part in ("version", "rows", "index", "sum"))
+        self.row_of(table.name, id, row, channel, expected)
+
+    def row_of(self, table: str, id: str, row: Row, channel: str, expected: int | None = None) -> None:
+        """The same, of a table that this process does not follow."""
+        names = (f"{table}:{part}" for part in ("version", "rows", "index", "sum"))
         self.list.append(
             ["table", *(self._key(n) for n in names), id, _json(row), channel, -1 if expected is None else expected]
         )
@@ -123,8 +127,12 @@ def _kept(case: Case) -> float | None:
     return over if over is None or case.state == "rejected" else over + _PROBED
 
 
+def _named(case: Case) -> float | None:
+    return _over(case) if case.reporters else None
+
+
 _INDEXES = {
-    "open": _open, "due": _due, "lapse": _lapsing, "probes": _probing, "comments": _told, "evidence": _kept,
+    "open": _open, "due": _due, "lapse": _lapsing, "probes": _probing, "comments": _told, "evidence": _kept, "reporters": _named,
 }  # fmt: skip
 """Sorted sets of case ids, by name: the score of a case, None where it does not stand there."""
 
@@ -268,6 +276,16 @@ class Cases:
         """Of a sorted set, the lowest score first, up to `until`."""
         bound = "+inf" if until == float("inf") else f"{until:.3f}"
         return [str(m) for m in await self.store.run("ZRANGEBYSCORE", self.store.key(key), "-inf", bound)]
+
+    async def scan(self, key: str) -> AsyncIterator[tuple[str, str]]:
+        """Every field of a hash and its value, a page at a time: what is written meanwhile may be missed, what stood there is not."""
+        cursor = 0
+        while True:
+            cursor, found = await self.store.run("HSCAN", self.store.key(key), cursor, "COUNT", _PAGE)
+            for field, value in found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True):
+                yield str(field), str(value)
+            if not int(cursor):
+                return
 
     async def ticket(self, id: str) -> Row | None:
         raw = await self.field("tickets", id)

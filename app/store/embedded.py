@@ -33,8 +33,9 @@ _SILENT = 5.0
 """Seconds without a word from the server before its start counts as failed; while it loads its files it is not silent."""
 _GRACE = 5.0
 _BACKOFF = (0.1, 5.0)
-# What nobody needs at run time: no FLUSHALL, DEBUG, MODULE, CONFIG SET or SHUTDOWN through the socket.
-_RIGHTS = ["default", "on", "nopass", "~*", "&*", "+@all", "-@dangerous", "+info", "+config|get"]
+# What nobody needs at run time: no FLUSHALL, DEBUG, MODULE, CONFIG SET or SHUTDOWN through the socket. What was erased must go from the
+# file too: BGREWRITEAOF.
+_RIGHTS = ["default", "on", "nopass", "~*", "&*", "+@all", "-@dangerous", "+info", "+config|get", "+bgrewriteaof"]
 _libc = ctypes.CDLL(None)
 
 

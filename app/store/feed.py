@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 
+from app import retention
 from app.errors import StoreError
 from app.store.client import Store, ended
 
 log = logging.getLogger("sluice.feed")
 
-KEPT = 24 * 3600
+KEPT = retention.seconds("refusals")
 """Seconds a value is kept."""
 ROOM = 16_384
 _POLL = 0.5

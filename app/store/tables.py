@@ -97,6 +97,12 @@ class Table:
         """Every row that was ever written, those that no longer live among them."""
         return [_parse(id, raw) for id, raw in self._rows.items()]
 
+    def expired(self, part: str) -> list[Row]:
+        """Rows whose date has passed, of those whose JSON holds `part`."""
+        now = clock.now()
+        rows = (_parse(id, raw) for id, raw in self._rows.items() if part in raw)
+        return [row for row in rows if not row.get("deleted") and _expiry(row) <= now]
+
     def get(self, id: str) -> Row | None:
         raw = self._rows.get(id)
         return None if raw is None else _parse(id, raw)

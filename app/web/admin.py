@@ -21,6 +21,7 @@ from app.errors import Conflict, RequestError
 from app.keys import Keys
 from app.passages import fingerprint
 from app.policy import Policies, taxonomy
+from app.privacy import Privacy
 from app.review import Review
 from app.settings import admins
 from app.statements import Archive
@@ -32,6 +33,7 @@ from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.disclosure import statement_routes
 from app.web.errors import answer_errors, error, reused
+from app.web.privacy import privacy_routes
 from app.web.reports import body_of, idempotency_key, parsed
 from app.web.standings import agreement_routes, standing_routes
 
@@ -118,8 +120,10 @@ def admin_api(
     policies: Callable[[], Policies],
     statements: Statements,
     archive: Archive,
+    apps: set[str],
 ) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows."""
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows. `apps`: the ids of the
+    apps file."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
     named = admins(token)
@@ -156,16 +160,19 @@ def admin_api(
                 row["fingerprint"] = pack(fingerprint(entry.passage or "", keys.kid, keys.derive("fingerprint")))
             except ValueError as e:
                 raise RequestError(f"passage: {e}", code="invalid_request", param="passage", status=422) from None
-        digest = keys.mac("fingerprint", "request", strictjson.dumps(strictjson.loads(raw)).decode()).hex()
-        # The id comes from the key, so that a repeated request names the same row.
-        id = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
-        row["id"] = id
         if entry.expires_at is not None:
             row["expires_at"] = entry.expires_at.isoformat()
-        try:
-            return public(await entries.put(id, row, idempotency_key=key, request=digest))
-        except ValueError as e:
-            raise reused(e) from None
+        asked, other = strictjson.dumps(strictjson.loads(raw)).decode(), ValueError()
+        # Under an older key too: the same call, sent again after a rotation, is the same call.
+        for kid in keys.kids:
+            digest = keys.mac("fingerprint", "request", asked, kid=kid).hex()
+            # The id comes from the key, so that a repeated request names the same row.
+            row["id"] = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
+            try:
+                return public(await entries.put(row["id"], row, idempotency_key=key, request=digest))
+            except ValueError as e:
+                other = e
+        raise reused(other) from None
 
     @api.get("/sluice/v1/admin/entries", dependencies=[Depends(authorised)])
     async def listed(category: str | None = None, after: int = 0, limit: int = 100) -> Any:
@@ -225,6 +232,7 @@ def admin_api(
     standing_routes(api, subjects, authorised)
     agreement_routes(api, agreements, authorised)
     statement_routes(api, cases, statements, archive, authorised)
+    privacy_routes(api, Privacy(cases, keys, apps), authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:

@@ -89,9 +89,12 @@ def senders(callers: Callers, keys: Keys) -> Callable[[Request], Sender]:
     def sender(request: Request) -> Sender:
         head = {k.lower(): v for k, v in request.headers.items()}
         caller = callers.known(head, asgi.peer(request.scope), "report")
-        reporter = keys.reporter(caller.subject) if caller.subject is not None else ""
+        by_key = zip(keys.kids, caller.sources, strict=True)
+        names = ((tuple(n for n in caller.readers if n.startswith(f"{kid}.")), source) for kid, source in by_key)
+        known = caller.subject is not None
+        now, *older = ((mine[0] if known else "", mine, source) for mine, source in names)
         standing = caller.standing.id if caller.standing is not None else ""
-        return Sender(caller.app, reporter, caller.readers, caller.source, standing)
+        return Sender(caller.app, *now, tuple(older), standing)
 
     return sender
 

@@ -14,6 +14,7 @@ import httpx
 import redis
 
 from app import metrics, policy
+from app.agreements import Agreements
 from app.clean import Clean
 from app.complaints import Complaints
 from app.review import Review
@@ -21,6 +22,7 @@ from app.statements import Archive
 from app.store.cases import Cases
 from app.store.client import Store
 from app.store.tables import Entries, ExceptionRows, Shadows, Statements
+from app.subjects import Subjects
 from app.web.admin import admin_api
 from tests.conftest import TOKEN, Model, RedisServer, Running, served, wait_for
 from tests.integration.test_privacy import CANARY, logged
@@ -44,8 +46,8 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
     cases = Cases(store, entries)
     api = admin_api(
         TOKEN, keys, entries, Review(cases, keys, Clean(settings.models), shadows), cases,
-        Complaints(cases, keys, exceptions, shadows), dict, lambda: policy.load(settings.policy),
-        statements, Archive(),
+        Complaints(cases, keys, exceptions, shadows), Subjects(cases, keys, store, folder),
+        Agreements(cases, keys, store, folder), dict, lambda: policy.load(settings.policy), statements, Archive(), {"default"},
     )  # fmt: skip
     with served(api) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}

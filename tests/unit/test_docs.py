@@ -9,6 +9,7 @@ import pytest
 
 from app.cli import parser
 from app.policy import PolicyFile, taxonomy
+from app.retention import TABLE
 from app.settings import PREFIX, Settings
 from tests.conftest import ROOT
 
@@ -35,6 +36,11 @@ def test_every_category_stands_in_the_table_with_its_actions() -> None:
 def test_every_key_of_the_policy_is_explained() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", _read("docs/configuration.md").split("## The policy file")[1], re.M)
     assert set(rows) == set(PolicyFile.model_fields)
+
+
+def test_article_11_every_class_that_is_kept_stands_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)`( ●)? \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", _read("docs/privacy.md"), re.M)
+    assert rows == [(r.name, " ●" * r.personal, r.where, r.kept, r.basis, r.eraser) for r in TABLE]
 
 
 def test_every_command_stands_in_a_page() -> None:

@@ -270,3 +270,23 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> 
     assert str(path) in str(caught.value) and secret not in str(caught.value)
     path.chmod(0o400)
     assert generated(tmp_path) == secret
+
+
+# ---- rotation
+
+
+def test_article_11_a_status_token_opens_its_ticket_under_every_key_that_is_listed_and_no_other() -> None:
+    old, new = Keys(f"o:{OLD}"), Keys(f"n:{NEW}")
+    given = old.status_token("tkt_1")
+    assert ROTATED.opens("tkt_1", given) and ROTATED.opens("tkt_1", ROTATED.status_token("tkt_1"))
+    assert not new.opens("tkt_1", given) and not ROTATED.opens("tkt_2", given)
+    for wrong in ("", given[:-1], given + "a", "密", "\udcff", "\ud800"):
+        assert not ROTATED.opens("tkt_1", wrong)
+
+
+def test_article_11_a_user_has_a_name_under_every_key_the_newest_first() -> None:
+    old, new = Keys(f"o:{OLD}"), Keys(f"n:{NEW}")
+    for of in (Keys.pseudonyms, Keys.reporters, Keys.talks):
+        assert of(ROTATED, "app", "u") == of(new, "app", "u") + of(old, "app", "u")
+        assert len({*of(ROTATED, "app", "u"), *of(ROTATED, "app", "v"), *of(ROTATED, "other", "u")}) == 6
+    assert ROTATED.pseudonyms("app", "u")[0] == ROTATED.pseudonym("app", "u")
