@@ -93,6 +93,7 @@ class Gateway:
             self.cases, self.keys, self.moderator, Clean(settings.models, settings.clean), self.deliveries
         )
         self.findings = Findings(self.store, self.keys, self.reports)
+        self.moderator.correction = self.blocklist.correction
         self.moderator.exceptions = Exceptions(self.keys)
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
         self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator, self.reports)

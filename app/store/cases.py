@@ -84,7 +84,7 @@ class Writes:
                 self.score(f"cases:{name}", after.id, now)
 
     def table(self, table: Table, id: str, row: Row, channel: str) -> None:
-        """A row of a replicated table; every process puts it into force."""
+        """A row of a replicated table; every process puts it into force. `channel`: where it is told; '': with the next one."""
         names = (f"{table.name}:{part}" for part in ("version", "rows", "index", "sum"))
         self.list.append(["table", *(self._key(n) for n in names), id, _json(row), channel])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from app.dialects import Prompt, Shown
 from app.findings import wanted
 from app.keys import Receipt
 from app.moderation import Judged
-from app.policy import Policy
+from app.policy import Policy, strictest
 from app.types import Action, Scope, Verdict
 from app.web import asgi
 
@@ -24,6 +25,8 @@ class Exchange:
     policy: Policy
     headers: dict[str, str]
     started: float
+    correction: Callable[[str], Mapping[str, str] | None] = lambda rule: None
+    """What is right, by the rule of a finding."""
     decision: str = ""
     language: str = "zh"
     readers: frozenset[str] = frozenset()
@@ -66,7 +69,19 @@ class Exchange:
 
     def shown(self, verdict: Verdict) -> Shown:
         """What a person sees instead of what `verdict` stopped."""
-        return Shown(verdict.action, surrogate.text(self.policy, verdict, self.decision, self.language))
+        right = self.right(verdict)
+        if right is not None:
+            text = surrogate.corrected(self.policy, verdict, self.decision, self.language, right)
+        else:
+            text = surrogate.text(self.policy, verdict, self.decision, self.language)
+        return Shown(verdict.action, text)
+
+    def right(self, verdict: Verdict) -> Mapping[str, str] | None:
+        """The correction that takes the place of what `verdict` replaced, where the entry that decided has one."""
+        deciding = strictest(verdict.findings) if verdict.action is Action.REPLACE else None
+        if deciding is None or deciding.action is not Action.REPLACE or deciding.category != verdict.category:
+            return None
+        return self.correction(deciding.rule)
 
     def deliver(self, choice: int, text: str) -> None:
         """Count a text of the answer into the receipt."""

@@ -3,7 +3,7 @@
 -- ARGV: 1 store_id known to the caller ('' = any), 2 request digest, 3 head that the audit row follows, 4 head after it, 5 audit row, 6 result, 7 writes (JSON)
 -- A write: {"row", key, id, expected version, body} "<version> <body>", 0 = not there yet; {"new", key, field, value} not there yet;
 --   {"set", key, field, value}; {"del", key, field}; {"erase", key}; {"score", key, member, score}; {"unscore", key, member}; {"add", key, field, number};
---   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel} a row of a replicated table
+--   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel} a row of a replicated table ('': told with another)
 local known = redis.call('GET', KEYS[2])
 if ARGV[1] ~= '' and known ~= ARGV[1] then return {'foreign', known or ''} end
 if ARGV[2] ~= '' then
@@ -53,7 +53,7 @@ for _, w in ipairs(writes) do
     redis.call('SET', sumkey, string.format('%.0f', sum))
     redis.call('HSET', rows, w[6], row)
     redis.call('ZADD', index, version, w[6])
-    redis.call('PUBLISH', w[8], tostring(version))
+    if w[8] ~= '' then redis.call('PUBLISH', w[8], tostring(version)) end
   end
 end
 if ARGV[5] ~= '' then
