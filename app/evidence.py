@@ -7,18 +7,23 @@ earlier one saw is still there. What software cannot show is said, not left out.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app import clock, deadlines
+from app import agreement, changes, clock, deadlines, modelfile, uptime
 from app.complaints import KINDS, Complaints, Matter
+from app.errors import ModelError
 from app.keys import Keys
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
+from app.settings import packaged
 from app.store.cases import Cases, broken
 from app.store.tables import Row, Table
 
@@ -26,16 +31,29 @@ _DAY = 86400.0
 
 
 async def collected(
-    cases: Cases, complaints: Complaints, entries: Table, policies: Policies, keys: Keys, replicas: Sequence[Row]
+    cases: Cases,
+    complaints: Complaints,
+    entries: Table,
+    policies: Policies,
+    keys: Keys,
+    replicas: Sequence[Row],
+    models: Path | None = None,
+    assessed: str | None = None,
 ) -> Row:
-    """The export as JSON values. `replicas`: what the workers enforce. Raises StoreError."""
+    """The export as JSON values. `replicas`: what the workers enforce. `models`: the folder of SLUICE_MODELS. `assessed`: when, as the
+    operator says, the last security assessment was. Raises StoreError."""
     now = clock.now()
     rows = await cases.audit()
     head = await cases.head()
     found = await cases.several(await cases.members("cases:all"))
     matters = await complaints.all()
     at = broken(rows, head)
-    live = Counter(row["category"] for row in entries.rows())
+    live, lists = Counter[str](), Counter[str]()
+    for row in entries.rows():
+        live[row["category"]] += 1
+        lists[row.get("list") or "-"] += 1
+    log = changes.listed(map(json.loads, rows))
+    hours = await uptime.read(cases.store, now)
     return {
         "at": clock.stamp(now),
         "versions": {
@@ -52,17 +70,63 @@ async def collected(
             "steps": dict(Counter(json.loads(raw)["what"] for raw in rows)),
         },
         "articles": {
-            "4": {"categories": len(taxonomy()), "live_entries": dict(sorted(live.items()))},
+            "4": {
+                "categories": len(taxonomy()),
+                "live_entries": dict(sorted(live.items())),
+                "lists": dict(sorted(lists.items())),
+            },
+            "6": {"changes": log, "reassess": None if assessed is None else changes.since(log, assessed)},
+            "7": await asyncio.to_thread(_sources, models),
+            "8": agreement.figures(keys, found, lambda app: policies.of(app).rules.reports.second) | _guide(),
             "13": _complaints(matters, now),
+            "14": {
+                "fail_modes": policies.fail_modes(),
+                "fail_mode_changes": changes.fail_modes(log),
+                **(await asyncio.to_thread(uptime.figures, hours, now)),
+            },
             "15": _remediation(found, now),
         },
         "cases": [_case(case, now) for case in found],
         "not_shown": [
-            "whether the model's training data is lawful (Article 7)",
+            "whether the training data of the provider's own model is lawful (Article 7): only that of the shipped classifier is listed",
             "who a user is (Article 9)",
             "what a person wrote: no text is in this export, and most of it was never kept",
         ],
     }  # fmt: skip
+
+
+def _sources(models: Path | None) -> Row:
+    """What the shipped classifier was made from, as far as its model.toml says."""
+    try:
+        file = None if models is None else modelfile.read(models / "grams")
+    except ModelError:
+        file = None
+    if not isinstance(file, modelfile.GramsFile):
+        return {"classifier": None, "sources": [], "texts": 0}
+    return {
+        "classifier": file.version,
+        "texts": sum(source.texts for source in file.sources),
+        "sources": [
+            source.model_dump(exclude_none=True)
+            | {"harmless": source.texts - source.violating, "used_for": _purpose(source)}
+            for source in file.sources
+        ],
+    }
+
+
+def _purpose(source: modelfile.Source) -> str:
+    if not source.violating:
+        return "what is not to be flagged"
+    return "what is to be flagged" if source.violating == source.texts else "what is to be flagged, and what is not"
+
+
+def _guide() -> Row:
+    """What reviewers decide by, and which edition of it."""
+    try:
+        raw = (packaged("docs") / "categories.md").read_bytes()
+    except OSError:
+        return {"guide": None}
+    return {"guide": {"file": "docs/categories.md", "sha256": hashlib.sha256(raw).hexdigest()}}
 
 
 def _complaints(matters: Sequence[Matter], now: float) -> Row:
@@ -141,10 +205,21 @@ _NAMES = {
     "due": "整改中 in remediation", "overdue": "超期 overdue", "least_days_left": "最短剩余天数 least days left",
     "probes": "复测 probes", "exceptions": "书面例外 written exceptions", "received": "受理 received",
     "by_kind": "按类型 by kind", "by_outcome": "按结果 by outcome", "late": "超期未答复 late",
-    "subject_blocks": "个人信息屏蔽 blocks about persons", "categories": "类别数 categories", "live_entries": "有效条目 live entries",
+    "subject_blocks": "个人信息屏蔽 blocks about persons",
+    "lists": "自有清单 operator's lists", "changes": "变更记录 change log", "reassess": "需重新评估 to be assessed again",
+    "classifier": "分类模型 classifier", "texts": "文本数 texts", "sources": "数据来源 sources", "decided": "已审定 decided",
+    "drawn": "抽中 drawn", "looked_at": "已复核 looked at again", "agreement": "一致率 agreement", "kappa": "Cohen's kappa",
+    "second_looks_by_category": "按类别复核 second looks by category", "guide": "审核指引 guide",
+    "fail_modes": "故障处置 fail modes", "fail_mode_changes": "故障处置变更 changes of fail modes",
+    "replicas": "副本（分钟）replicas, minutes",
+    "last_30_days": "近 30 天 last 30 days", "last_90_days": "近 90 天 last 90 days", "last_180_days": "近 180 天 last 180 days",
+    "categories": "类别数 categories", "live_entries": "有效条目 live entries",
 }  # fmt: skip
 _TITLES = {
-    "4": "第四条 内容要求 · Article 4, content", "13": "第十三条 投诉与个人信息 · Article 13, complaints",
+    "4": "第四条 内容要求 · Article 4, content", "6": "第六条 变更与评估 · Article 6, changes and assessment",
+    "7": "第七条 数据来源 · Article 7, data sources of the shipped classifier",
+    "8": "第八条 复核与一致性 · Article 8, second looks and agreement",
+    "14": "第十四条 稳定持续 · Article 14, continuous service", "13": "第十三条 投诉与个人信息 · Article 13, complaints",
     "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
 }  # fmt: skip
 
@@ -180,6 +255,8 @@ def _rates(probe: Mapping[str, Any]) -> str:
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(_said, value)) or "-"
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_said(v)}" for k, v in value.items()) or "-"
     return "-" if value is None else str(value)

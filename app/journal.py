@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,20 @@ KEEP_DAYS = 187
 _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
-_COUNTERS_KEPT = 400 * 86400
+COUNTERS_KEPT = 400 * 86400
+FIRST_MS = (50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000)
+"""Milliseconds until the first text of an answer, the model's own time with it: an answer counts at the first bound it keeps."""
+HELD_MS = (0, 1, 5, 20, 50, 100, 250, 1000, 5000)
+"""Milliseconds that the texts of an answer were held."""
+
+
+def _measured(entry: dict[str, Any]) -> Iterator[str]:
+    """What a record says about how well the service ran."""
+    for direction in ("prompt", "answer"):
+        yield from (f"degraded.{name}" for name in entry[direction].get("degraded", ()))
+    for name, bounds in (("first_ms", FIRST_MS), ("held_ms", HELD_MS)):
+        if (value := entry.get(name)) is not None and (name != "held_ms" or entry["screened"]):
+            yield f"{name}.{next((bound for bound in bounds if value <= bound), 'more')}"
 
 
 class Journal:
@@ -58,6 +72,8 @@ class Journal:
         hour = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H")
         counts = self.counters.setdefault(hour, {})
         for name in (f"prompt.{entry['prompt']['action']}", f"answer.{entry['answer']['action']}"):
+            counts[name] = counts.get(name, 0) + 1
+        for name in _measured(entry):
             counts[name] = counts.get(name, 0) + 1
         self._unshipped.add(hour)
         if len(self.counters) > 48:
@@ -119,7 +135,7 @@ class Journal:
             self._unshipped.discard(hour)
             try:
                 await self._store.run("HSET", key, *fields)
-                await self._store.run("EXPIRE", key, _COUNTERS_KEPT)
+                await self._store.run("EXPIRE", key, COUNTERS_KEPT)
             except StoreError:
                 self._unshipped.add(hour)
                 return

@@ -246,6 +246,7 @@ class Gateway:
             "rules": len(self.rules),
             "model": self.classifier.version,
             "guard": self.guard.version if self.guard is not None else None,
+            "fail_modes": self.moderator.policies.fail_modes(),
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -36,8 +37,9 @@ def admin_api(
     complaints: Complaints,
     replica: Callable[[], dict[str, Any]],
     policies: Callable[[], Policies],
+    models: Path | None = None,
 ) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `models`: the folder of SLUICE_MODELS."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
     named = admins(token)
@@ -131,7 +133,7 @@ def admin_api(
         return {"id": id, "deleted": True, "version": done["version"]}
 
     async def collected(now: Policies) -> Row:
-        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []))
+        return await evidence.collected(cases, complaints, entries, now, keys, replica().get("workers", []), models)
 
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
