@@ -20,6 +20,11 @@ def stamp(at: float | None = None) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds(stamp: str) -> float:
+    """The inverse of `stamp`; any zone."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
 def use(source: Callable[[], float] = time.time) -> None:
     """Replace the clock (tests); without an argument the real one comes back."""
     global _source

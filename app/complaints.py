@@ -8,6 +8,7 @@ app, in that category, for a time, and the rule that misfired is counted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -28,10 +29,11 @@ from app.reports import Report, Reports, Sender
 from app.review import shadowed_after
 from app.store.cases import Cases, Writes
 from app.store.tables import Row, Table
+from app.subjects import Subjects
 from app.types import Action, Scope, Slot
 
 KINDS = ("pi_correct", "pi_delete", "pi_block", "infringement", "unlawful_content", "wrong_block")
-APPEALS = ("blocked_prompt", "blocked_answer")
+APPEALS = ("blocked_prompt", "blocked_answer", "standing")
 BLOCK_DAYS, EXCEPTION_DAYS = 180, 180
 _NUMBER = re.compile(r"(?:\d[\s-]?){5,}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]*(?:@|\d)[A-Za-z0-9@._-]{4,}")
@@ -44,7 +46,7 @@ State = Literal["received", "upheld", "refused"]
 class Matter:
     """A complaint or an appeal. Holds no text: what was sent is sealed evidence. `rules`: those that an appeal says misfired. `outcome`:
     what the reviewer answers. `first`: what a first reviewer proposed, where two are needed. `case`: what follows from the text that it is
-    about. `tries`: how often the model was to be asked again."""
+    about. `standing`: what was imposed on whoever appeals against that. `tries`: how often the model was to be asked again."""
 
     id: str
     kind: str
@@ -61,6 +63,7 @@ class Matter:
     first: Mapping[str, Any] | None = None
     entries: tuple[str, ...] = ()
     case: str = ""
+    standing: str = ""
     tries: int = 0
     version: int = 0
 
@@ -89,9 +92,10 @@ class Complaints:
         shadows: Table,
         moderator: Moderator | None = None,
         reports: Reports | None = None,
+        subjects: Subjects | None = None,
     ) -> None:
         self._cases, self._keys, self._exceptions, self._shadows = cases, keys, exceptions, shadows
-        self._moderator, self._reports = moderator, reports
+        self._moderator, self._reports, self._subjects = moderator, reports, subjects
 
     # ---- coming in
 
@@ -112,7 +116,13 @@ class Complaints:
             id, kind, app, now, day_end(now, policy.rules.reports.days),
             reporter=sender.reporter, decision=str(said.get("decision_id") or ""),
         )  # fmt: skip
-        if kind == "blocked_prompt":
+        if kind == "standing":
+            if not sender.standing:
+                raise RequestError(
+                    "nothing is imposed on this user that could be appealed against", code="not_found", status=404
+                )
+            matter = replace(matter, standing=sender.standing)
+        elif kind == "blocked_prompt":
             matter = await self._appealed(matter, str(said["prompt"]), sender)
         elif said.get("text") and kind not in APPEALS:
             matter = await self._reported(matter, said, sender, key)
@@ -274,6 +284,9 @@ class Complaints:
             after = self._blocked(writes, matter, after, who, said, now)
         elif decision == "uphold" and matter.kind == "blocked_prompt":
             await self._excepted(writes, matter, now)
+        elif decision == "uphold" and matter.kind == "standing" and self._subjects is not None:
+            with contextlib.suppress(RequestError):  # it has ended meanwhile
+                self._subjects.lift(writes, await self._subjects.one(matter.standing))
         writes.row("matters", id, matter.version, after.row())
         if after.state != "received":
             writes.score("matters:open", id, None)
@@ -288,7 +301,10 @@ class Complaints:
             "reason": said["reason"],
         }
         result = shown(replace(after, version=matter.version + 1))
-        return await self._cases.commit(writes, event, key=key, request=request, result=result)
+        done = await self._cases.commit(writes, event, key=key, request=request, result=result)
+        if matter.standing and self._subjects is not None:
+            await self._subjects.table.refresh()
+        return done
 
     def _blocked(self, writes: Writes, matter: Matter, after: Matter, who: str, said: Row, now: float) -> Matter:
         """The first reviewer proposes, the second puts it into force."""

@@ -19,6 +19,7 @@ from app.errors import Conflict, StoreError, UpstreamError
 from app.outbound import Outbound
 from app.remediation import DUTY, Case
 from app.store.cases import Cases, Writes
+from app.subjects import Subjects
 
 log = logging.getLogger("sluice.duties")
 
@@ -37,9 +38,12 @@ _AT_ONCE = 200
 
 
 class Duties:
-    """`url`, `key`: where alerts are posted."""
+    """`url`, `key`: where alerts are posted. `subjects`: whose standings end."""
 
-    def __init__(self, cases: Cases, url: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, cases: Cases, url: str | None = None, key: str | None = None, subjects: Subjects | None = None
+    ) -> None:
+        self._subjects = subjects
         self._cases, self._url = cases, URL(url) if url else None
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
@@ -85,6 +89,8 @@ class Duties:
             writes.drop("evidence", f"{case.id}/probe")
             after = replace(case, evidence=False, prompted=False, next_probe=None)
             await self._moved(case, after, "erase", writes, part="evidence")
+        if self._subjects is not None:
+            await self._subjects.forget(now)
         for case in await self._of("due", now + (ALERTS[0] + 1) * 86400):
             if case.state in remediation.TABLE["fall_due"].here and now > case.due:
                 case = await self._moved(case, remediation.moved(case, "fall_due", now), "fall_due") or case

@@ -52,11 +52,15 @@ class GuardError(SluiceError):
 
 
 class RequestError(SluiceError):
-    """`param` is the field at fault in the client's own words, `code` a stable word for programs."""
+    """`param` is the field at fault in the client's own words, `code` a stable word for programs, `retry` the seconds until it may be
+    sent again."""
 
-    def __init__(self, message: str, *, code: str, param: str | None = None, status: int = 400) -> None:
+    def __init__(
+        self, message: str, *, code: str, param: str | None = None, status: int = 400, retry: int | None = None
+    ) -> None:
         super().__init__(message)
         self.message, self.code, self.param, self.status = message, code, param, status
+        self.retry = retry
 
 
 class UpstreamError(SluiceError):

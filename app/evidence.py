@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app import agreement, changes, clock, deadlines, modelfile, uptime
+from app import changes, clock, deadlines, looks, modelfile, uptime
 from app.complaints import KINDS, Complaints, Matter
 from app.errors import ModelError
 from app.keys import Keys
@@ -77,7 +77,7 @@ async def collected(
             },
             "6": {"changes": log, "reassess": None if assessed is None else changes.since(log, assessed)},
             "7": await asyncio.to_thread(_sources, models),
-            "8": agreement.figures(keys, found, lambda app: policies.of(app).rules.reports.second) | _guide(),
+            "8": looks.figures(keys, found, lambda app: policies.of(app).rules.reports.second) | _guide(),
             "13": _complaints(matters, now),
             "14": {
                 "fail_modes": policies.fail_modes(),

@@ -81,9 +81,6 @@ class Journal:
             del self.counters[oldest]
             self._unshipped.discard(oldest)
 
-    def _path(self, day: str) -> Path:
-        return self._folder / f"{day}.{self._run}.jsonl"
-
     def flush(self) -> None:
         """Write what waits. Runs in a thread; failures are counted, never raised."""
         with self._writing:
@@ -94,24 +91,16 @@ class Journal:
         day = clock.stamp()[:10]
         try:
             if lines:
-                fd = os.open(self._path(day), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                with os.fdopen(fd, "ab") as f:
-                    f.write(b"".join(lines))
+                append(self._folder, self._run, b"".join(lines))
             if self._swept != day:
                 self._swept = day
-                self._sweep()
+                swept(self._folder, KEEP_DAYS)
         except OSError as e:
             metrics.JOURNAL_DROPPED.inc(len(lines))
             log.error("journal cannot be written", extra={"error": type(e).__name__, "dropped": len(lines)})
         # Only now: `find` looks at what waits first, so that a record is always in one place or the other.
         for _ in lines:
             self._waiting.popleft()
-
-    def _sweep(self) -> None:
-        oldest = (datetime.fromtimestamp(clock.now(), UTC) - timedelta(days=KEEP_DAYS)).strftime("%Y-%m-%d")
-        for file in self._folder.glob("*.jsonl"):
-            if file.name[:10] < oldest:
-                file.unlink(missing_ok=True)
 
     async def start(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -161,3 +150,22 @@ class Journal:
                         if needle in line:
                             return dict(orjson.loads(line))
         return None
+
+
+def append(folder: Path, run: str, lines: bytes, *, sync: bool = False) -> None:
+    """Add lines to today's file of a process; `sync`: they are on disk when this returns. Blocks. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder / f"{clock.stamp()[:10]}.{run}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(fd, "ab") as f:
+        f.write(lines)
+        if sync:
+            f.flush()
+            os.fsync(f.fileno())
+
+
+def swept(folder: Path, days: int) -> None:
+    """Remove files older than so many days."""
+    oldest = (datetime.fromtimestamp(clock.now(), UTC) - timedelta(days=days)).strftime("%Y-%m-%d")
+    for file in folder.glob("*.jsonl"):
+        if file.name[:10] < oldest:
+            file.unlink(missing_ok=True)

@@ -79,6 +79,10 @@ class Keys:
         """A subject's pseudonym within one app: nothing links it across apps, nothing leads back without the key."""
         return f"{self.kid}.{_b64(self.mac('subject', app, user))}"
 
+    def pseudonyms(self, app: str, user: str) -> list[str]:
+        """The same under every kid, the newest first."""
+        return [f"{kid}.{_b64(self.mac('subject', app, user, kid=kid))}" for kid in self._secrets]
+
     def reporter(self, subject: Subject) -> str:
         """Who reported, within one app: a pseudonym of its own, so that cases and a person's other records cannot be joined."""
         return f"{self.kid}.{_b64(self.mac('reporter', subject.app, subject.pseudonym))}"

@@ -17,24 +17,29 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from app import apps, dialects, keys, metrics, policy
+from app.agreements import Agreements
+from app.callers import Callers
 from app.clean import Clean
 from app.complaints import Complaints
 from app.deliveries import Deliveries
 from app.detectors import classifier, lexicon, readers, rules, shipped
 from app.detectors.blocklist import Blocklist
-from app.errors import LexiconError, ModelError, PolicyError, SettingsError
+from app.errors import LexiconError, ModelError, SettingsError
 from app.exceptions import Exceptions
 from app.findings import Findings
 from app.guards.named import NamedGuard
 from app.journal import Journal
+from app.limits import Meter
 from app.moderation import Moderator
 from app.probes import Prober
 from app.reports import Reports
+from app.sessions import Sessions
 from app.settings import Settings, unsafe
 from app.store.cases import Cases
 from app.store.client import Store, ended
 from app.store.feed import Feed
 from app.store.tables import Entries, ExceptionRows, Shadows
+from app.subjects import Subjects
 from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi
@@ -44,6 +49,7 @@ from app.web.moderations import Moderations
 from app.web.passing import Passing
 from app.web.proxy import Limits, Proxy
 from app.web.reports import report_routes, senders
+from app.web.words import Words
 
 log = logging.getLogger("sluice")
 
@@ -65,6 +71,7 @@ class Gateway:
         self.blocklist = Blocklist(self.keys.all("fingerprint"), self._compiled)
         self.classifier = classifier.tried(settings.models)
         self.guard = None if settings.guard is None else NamedGuard(settings, self.keys.derive("fingerprint"))
+        run = f"{os.getpid():x}{secrets.token_hex(4)}"
         self.moderator = Moderator(
             shipped(self.lexicon, self.blocklist, self.rules),
             policy.load(settings.policy),
@@ -82,44 +89,61 @@ class Gateway:
         )
         url = redis_url or settings.redis_url
         self.store = Store(url, settings.deployment, settings.redis_replicas) if url else None
-        self.journal = Journal(settings.data_dir / "journal", f"{os.getpid():x}{secrets.token_hex(4)}", self.store)
+        self.journal = Journal(settings.data_dir / "journal", run, self.store)
         self.refusals = Feed(self.store, "refusals", self.keys.refusal.learn) if self.store else None
         self.entries = Entries(self.store, settings.data_dir, self._entries_changed)
         self._policies, self._shadowed = self.moderator.policies, frozenset[str]()
         self.shadows = Shadows(self.store, settings.data_dir, self._shadows_changed)
         self.cases = Cases(self.store, self.entries)
+        self.meter, self.sessions = Meter(self.store, run), Sessions(self.store, run)
+        self.subjects = Subjects(self.cases, self.keys, self.store, settings.data_dir)
+        self.agreements = Agreements(self.cases, self.keys, self.store, settings.data_dir, run)
+        self.callers = Callers(
+            self.apps,
+            self.keys,
+            lambda: self.moderator.policies,
+            self.subjects if self.store is not None else None,
+            self.meter,
+        )
         self.deliveries = Deliveries(self.store, self.keys)
         self.reports = Reports(
             self.cases, self.keys, self.moderator, Clean(settings.models, settings.clean), self.deliveries
         )
         self.findings = Findings(self.store, self.keys, self.reports)
-        self.moderator.correction = self.blocklist.correction
         self.moderator.exceptions = Exceptions(self.keys)
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
         self.complaints = Complaints(self.cases, self.keys, self.exceptions, self.shadows, self.moderator, self.reports)
-        self.prober = Prober(
-            self.cases, self.keys, self.moderator, self.upstream, {app.id: app.policy for app in self.apps.all}
-        )
+        self.prober = Prober(self.cases, self.keys, self.moderator, self.upstream, lambda: self.apps.sections)
         self._tasks: list[asyncio.Task[None]] = []
         limits = Limits(settings.answer_max_characters, settings.answer_max_seconds)
+        stored = self.store is not None
+        words = Words(
+            self.keys,
+            self.sessions,
+            self.blocklist.correction,
+            lambda: self.lexicon.cues,
+            self.subjects if stored else None,
+            self.agreements if stored else None,
+        )
         stand_in = (self.surrogate, settings.surrogate_model) if self.surrogate is not None else None
         routed: dict[str, Any] = {
             d.route: Proxy(
                 d,
                 self.moderator,
-                self.apps,
+                self.callers,
                 self.keys,
                 self.upstream,
                 self.journal,
                 limits,
+                words,
                 stand_in,
                 self.deliveries,
                 self.findings,
             )
             for d in dialects.shipped()
         }
-        self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.apps)}
-        self._passing = Passing(self.moderator, self.apps, self.upstream)
+        self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.callers)}
+        self._passing = Passing(self.callers, self.upstream)
         self.api = _client_api(self)
 
     def _entries_changed(self, rows: dict[str, dict[str, Any] | None], version: int, whole: bool) -> None:
@@ -162,6 +186,11 @@ class Gateway:
         await self.entries.start()
         await self.shadows.start()
         await self.exceptions.start()
+        await self.subjects.table.start()
+        await self.agreements.table.start()
+        await self.apps.start()
+        await self.meter.start()
+        await self.sessions.start()
         await self.deliveries.start()
         await self.findings.start()
         if self.refusals is not None:
@@ -172,7 +201,12 @@ class Gateway:
             asyncio.create_task(self._watch("lexicon", [self.settings.lexicons], self._load_lexicon)),
             asyncio.create_task(self._watch("model", classifier.sources(self.settings.models), self._load_model)),
         ]
+        if self.settings.apps is not None:
+            self._tasks.append(
+                asyncio.create_task(self._watch("apps", apps.sources(self.settings.apps), self._load_apps))
+            )
         if self.store is not None:
+            await self.subjects.start()
             self._tasks.append(asyncio.create_task(self.prober.run()))
         if self.guard is not None:
             self._tasks.append(asyncio.create_task(self._watch("guard", [self.guard.source], self._load_guard)))
@@ -181,6 +215,12 @@ class Gateway:
         await ended(*self._tasks)
         await self.findings.stop()
         await self.deliveries.stop()
+        await self.subjects.stop()
+        await self.sessions.stop()
+        await self.meter.stop()
+        await self.apps.stop()
+        await self.agreements.table.stop()
+        await self.subjects.table.stop()
         await self.exceptions.stop()
         await self.shadows.stop()
         await self.entries.stop()
@@ -208,7 +248,7 @@ class Gateway:
                 version = await load()
                 metrics.RELOADS.labels(what, "ok").inc()
                 log.info(f"{what} reloaded", extra={"version": version})
-            except (PolicyError, LexiconError, ModelError, OSError) as e:
+            except (SettingsError, LexiconError, ModelError, OSError) as e:
                 metrics.RELOADS.labels(what, "failed").inc()
                 log.error(f"{what} not reloaded, the old one stays", extra={"reason": str(e)})
 
@@ -216,6 +256,16 @@ class Gateway:
         self._policies = await asyncio.to_thread(policy.load, self.settings.policy)
         self._enforce()
         return self.moderator.policies.common.version
+
+    async def _load_apps(self) -> str:
+        fresh = await asyncio.to_thread(apps.load, self.settings.apps)
+        before = self.apps.all
+        self.apps.take(fresh)
+        await self.apps.start()
+        for app in before:
+            if app.identity is not None:
+                await app.identity.keyring.stop()
+        return f"{len(self.apps.all)} apps"
 
     async def _load_lexicon(self) -> str:
         def take() -> None:
@@ -313,7 +363,7 @@ def _client_api(gateway: Gateway) -> FastAPI:
         )
 
     answer_errors(api)
-    sender = senders(gateway.apps, gateway.keys)
+    sender = senders(gateway.callers, gateway.keys)
     report_routes(api, gateway.reports, sender)
     complaint_routes(api, gateway.complaints, gateway.moderator, sender)
 

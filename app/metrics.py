@@ -93,6 +93,20 @@ CLOCK_SUSPECT = Gauge(
     "1 while this clock and the store's differ too much for anything to fall due",
     multiprocess_mode="max",
 )
+IDENTITY = Counter(
+    "sluice_identity_total",
+    "Assertions of identity: verified, unverified, none, or why one was not believed: oversized, malformed, algorithm, unknown_key, "
+    "signature, issuer, audience, claims, expired, future, untrusted_peer",
+    ["outcome"],
+)
+STRIKES = Counter("sluice_strikes_total", "Messages that count against a subject: counted, dropped", ["outcome"])
+STANDINGS = Counter("sluice_standings_total", "What was imposed on subjects, or lifted, and by whom", ["level", "by"])
+LIMITED = Counter("sluice_limited_total", "Requests beyond an app's or a user's limit", ["kind"])
+TURNED_AWAY = Counter("sluice_turned_away_total", "Requests refused for who sent them, by reason", ["reason"])
+NOTICES = Counter("sluice_notices_total", "Notices that went out with answers", ["kind"])
+LABELS = Counter(
+    "sluice_labels_total", "Labels of answers by mode: start, end, interface, image, none (agreed)", ["mode"]
+)
 STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="livemin")
 ENTRIES_VERSION = Gauge(
     "sluice_entries_version",

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import accumulate, zip_longest
@@ -95,8 +95,6 @@ class Moderator:
         self.scorers, self.guards = list(scorers), list(guards)
         self.policies = policies
         self.exceptions: Exceptions | None = None
-        self.correction: Callable[[str], Mapping[str, str] | None] = lambda rule: None
-        """What is right where a finding's rule is about something wrong, as the rule's owner says."""
         self._secret = secrets.token_bytes(32)
         self._known: dict[bytes, Outcome] = {}
 

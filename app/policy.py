@@ -9,19 +9,21 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
+from itertools import combinations, product
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from app.deadlines import DRAFT_MONTHS
 from app.errors import PolicyError
+from app.labels import labelled, plain_value
 from app.types import TECHNIQUES, Action, Candidate, Direction, Finding
 
 ActionWord = Literal["pass", "flag", "mask", "replace", "block", "off"]
@@ -32,6 +34,11 @@ _Action = Annotated[ActionWord, _off]
 _AnswerAction = Annotated[AnswerWord, _off]
 Technique = Literal[TECHNIQUES]  # type: ignore[valid-type]
 Profile = Literal["draft_2023_04", "interim_2023_08"]
+Mode = Literal["restricted", "minor"]
+"""What lays a stricter section over an app's own."""
+MODES: dict[Mode, str] = {"restricted": "restricted", "minor": "minors"}
+"""Mode -> its section of the file; the later one is laid over the earlier."""
+_COMBINED = tuple(frozenset(c) for n in (1, 2) for c in combinations(MODES, n))
 
 _OF_WORD = {a.word: a for a in Action} | {"off": Action.PASS, "regenerate": Action.REPLACE}
 
@@ -87,6 +94,13 @@ def taxonomy() -> dict[str, Category]:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Words(_Strict):
+    """What a person reads, per language."""
+
+    zh: str = Field(min_length=1, max_length=500)
+    en: str = Field(min_length=1, max_length=500)
 
 
 class CategoryRule(_Strict):
@@ -179,6 +193,76 @@ class ProbeRule(_Strict):
     max_tokens: int = Field(default=512, ge=1, le=8192)
 
 
+class IdentityPolicy(_Strict):
+    """What becomes of a request for whose user nobody vouches (`missing`: no assertion, or one that says that no real name was checked),
+    or whose assertion is not believed (`invalid`). Draft Measures, Article 9. `restrict`: the section `restricted` is laid over."""
+
+    missing: Literal["allow", "restrict", "refuse"] = "allow"
+    invalid: Literal["restrict", "refuse"] = "refuse"
+
+
+class SubjectRule(_Strict):
+    """What follows for a user, known by a pseudonym alone, who goes on asking for what Article 19 names. `counts`: categories whose
+    messages count, [] for all that may. After `warn` such messages in a row a warning, after `limit` only `per_minute` requests, after
+    `row` in a row or `day` within 24 hours a suspension for `hours`, the next time within 30 days for `longer`; the `review`th time
+    somebody is asked whether to terminate. 0 switches a step off."""
+
+    counts: list[str] = []
+    warn: int = Field(default=1, ge=0, le=1000)
+    limit: int = Field(default=2, ge=0, le=1000)
+    row: int = Field(default=3, ge=0, le=1000)
+    day: int = Field(default=5, ge=0, le=1000)
+    per_minute: int = Field(default=2, ge=1, le=1000)
+    hours: int = Field(default=24, ge=1, le=24 * 30)
+    longer: int = Field(default=72, ge=1, le=24 * 30)
+    review: int = Field(default=3, ge=2, le=100)
+
+
+class LabelRule(_Strict):
+    """How an answer says that a machine made it (draft Measures, Article 16; Labelling Measures, Articles 4 and 5; GB 45438-2025). `mode`:
+    where the visible label stands, at the `start` or `end` of the text or, `interface`, beside it by the app. `producer`: the
+    provider's name or code in the metadata; without it none is prepared and pictures are not served."""
+
+    mode: Literal["start", "end", "interface"] = "interface"
+    text: Words = Words(zh="（AI生成）", en="(AI-generated · AI生成)")
+    image: str = Field(default="AI生成", min_length=4, max_length=40)
+    producer: str = Field(default="", max_length=128)
+
+    @model_validator(mode="after")
+    def _sound(self) -> LabelRule:
+        for name, words in (("text.zh", self.text.zh), ("text.en", self.text.en), ("image", self.image)):
+            if not labelled(words):
+                raise ValueError(f"{name}: must hold 人工智能 or AI, and 生成 or 合成 (GB 45438-2025)")
+        if not plain_value(self.producer):
+            raise ValueError(
+                "producer: only the characters ! # to [ and ] to ~ (GB 45438-2025, Annex E): for a Chinese name use its code"
+            )
+        return self
+
+
+class NoticeRule(_Strict):
+    """What an answer tells its reader besides (draft Measures, Article 10). `show`: beside the answer (`field`), or at its `end` too.
+    `reliance`: topics on which an answer says that it is no substitute for a professional. After each `hours` of use without a break of
+    `idle` minutes, and after each `turns` messages, a reminder; 0 for none."""
+
+    show: Literal["field", "end"] = "field"
+    reliance: list[Literal["medical", "legal", "financial", "emergency"]] = [
+        "medical",
+        "legal",
+        "financial",
+        "emergency",
+    ]
+    hours: float = Field(default=2, ge=0, le=24)
+    turns: int = Field(default=100, ge=0, le=10_000)
+    idle: int = Field(default=30, ge=1, le=1440)
+
+
+class MediaRule(_Strict):
+    """Pictures, sounds and files in a prompt are examined by nobody: they pass as `not_examined`, or are refused."""
+
+    not_examined: Literal["pass", "refuse"] = "pass"
+
+
 class Surrogate(_Strict):
     """What is shown instead, per language. {category}, {clause} and {decision} are filled in."""
 
@@ -197,6 +281,14 @@ class Rules(_Strict):
     reports: ReportRule = ReportRule()
     probes: ProbeRule = ProbeRule()
     appeals: AppealRule = AppealRule()
+    identity: IdentityPolicy = IdentityPolicy()
+    subjects: SubjectRule = SubjectRule()
+    labels: LabelRule = LabelRule()
+    notices: NoticeRule = NoticeRule()
+    media: MediaRule = MediaRule()
+    pace: int = Field(
+        default=0, ge=0, le=100_000, description="requests a minute of one user, or of one address; 0: any"
+    )
     blocked_as: Literal["answer", "error"] = "answer"
     shadow: list[str] = []
     surrogates: dict[str, Surrogate] = {}
@@ -210,6 +302,10 @@ class PolicyFile(Rules):
     profile: Profile = "draft_2023_04"
     unmoderated_routes: list[str] = []
     apps: dict[str, dict[str, Any] | None] = Field(default={}, description="app -> Rules laid over the common ones")
+    minors: dict[str, Any] = Field(
+        default={}, description="Rules laid over an app's where its user is said to be a minor"
+    )
+    restricted: dict[str, Any] = Field(default={}, description="Rules laid over where nobody vouches for the user")
 
 
 class Policy:
@@ -327,12 +423,15 @@ def strictest(findings: Iterable[Finding]) -> Finding | None:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """The policy of every app: its own section over the common one."""
+    """The policy of every app: its own section over the common one. `modes`: by section ('' for the common one) and what is laid over."""
 
     common: Policy
     apps: dict[str, Policy]
+    modes: dict[tuple[str, frozenset[Mode]], Policy] = field(default_factory=dict)
 
-    def of(self, section: str) -> Policy:
+    def of(self, section: str, modes: frozenset[Mode] = frozenset()) -> Policy:
+        if modes:
+            return self.modes[section if section in self.apps else "", modes]
         return self.apps.get(section, self.common)
 
     def fail_modes(self) -> dict[str, dict[str, str]]:
@@ -346,7 +445,9 @@ class Policies:
         if not rules:
             return self
         return Policies(
-            self.common.shadowing(rules), {app: policy.shadowing(rules) for app, policy in self.apps.items()}
+            self.common.shadowing(rules),
+            {app: policy.shadowing(rules) for app, policy in self.apps.items()},
+            {key: policy.shadowing(rules) for key, policy in self.modes.items()},
         )
 
 
@@ -371,12 +472,20 @@ def _fillable(template: str) -> bool:
     )
 
 
-def _check(file: PolicyFile, own: dict[str, Rules]) -> None:
+def _check(file: PolicyFile, own: Mapping[str, Rules], overlaid: Mapping[str, Rules]) -> None:
     known = taxonomy()
-    for where, rules in [("", file), *((f"apps.{name}.", rules) for name, rules in own.items())]:
+    sections = [("", file), *((f"apps.{name}.", rules) for name, rules in own.items()), *overlaid.items()]
+    for where, rules in sections:
         for id in rules.categories:
             if id not in known:
                 raise PolicyError(f"{where}categories.{id}: no such category; the ids are in docs/categories.md")
+        for id in rules.subjects.counts:
+            if id not in known or not known[id].counts_for_article_19:
+                may = ", ".join(c.id for c in known.values() if c.counts_for_article_19)
+                raise PolicyError(
+                    f"{where}subjects.counts: {id!r} must not count against a user: Article 19 is about conduct, never about opinions, "
+                    f"beliefs, distress or errors; only {may} may"
+                )
         for id in rules.reports.runtime:
             if id not in known:
                 raise PolicyError(f"{where}reports.runtime: {id!r} is no category; the ids are in docs/categories.md")
@@ -442,6 +551,8 @@ def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
     """Raises PolicyError that names the key at fault."""
     value = read_yaml(raw, name)
     shipped = read_yaml((files("app") / "policy.yaml").read_bytes(), "policy.yaml")
+    for name in MODES.values():
+        value.setdefault(name, shipped[name])
     surrogates = shipped.get("surrogates", {})
     value["surrogates"] = (
         _merge(surrogates, value["surrogates"])
@@ -459,11 +570,32 @@ def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
             own[app] = Rules.model_validate(_merge(common, section or {}))
         except ValidationError as e:
             raise PolicyError(explain(e, name, "apps", app)) from None
-    _check(file, own)
+    overlaid: dict[tuple[str, frozenset[Mode]], Rules] = {}
+    below = {"": common} | {app: _merge(common, file.apps[app] or {}) for app in own}
+    for at, modes in product(below, _COMBINED):
+        given = below[at]
+        for mode in (mode for mode in MODES if mode in modes):
+            given = _merge(given, getattr(file, MODES[mode]))
+        try:
+            overlaid[at, modes] = Rules.model_validate(given)
+        except ValidationError as e:
+            raise PolicyError(explain(e, name, *(MODES[mode] for mode in MODES if mode in modes))) from None
+    named = {
+        "".join(f"{MODES[mode]}." for mode in MODES if mode in modes): r
+        for (at, modes), r in overlaid.items()
+        if not at
+    }
+    _check(file, own, named)
     version = hashlib.sha256(raw).hexdigest()[:12]
+    routes = file.unmoderated_routes
+
+    def made(rules: Rules, *modes: str) -> Policy:
+        return Policy(rules, file.profile, "+".join((version, *sorted(modes))), routes)
+
     return Policies(
-        Policy(file, file.profile, version, file.unmoderated_routes),
-        {app: Policy(rules, file.profile, version, file.unmoderated_routes) for app, rules in own.items()},
+        made(file),
+        {app: made(rules) for app, rules in own.items()},
+        {key: made(rules, *key[1]) for key, rules in overlaid.items()},
     )
 
 

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -49,7 +49,12 @@ class Prober:
     """Runs the probes that are due, in a worker of the gateway. `sections`: app -> its section of the policy."""
 
     def __init__(
-        self, cases: Cases, keys: Keys, moderator: Moderator, upstream: Upstream, sections: Mapping[str, str]
+        self,
+        cases: Cases,
+        keys: Keys,
+        moderator: Moderator,
+        upstream: Upstream,
+        sections: Callable[[], Mapping[str, str]],
     ) -> None:
         self._cases, self._keys, self._moderator, self._upstream = cases, keys, moderator, upstream
         self._sections = sections
@@ -100,7 +105,7 @@ class Prober:
 
     async def _answer(self, matter: Matter) -> None:
         """Ask the model what an appeal is about, and seal what it says and what we would do about it."""
-        id, policy = matter.id, self._moderator.policies.of(self._sections.get(matter.app, matter.app))
+        id, policy = matter.id, self._moderator.policies.of(self._sections().get(matter.app, matter.app))
         sealed = await self._cases.field("evidence", id)
         answers: list[dict[str, Any]] = []
         if sealed is not None:
@@ -185,7 +190,7 @@ class Prober:
         return replace(after, version=case.version + 1) if after.state == "probing" else None
 
     async def _probe(self, case: Case) -> None:
-        policy = self._moderator.policies.of(self._sections.get(case.app, case.app))
+        policy = self._moderator.policies.of(self._sections().get(case.app, case.app))
         outcome = await self._outcome(case, policy.rules.probes)
         metrics.PROBES.labels(outcome["outcome"]).inc()
         while not await self._judged(case, outcome, policy.rules.probes.days):
@@ -261,7 +266,7 @@ class Prober:
 
     async def _again(self, case: Case, text: str) -> bool:
         """The model said it again: the passage or a near copy of it, or something that is stopped for the same reason."""
-        policy = self._moderator.policies.of(self._sections.get(case.app, case.app))
+        policy = self._moderator.policies.of(self._sections().get(case.app, case.app))
         judged = await self._moderator.judge([Slot(("text",), text, "assistant")], Scope(case.app, "answer"), policy)
         return any(
             f.rule in case.entries or (f.category == case.category and f.action.stops) for f in judged.verdict.findings

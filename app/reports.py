@@ -67,12 +67,13 @@ class Report:
 
 class Sender(NamedTuple):
     """Who reports. `reporter`: a pseudonym, '' where nobody is known; `readers`: under which names answers to them are screened;
-    `source`: a pseudonym of where it came from."""
+    `source`: a pseudonym of where it came from; `standing`: the number of what is imposed on them, if anything."""
 
     app: App
     reporter: str
     readers: tuple[str, ...]
     source: str
+    standing: str = ""
 
 
 class Reports:

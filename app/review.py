@@ -12,11 +12,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from app import agreement, clock, deadlines, remediation, surrogate, vault
-from app.agreement import Share
+from app import clock, deadlines, looks, remediation, surrogate, vault
 from app.clean import Clean
 from app.errors import RequestError
 from app.keys import Keys
+from app.looks import Share
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
@@ -96,7 +96,7 @@ class Review:
             after = self._asked(writes, case, said, now)
         elif decision == "second":
             after = self._looked_again(case, who, said, now, share)
-            event |= {"would": said["would"], "agrees": agreement.agrees(after)}
+            event |= {"would": said["would"], "agrees": looks.agrees(after)}
         else:
             category = said.get("category") or case.category
             if category not in taxonomy():
@@ -117,7 +117,7 @@ class Review:
                 after = await self._widened(writes, case, after, who, said, now)
             elif decision == "reopen":
                 after = replace(after, next_probe=None)
-            if decision in agreement.LOOKED:
+            if decision in looks.LOOKED:
                 told = {"by": who, "would": decision, "category": after.category, "reported": case.category, "at": now}
                 after = replace(after, decision=told)
         writes.case(case, after)
@@ -129,7 +129,7 @@ class Review:
 
     def _looked_again(self, case: Case, who: str, said: Row, now: float, share: Share) -> Case:
         """What a second person would have decided. It changes nothing but the figures."""
-        if not agreement.drawn(self._keys, case, share(case.app)):
+        if not looks.drawn(self._keys, case, share(case.app)):
             raise RequestError("this case was not drawn for a second look", code="not_drawn", status=409)
         if case.second is not None:
             raise RequestError("somebody has looked at it already", code="wrong_state", status=409)
@@ -137,7 +137,7 @@ class Review:
         if first["by"] == who:
             raise RequestError("the second look is another person's", code="same_reviewer", status=409)
         category = said.get("category") or first["reported"]
-        for name, good in (("reason", bool(said.get("reason"))), ("would", said.get("would") in agreement.LOOKED)):
+        for name, good in (("reason", bool(said.get("reason"))), ("would", said.get("would") in looks.LOOKED)):
             if not good:
                 raise RequestError(f"{name}: must be said for a second look", code="missing", param=name, status=422)
         if category not in taxonomy():
@@ -150,8 +150,8 @@ class Review:
     async def second_looks(self, share: Share) -> Row:
         """The cases drawn that nobody has looked at again, the oldest first, without what was decided."""
         found = await self._cases.several(await self._cases.index("all"))
-        drawn = [c for c in found if c.second is None and agreement.drawn(self._keys, c, share(c.app))]
-        return {"cases": [agreement.blind(c) for c in drawn[:PAGE]], "total": len(drawn)}
+        drawn = [c for c in found if c.second is None and looks.drawn(self._keys, c, share(c.app))]
+        return {"cases": [looks.blind(c) for c in drawn[:PAGE]], "total": len(drawn)}
 
     # ---- what acts
 

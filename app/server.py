@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
+from app.agreements import Agreements
 from app.changes import Changes
 from app.clean import Clean
 from app.complaints import Complaints
@@ -40,6 +41,7 @@ from app.store.cases import Cases
 from app.store.client import Store
 from app.store.embedded import EmbeddedStore
 from app.store.tables import Entries, ExceptionRows, Shadows
+from app.subjects import Subjects
 from app.uptime import Minutes
 from app.web.admin import admin_api
 from app.web.health import Ops
@@ -175,7 +177,11 @@ class Parent:
         try:
             cases = Cases(self.store, self.entries)
             review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows)
-            complaints = Complaints(cases, self.keys, self.exceptions, self.shadows)
+            self.subjects = Subjects(cases, self.keys, self.store, s.data_dir, keep=True)
+            self.agreements = Agreements(cases, self.keys, self.store, s.data_dir, keep=True)
+            await self.subjects.table.start()
+            await self.agreements.table.start()
+            complaints = Complaints(cases, self.keys, self.exceptions, self.shadows, subjects=self.subjects)
             admin_app = admin_api(
                 s.admin_token or "",
                 self.keys,
@@ -183,13 +189,15 @@ class Parent:
                 review,
                 cases,
                 complaints,
+                self.subjects,
+                self.agreements,
                 self._replica,
                 lambda: policy.load(s.policy),
                 s.models,
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
-            tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key).run()))
+            tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key, self.subjects).run()))
             replica = f"{socket.gethostname()}-{client.getsockname()[1]}"
             changes = Changes(cases, lambda: self.readiness()[1]["workers"], s.guard, replica)
             tasks.append(self._supervise(changes.run()))
@@ -214,6 +222,8 @@ class Parent:
         finally:
             for task in tasks[-s.workers :] if s.workers else []:
                 task.cancel()
+            await self.agreements.table.stop()
+            await self.subjects.table.stop()
             await self.exceptions.stop()
             await self.shadows.stop()
             await self.entries.stop()

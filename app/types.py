@@ -203,6 +203,8 @@ class Finding:
     path: Path = ()
     spans: tuple[tuple[int, int], ...] = ()
     """What of it spoke most for the claim, where that is known and less than all."""
+    tier: Tier = "certain"
+    """How much the claim could do by itself."""
 
     def public(self) -> dict[str, Any]:
         evidence: dict[str, Any] = {"rule": self.rule, "technique": self.technique, "text": None}

@@ -92,6 +92,11 @@ class Lexicon:
     def __len__(self) -> int:
         return len(self._now.terms)
 
+    @property
+    def cues(self) -> Cues:
+        """By which a sentence shows its stance."""
+        return self._now.cues
+
     def take(self, other: Lexicon) -> None:
         """Enforce `other`'s list from now on. Raises LexiconError, and keeps the old one, if it does not find its terms."""
         if not other._now.terms.works():

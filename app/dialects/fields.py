@@ -239,6 +239,34 @@ def _picture(key: str, value: str, holder: dict[str, Any]) -> bool:
     return key in ("image_url", "url") and bool(_BINARY_URL.match(value)) and value.partition(",")[2].startswith(_MAGIC)
 
 
+_UNREAD = {
+    "image_url": "image", "input_image": "image", "image": "image", "input_audio": "audio", "audio": "audio",
+    "video_url": "video", "input_video": "video", "video": "video", "file": "file", "input_file": "file", "document": "file",
+}  # fmt: skip
+"""Types of parts that are no text."""
+
+
+def media(body: dict[str, Any]) -> tuple[str, ...]:
+    """Kinds of what the messages of a request hold that is no text, each once."""
+    found: dict[str, None] = {}
+    messages = next((body[n] for n in ("messages", "input") if isinstance(body.get(n), list)), ())
+    for message in messages:
+        content = message.get("content", message.get("output")) if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict):
+                inner = part.get("content")
+                for one in (part, *(inner if isinstance(inner, list) else ())):
+                    kind = (
+                        _UNREAD.get(one["type"]) if isinstance(one, dict) and isinstance(one.get("type"), str) else None
+                    )
+                    # Of a document, the text that stands in it is read.
+                    if kind is not None and not (
+                        isinstance(one.get("source"), dict) and one["source"].get("type") == "text"
+                    ):
+                        found[kind] = None
+    return tuple(found)
+
+
 def rest(body: dict[str, Any], *screened: str) -> Iterator[Slot]:
     """Slots of every other field of the request (tools, stop strings, metadata, vendor fields)."""
     for name, value in body.items():

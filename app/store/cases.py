@@ -83,10 +83,13 @@ class Writes:
             if was != now:
                 self.score(f"cases:{name}", after.id, now)
 
-    def table(self, table: Table, id: str, row: Row, channel: str) -> None:
-        """A row of a replicated table; every process puts it into force. `channel`: where it is told; '': with the next one."""
+    def table(self, table: Table, id: str, row: Row, channel: str, expected: int | None = None) -> None:
+        """A row of a replicated table; every process puts it into force. `channel`: where it is told; '': with the next one.
+        `expected`: the version that it must have, 0: none yet; raises Conflict at the commit."""
         names = (f"{table.name}:{part}" for part in ("version", "rows", "index", "sum"))
-        self.list.append(["table", *(self._key(n) for n in names), id, _json(row), channel])
+        self.list.append(
+            ["table", *(self._key(n) for n in names), id, _json(row), channel, -1 if expected is None else expected]
+        )
 
 
 def _open(case: Case) -> float | None:

@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 from contextlib import aclosing, suppress
-from datetime import datetime
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,6 +92,10 @@ class Table:
     def rows(self) -> list[Row]:
         """Every live row, oldest version first."""
         return _live(self._rows)
+
+    def every(self) -> list[Row]:
+        """Every row that was ever written, those that no longer live among them."""
+        return [_parse(id, raw) for id, raw in self._rows.items()]
 
     def get(self, id: str) -> Row | None:
         raw = self._rows.get(id)
@@ -312,6 +315,18 @@ class ExceptionRows(Table):
     name = "exceptions"
 
 
+class Standings(Table):
+    """What is imposed on subjects."""
+
+    name = "standings"
+
+
+class AgreementRows(Table):
+    """Subjects that agreed to get answers without a visible label."""
+
+    name = "agreements"
+
+
 class Shadows(Table):
     """Rules that were reversed too often: they wait in shadow for a review."""
 
@@ -331,4 +346,4 @@ def _parse(id: str, raw: str) -> Row:
 
 def _expiry(row: Row) -> float:
     value = row.get("expires_at")
-    return float("inf") if value is None else datetime.fromisoformat(value).timestamp()
+    return float("inf") if value is None else clock.seconds(value)

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 
 from app import evidence, strictjson
+from app.agreements import Agreements
 from app.complaints import Complaints
 from app.errors import Conflict, RequestError
 from app.keys import Keys
@@ -21,11 +22,13 @@ from app.review import Review
 from app.settings import admins
 from app.store.cases import Cases
 from app.store.tables import Entries, Row
+from app.subjects import Subjects
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.entries import EntryIn, gone_row, list_routes, public, written
 from app.web.errors import answer_errors, error, reused
 from app.web.reports import body_of, idempotency_key, parsed
+from app.web.standings import agreement_routes, standing_routes
 
 
 def admin_api(
@@ -35,6 +38,8 @@ def admin_api(
     review: Review,
     cases: Cases,
     complaints: Complaints,
+    subjects: Subjects,
+    agreements: Agreements,
     replica: Callable[[], dict[str, Any]],
     policies: Callable[[], Policies],
     models: Path | None = None,
@@ -138,6 +143,8 @@ def admin_api(
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
     list_routes(api, keys, entries, cases, authorised)
+    standing_routes(api, subjects, authorised)
+    agreement_routes(api, agreements, authorised)
 
     @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> JSONResponse:

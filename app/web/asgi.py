@@ -28,6 +28,16 @@ def headers(scope: Scope) -> dict[str, str]:
     return found
 
 
+def peer(scope: Scope) -> str:
+    """The address of whoever connected, '' where that is not known."""
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def retry(e: RequestError) -> Headers:
+    """The header that says when it may be sent again."""
+    return [] if e.retry is None else [(b"retry-after", b"%d" % e.retry)]
+
+
 async def read_body(receive: Receive, head: dict[str, str], limit: int) -> bytes:
     """The whole body. Raises RequestError 413 or 415, or Disconnected."""
     encoding = head.get("content-encoding", "identity").lower()

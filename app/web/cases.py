@@ -11,8 +11,8 @@ from fastapi import Depends, FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import clock
-from app.agreement import Share
 from app.errors import RequestError
+from app.looks import Share
 from app.policy import Policies
 from app.review import DECISIONS, Review, shown
 from app.store.cases import Cases, broken

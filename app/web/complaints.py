@@ -37,14 +37,17 @@ class ComplaintIn(ReportIn):
 
 class AppealIn(ReportIn):
     """An appeal: against a refused prompt, which it brings; or a blocked answer, with the prompt that led to it. `text` says the prompt
-    too."""
+    too. Or, of the kind `standing`, against what is imposed on the user who sends it."""
 
     kind: Literal[APPEALS] | None = None  # type: ignore[valid-type]
     text: str = Field(default="", max_length=_TEXT)
-    decision_id: str = Field(min_length=1, max_length=64)
 
     @model_validator(mode="after")
     def _asked(self) -> AppealIn:
+        if self.kind == "standing":
+            return self
+        if not self.decision_id:
+            raise ValueError("decision_id: the decision that the appeal is against")
         if not (self.text or self.prompt):
             raise ValueError("prompt: the message that was refused, or that led to the blocked answer")
         return self
@@ -89,8 +92,11 @@ def complaint_routes(
     async def appeal(request: Request) -> Any:
         who = sender(request)
         said = parsed(await body_of(request), AppealIn).model_dump()
+        kind = said.pop("kind")
+        if kind == "standing":
+            return await take(kind, who, {"comment": said["comment"]}, request)
         said["prompt"] = said["prompt"] or said.pop("text")
-        kind = said.pop("kind") or complaints.kind(who.app.id, said["decision_id"], said["prompt"])
+        kind = kind or complaints.kind(who.app.id, said["decision_id"], said["prompt"])
         return await take(kind, who, said, request)
 
     @api.get("/sluice/v1/complaints")

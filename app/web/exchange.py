@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app import surrogate
+from app import cautions, grounding, labels, metrics, notices, surrogate
 from app.apps import App
+from app.callers import Caller
 from app.dialects import Prompt, Shown
 from app.findings import wanted
 from app.keys import Receipt
 from app.moderation import Judged
+from app.notices import Notice
 from app.policy import Policy, strictest
-from app.types import Action, Scope, Verdict
+from app.types import Action, Finding, Scope, Verdict
 from app.web import asgi
+from app.web.asked import NOTHING, Asked
+
+
+def _none(_: str) -> None:
+    return None
 
 
 @dataclass(slots=True)
 class Exchange:
     """Filled in along the straight path; read by journal and metrics at its end."""
 
-    app: App
-    policy: Policy
+    caller: Caller
     headers: dict[str, str]
     started: float
-    correction: Callable[[str], Mapping[str, str] | None] = lambda rule: None
-    """What is right, by the rule of a finding."""
     decision: str = ""
     language: str = "zh"
-    readers: frozenset[str] = frozenset()
+    asked: Asked = NOTHING
     prompt: Prompt | None = None
     judged: Judged = field(default_factory=lambda: Judged(Verdict()))
     answer: Verdict = field(default_factory=Verdict)
@@ -53,14 +58,47 @@ class Exchange:
     """Choice -> the texts that went out, where the app has traces kept of them."""
     heard: list[str] = field(default_factory=list)
     """What the model said, where the policy has stopped answers kept."""
+    seal_of: Callable[[str], str] = str
+    """Of a produce id: what proves that we gave it."""
+    corrections: Callable[[str], Mapping[str, str] | None] = _none
+    """Of a rule: what its owner says is true instead."""
+    generated: bool = False
+    """The client gets something that the model made."""
+    agreement: str | None = None
+    """By which the answer goes out without a visible label."""
+    notices: list[Notice] = field(default_factory=list)
+    not_examined: tuple[str, ...] = ()
+    """Kinds of what in the prompt is no text."""
+    watch: cautions.Watch | None = None
+    spoken: dict[int, list[str]] = field(default_factory=dict)
+    """Choice -> the model's own words that went out, where they are checked against references."""
+    grounded: grounding.Grounding | None = None
+    told: set[str] = field(default_factory=set)
+    """Notices that stand in the answer's text already."""
+    led: set[int] = field(default_factory=set)
+    trailed: set[int] = field(default_factory=set)
+    """Choices that have their label in the text."""
     begun: bool = False
     """The head of the answer, and some of it, has gone out."""
     ended: bool = False
     """The client has all of its answer: that it leaves now is no loss."""
 
     @property
+    def app(self) -> App:
+        return self.caller.app
+
+    @property
+    def policy(self) -> Policy:
+        return self.caller.policy
+
+    @property
     def scope(self) -> Scope:
-        return Scope(self.app.id, "answer", self.readers)
+        return Scope(self.app.id, "answer", frozenset(self.caller.readers))
+
+    @property
+    def label(self) -> str:
+        """The visible label, where it stands in the text."""
+        return str(getattr(self.policy.rules.labels.text, self.language))
 
     def head(self, action: Action = Action.PASS) -> asgi.Headers:
         """Our headers; `action`: what was done about the answer, where that is known when they go out."""
@@ -81,12 +119,16 @@ class Exchange:
         deciding = strictest(verdict.findings) if verdict.action is Action.REPLACE else None
         if deciding is None or deciding.action is not Action.REPLACE or deciding.category != verdict.category:
             return None
-        return self.correction(deciding.rule)
+        return self.corrections(deciding.rule)
 
     def deliver(self, choice: int, text: str) -> None:
-        """Count a text of the answer into the receipt."""
+        """Count a text of the answer into the receipt, and into what is known of it."""
         assert self.receipt is not None
         self.receipt.add(choice, text)
+        if self.watch is not None:
+            self.watch.push(text)
+        if self.asked.references:
+            self.spoken.setdefault(choice, []).append(text)
         if self.policy.rules.reports.deliveries:
             self.delivered.setdefault(choice, []).append(text)
 
@@ -95,9 +137,78 @@ class Exchange:
         if wanted(self.policy):
             self.heard.append(text)
 
-    def seal(self, body: dict[str, Any], action: Action) -> None:
-        """Put decision id, action and receipt into a body, or into the last event of a stream."""
+    # ---- words of ours about the answer
+
+    def lead(self, choice: int) -> str:
+        """What stands before a choice's first words, once."""
+        if self.policy.rules.labels.mode != "start" or self.agreement or choice in self.led:
+            return ""
+        self.led.add(choice)
+        return self.say(choice, labels.before(self.label))
+
+    def trail(self, choice: int, findings: Iterable[Finding]) -> str:
+        """What stands behind a text of a choice, as far as it does not stand there yet. `findings`: in that text."""
+        return self.say(choice, self.trailing(choice, findings))
+
+    def trailing(self, choice: int, findings: Iterable[Finding]) -> str:
+        """The same, not said yet."""
+        self._correct(findings)
+        if self.policy.rules.notices.show == "end":
+            self._caution()
+            fresh = [n for n in self.notices if n.text not in self.told]
+            self.told.update(n.text for n in fresh)
+        else:
+            fresh = []
+        words = notices.trailing(fresh, self.language)
+        if self.policy.rules.labels.mode == "end" and not self.agreement and choice not in self.trailed:
+            self.trailed.add(choice)
+            words += labels.after(self.label)
+        return words
+
+    def say(self, choice: int, words: str) -> str:
+        """Count words of ours into the receipt."""
         assert self.receipt is not None
+        self.receipt.add(choice, words)
+        return words
+
+    def _correct(self, findings: Iterable[Finding]) -> None:
+        # What replaces is said in the answer's place, not beside it.
+        for rule in dict.fromkeys(f.rule for f in findings if Action.PASS < f.action < Action.REPLACE and not f.shadow):
+            if (words := self.corrections(rule)) is not None:
+                notice = notices.correction(rule, words, self.language)
+                if notice not in self.notices:
+                    self.notices.append(notice)
+
+    def _caution(self) -> None:
+        """Say what the answer is no substitute for."""
+        wanted = [t for t in self.watch.topics if t in self.policy.rules.notices.reliance] if self.watch else []
+        earlier = next((n for n in self.notices if n.kind == "reliance"), None)
+        if wanted and (earlier is None or list(earlier.more["topics"]) != sorted(wanted)):
+            self.notices = [n for n in self.notices if n is not earlier]
+            self.notices.append(notices.reliance(wanted, self.language))
+
+    async def ground(self) -> None:
+        """Check what was said against the references that came with the request."""
+        if self.asked.references and self.spoken:
+            said = "".join(self.spoken[min(self.spoken)])
+            self.grounded = await asyncio.to_thread(grounding.checked, said, self.asked.references)
+
+    def _labelled(self) -> dict[str, Any]:
+        rule = self.policy.rules.labels
+        mode = "none" if self.agreement else rule.mode
+        metrics.LABELS.labels(mode).inc()
+        prepared = None
+        if rule.producer:
+            prepared = {"AIGC": labels.prepared(rule.producer, self.decision, self.seal_of(self.decision))}
+        return {"mode": mode, "text": self.label, "prepared": prepared}
+
+    def seal(self, body: dict[str, Any], action: Action) -> None:
+        """Put decision id, action, receipt, label and notices into a body, or into the last event of a stream."""
+        assert self.receipt is not None
+        if self.watch is not None:
+            self.watch.finish()
+        self._correct(self.answer.findings)
+        self._caution()
         if self.withdrawn is not None:
             action = max(action, self.withdrawn.action)
         body["sluice"] = {
@@ -105,3 +216,14 @@ class Exchange:
             "action": max(action, self.judged.verdict.action).word,
             "receipt": self.receipt.text(),
         }
+        said = body["sluice"]
+        if self.generated:
+            said["label"] = self._labelled()
+        if self.notices:
+            for notice in self.notices:
+                metrics.NOTICES.labels(notice.kind).inc()
+            said["notices"] = [n.public() for n in self.notices]
+        if self.not_examined:
+            said["not_examined"] = list(self.not_examined)
+        if self.grounded is not None:
+            said["grounding"] = self.grounded._asdict()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app import strictjson
-from app.apps import Apps
+from app.callers import Callers
 from app.dialects import fields, openai
 from app.errors import RequestError
 from app.keys import decision_id
@@ -27,16 +27,16 @@ INPUTS = 1000
 class Moderations:
     """The ASGI app of the route. Texts are judged as answers: what a published text may say."""
 
-    def __init__(self, moderator: Moderator, apps: Apps) -> None:
-        self._moderator, self._apps = moderator, apps
+    def __init__(self, moderator: Moderator, callers: Callers) -> None:
+        self._moderator, self._callers = moderator, callers
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         try:
             if scope["method"] != "POST":
                 raise RequestError("this route takes POST", code="method_not_allowed", status=405)
             head = asgi.headers(scope)
-            app = self._apps.identify(head)
-            policy = self._moderator.policies.of(app.policy)
+            caller = self._callers.admitted(head, asgi.peer(scope), "moderate")
+            app, policy = caller.app, caller.policy
             body = strictjson.loads(await asgi.read_body(receive, head, policy.rules.max_body_bytes))
             texts = _inputs(body)
             model = fields.field(body, "model", str, "a string", "sluice")
@@ -49,8 +49,8 @@ class Moderations:
             answer = {"id": decision_id(), "model": model, "results": results}
             await asgi.respond_json(send, 200, answer)
         except RequestError as e:
-            allow = [(b"allow", b"POST")] if e.status == 405 else []
-            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status), allow)
+            more = [(b"allow", b"POST")] if e.status == 405 else asgi.retry(e)
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status), more)
         except asgi.Disconnected:
             pass
 

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 from app import metrics
-from app.apps import Apps
+from app.callers import Callers
 from app.dialects import openai
 from app.errors import RequestError, UpstreamError
-from app.moderation import Moderator
 from app.upstream import ANSWER_MAX, Upstream
 from app.web import asgi
 
 
 class Passing:
-    """The ASGI app. `screened`: False for a route of `unmoderated_routes`."""
+    """The ASGI app."""
 
-    def __init__(self, moderator: Moderator, apps: Apps, upstream: Upstream) -> None:
-        self._moderator, self._apps, self._upstream = moderator, apps, upstream
+    def __init__(self, callers: Callers, upstream: Upstream) -> None:
+        self._callers, self._upstream = callers, upstream
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         try:
             head = asgi.headers(scope)
-            app = self._apps.identify(head)
-            policy = self._moderator.policies.of(app.policy)
+            caller = self._callers.admitted(head, asgi.peer(scope))
+            policy = caller.policy
             body = (
                 await asgi.read_body(receive, head, policy.rules.max_body_bytes) if scope["method"] == "POST" else None
             )
-            reply = await self._upstream.send(scope["method"], scope["path"], head, body)
-            try:
-                raw = await reply.read(ANSWER_MAX)
-            finally:
-                reply.close()
+            with self._callers.inside(caller):
+                reply = await self._upstream.send(scope["method"], scope["path"], head, body)
+                try:
+                    raw = await reply.read(ANSWER_MAX)
+                finally:
+                    reply.close()
+            more: asgi.Headers = []
             if scope["path"] in policy.unmoderated_routes:
                 metrics.UNMODERATED.labels(scope["path"]).inc()
+                more = [(b"x-sluice-not-examined", b"route")]
             kind = reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
-            await asgi.respond(send, reply.status, raw, kind=kind)
-        except (RequestError, UpstreamError) as e:
-            await asgi.respond_json(send, e.status, openai.error(str(e), e.code, getattr(e, "param", None), e.status))
+            await asgi.respond(send, reply.status, raw, more, kind=kind)
+        except RequestError as e:
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status), asgi.retry(e))
+        except UpstreamError as e:
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, None, e.status))
         except asgi.Disconnected:
             pass

@@ -8,14 +8,15 @@ clean end. The journal and the metrics never delay the client.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from app import metrics, sse, strictjson, surrogate
-from app.apps import Apps
+from app.callers import Callers
 from app.deliveries import Deliveries
-from app.dialects import Dialect, Key, Prompt, Shown, put
+from app.dialects import Delta, Dialect, Key, Prompt, Shown, put
 from app.errors import RequestError, UpstreamError
 from app.findings import Findings, Stopped
 from app.journal import Journal
@@ -24,10 +25,11 @@ from app.moderation import Moderator
 from app.outbound import Reply
 from app.types import Action, Path, Scope, Slot, Verdict
 from app.upstream import ANSWER_MAX, Upstream
-from app.web import asgi
+from app.web import asgi, asked
 from app.web.exchange import Exchange
 from app.web.record import record
 from app.web.stream import Stream
+from app.web.words import Words
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _SHOWN_ID = re.compile(r"slc_[a-z2-7]{26}")
@@ -61,16 +63,18 @@ class Proxy:
         self,
         dialect: Dialect,
         moderator: Moderator,
-        apps: Apps,
+        callers: Callers,
         keys: Keys,
         upstream: Upstream,
         journal: Journal,
         limits: Limits,
+        words: Words,
         stand_in: tuple[Upstream, str | None] | None = None,
         deliveries: Deliveries | None = None,
         findings: Findings | None = None,
     ) -> None:
-        self._dialect, self._moderator, self._apps = dialect, moderator, apps
+        self._dialect, self._moderator, self._callers = dialect, moderator, callers
+        self._words = words
         self._keys, self._upstream, self._journal = keys, upstream, journal
         self._limits, self._stand_in, self._deliveries, self._findings = limits, stand_in, deliveries, findings
 
@@ -81,21 +85,19 @@ class Proxy:
         try:
             if scope["method"] != "POST":
                 raise RequestError("this route takes POST", code="method_not_allowed", status=405)
-            app = self._apps.identify(head)
-            policy = self._moderator.policies.of(app.policy)
-            x = Exchange(app, policy, head, perf_counter(), answer_max=self._limits.characters)
-            x.readers = frozenset(app.readers(head, self._keys))
-            x.correction = self._moderator.correction
-            body = await asgi.read_body(receive, head, policy.rules.max_body_bytes)
-            x.prompt = self._dialect.prompt(strictjson.loads(body))
-            if len(x.prompt.slots) > SLOTS_MAX:
-                raise RequestError(f"the request holds more than {SLOTS_MAX} texts", code="too_many_texts")
-            async with asgi.watching(receive):
-                await self._serve(x, x.prompt, send)
+            caller = self._callers.admitted(head, asgi.peer(scope))
+            x = Exchange(caller, head, perf_counter(), answer_max=self._limits.characters)
+            with self._callers.inside(caller):
+                raw = await asgi.read_body(receive, head, caller.policy.rules.max_body_bytes)
+                body = strictjson.loads(raw)
+                x.asked = asked.taken(body)
+                x.prompt = self._asked(x, self._dialect.prompt(body))
+                async with asgi.watching(receive):
+                    await self._serve(x, x.prompt, send)
         except RequestError as e:
             if x is not None:
                 x.outcome = "refused"
-            await self._error(send, e.message, e.code, e.param, e.status, x)
+            await self._error(send, e.message, e.code, e.param, e.status, x, more=asgi.retry(e))
         except UpstreamError as e:
             assert x is not None
             x.outcome = e.code
@@ -110,6 +112,7 @@ class Proxy:
             metrics.INFLIGHT.dec()
             if x is not None and x.prompt is not None:
                 record(x, x.prompt, self._dialect.name, self._journal)
+                self._words.judged(x, x.prompt)
                 if self._deliveries is not None:
                     for texts in x.delivered.values():
                         self._deliveries.delivered(x.app.id, "".join(texts))
@@ -126,17 +129,33 @@ class Proxy:
         status: int,
         x: Exchange | None,
         action: Action = Action.PASS,
+        more: asgi.Headers | None = None,
     ) -> None:
-        head = x.head(action) if x is not None and x.decision else []
+        head = [*(x.head(action) if x is not None and x.decision else []), *(more or [])]
         if status == 405:
             head.append((b"allow", b"POST"))
         await asgi.respond_json(send, status, self._dialect.error(message, code, param, status), head)
 
     # ---- the prompt
 
+    def _asked(self, x: Exchange, prompt: Prompt) -> Prompt:
+        """The prompt, if it asks for no more than its app may. Raises RequestError."""
+        limits = x.app.limits
+        if len(prompt.slots) > SLOTS_MAX:
+            raise RequestError(f"the request holds more than {SLOTS_MAX} texts", code="too_many_texts")
+        if prompt.choices > limits.choices:
+            raise RequestError(f"'n' is at most {limits.choices} for this app", code="limit_exceeded", param="n")
+        for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if limits.max_tokens else ():
+            if isinstance(wanted := prompt.body.get(name), int) and wanted > limits.max_tokens:
+                raise RequestError(
+                    f"'{name}' is at most {limits.max_tokens} for this app", code="limit_exceeded", param=name
+                )
+        return prompt
+
     async def _serve(self, x: Exchange, prompt: Prompt, send: asgi.Send) -> None:
         scope = Scope(x.app.id, "prompt")
         x.language = surrogate.language(prompt.slots)
+        self._words.begin(x, prompt, self._dialect)
         x.judged = await self._moderator.judge(prompt.slots, scope, x.policy)
         if x.judged.verdict.failed and x.policy.degraded("prompt") is None:
             raise RequestError("moderation is unavailable; try again", code="moderation_unavailable", status=503)
@@ -145,6 +164,7 @@ class Proxy:
             await self._refuse(x, prompt, refused, send)
             return
         x.decision = decision_id()
+        await self._words.answered(x)
         await self._answer(x, prompt, send)
 
     async def _answer(self, x: Exchange, prompt: Prompt, send: asgi.Send) -> None:
@@ -259,7 +279,7 @@ class Proxy:
             return
         x.receipt = Receipt(self._keys, x.decision, x.app.id)
         for choice in range(prompt.choices):
-            x.deliver(choice, shown.text)
+            x.say(choice, shown.text)
         if not prompt.stream:
             body = self._dialect.answer(prompt, shown)
             body["id"] = x.decision
@@ -324,7 +344,9 @@ class Proxy:
             return None
         for delta in self._dialect.texts(body, prompt):
             if delta.visible:
-                x.deliver(delta.choice, _text_at(body, delta.path))
+                self._deliver(x, body, delta, stopped.keys())
+        x.generated = len(stopped) < prompt.choices
+        await x.ground()
         if attempt.ends_as is not None:
             self._dialect.refinish(body, attempt.ends_as)
         body["id"] = x.decision
@@ -333,6 +355,19 @@ class Proxy:
         x.begun = True
         await asgi.respond_json(send, 200, body, x.head(Action[body["sluice"]["action"].upper()]))
         return None
+
+    def _deliver(self, x: Exchange, body: dict[str, Any], delta: Delta, stopped: Collection[int]) -> None:
+        """Count a text of a plain answer, and put our words around it."""
+        said = _text_at(body, delta.path)
+        if delta.choice in stopped:
+            x.say(delta.choice, said)
+            return
+        ours = bool(said) and not delta.json
+        lead = x.lead(delta.choice) if ours else ""
+        x.deliver(delta.choice, said)
+        trail = x.trail(delta.choice, [f for f in x.answer.findings if f.path == delta.path]) if ours else ""
+        if lead or trail:
+            put(body, delta.path, lead + said + trail)
 
     def _unavailable(self, x: Exchange) -> None:
         if x.answer.failed and x.policy.degraded("answer") is None:
@@ -400,6 +435,8 @@ class Proxy:
                 stream.conclude()
                 if (instead := self._instead(x, prompt, attempt)) is not None:
                     return instead
+            x.generated = stream.told
+            await x.ground()
             await self._send(x, send, pending + stream.close(), last=True)
             x.ended = True
             if not stream.stopped:

@@ -49,6 +49,7 @@ def record(x: Exchange, prompt: Prompt, dialect: str, journal: Journal) -> None:
         {
             "decision": x.decision or None,
             "app": x.app.id,
+            "identity": x.caller.recorded(),
             "dialect": dialect,
             "mode": mode,
             "outcome": x.outcome,

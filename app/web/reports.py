@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app import metrics, strictjson
-from app.apps import Apps
+from app.callers import Callers
 from app.errors import Conflict, Limited, RequestError, StoreError
 from app.keys import Keys
 from app.policy import taxonomy
 from app.reports import Report, Reports, Sender
-from app.types import Subject
+from app.web import asgi
 from app.web.errors import error, reused
 
 BODY_MAX = 1 << 20
@@ -83,17 +83,15 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def senders(apps: Apps, keys: Keys) -> Callable[[Request], Sender]:
-    """Who a request comes from."""
+def senders(callers: Callers, keys: Keys) -> Callable[[Request], Sender]:
+    """Who a request comes from. Whoever is suspended is heard too."""
 
     def sender(request: Request) -> Sender:
         head = {k.lower(): v for k, v in request.headers.items()}
-        app = apps.identify(head)
-        subject = app.subject(head, keys)
-        host = request.client.host if request.client is not None else ""
-        # Pseudonymous, like everything about people: an address is one guess in four thousand million.
-        source = keys.reporter(Subject(app.id, f"address {host}"))
-        return Sender(app, keys.reporter(subject) if subject is not None else "", app.readers(head, keys), source)
+        caller = callers.known(head, asgi.peer(request.scope), "report")
+        reporter = keys.reporter(caller.subject) if caller.subject is not None else ""
+        standing = caller.standing.id if caller.standing is not None else ""
+        return Sender(caller.app, reporter, caller.readers, caller.source, standing)
 
     return sender
 

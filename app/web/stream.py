@@ -29,7 +29,7 @@ class _Text:
     """One text of the answer: its channel, and how far it is."""
 
     __slots__ = (
-        "asking", "came", "channel", "delta", "heard", "held", "out", "said", "since", "skip", "taken", "tokens", "tried",
+        "asking", "came", "channel", "delta", "heard", "held", "out", "over", "said", "since", "skip", "taken", "tokens", "tried",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, delta: Delta) -> None:
@@ -40,6 +40,7 @@ class _Text:
         self.came: list[str] = []  # where the dialect repeats it, or the answer's own text comes in parts
         self.said: list[str] = []  # where the dialect repeats it
         self.heard = True  # it did not come behind a text that was stopped
+        self.over = False  # it came to its end
         self.since: float | None = None  # when it began to hold what it holds
         self.held = 0.0  # seconds
         self.tokens = Queue()
@@ -309,7 +310,18 @@ class Stream:
         elif text.since is not None:
             text.held += perf_counter() - text.since
             text.since = None
-        return self._went(text, said)
+        said = self._went(text, said)
+        return said + self._closed(text) if final else said
+
+    def _closed(self, text: _Text) -> str:
+        """Our words behind a text that came to its end, once."""
+        if text.over or text.channel.stopped is not None or not text.out or not _spoken(text):
+            return ""
+        text.over = True
+        words = self._x.trail(text.delta.choice, text.channel.findings)
+        if words and self._events.repeats:
+            text.said.append(words)
+        return words
 
     async def _ask(self, text: _Text, *, wait: bool) -> str:
         """Let the guards answer: while the stream waits, or as it goes on."""
@@ -331,9 +343,11 @@ class Stream:
             said, text.skip = said[text.skip :], max(0, text.skip - len(said))
         if said:
             self.told = True
+            lead = self._x.lead(text.delta.choice) if not text.out and _spoken(text) else ""
             text.out += len(said)
             if text.delta.visible:
                 self._x.deliver(text.delta.choice, said)
+            said = lead + said
             if self._events.repeats:
                 text.said.append(said)
         return said
@@ -484,5 +498,13 @@ class Stream:
             # A call was cut: whatever takes its place, it must not end as if it were whole.
             shown = Shown(Action.BLOCK, shown.text)
         begun = any(t.out for t in own if t.delta.visible)
-        self._x.deliver(choice, f"\n\n{shown.text}" if begun else shown.text)
+        if any(t.out and _spoken(t) for t in own) and (words := self._x.trailing(choice, ()).strip()):
+            # What was said before the stop is the model's, and says so.
+            shown = Shown(shown.action, f"{words}\n\n{shown.text}")
+        self._x.say(choice, f"\n\n{shown.text}" if begun else shown.text)
         return self._events.ending(choice, shown, begun)
+
+
+def _spoken(text: _Text) -> bool:
+    """Of the answer's own text, where words of ours may stand: not in JSON."""
+    return text.delta.visible and not text.delta.json

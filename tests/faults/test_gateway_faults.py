@@ -194,7 +194,7 @@ def test_f22_what_a_probe_shows_counts_though_its_case_fell_due_and_was_reported
         writes.case(None, case)
         await cases.commit(writes, {"who": "reporter", "what": "report", "case": case.id})
         moderator: Any = SimpleNamespace(policies=policy.load(read({}).policy))
-        prober = Prober(cases, Keys(SECRET), moderator, None, {})  # type: ignore[arg-type]
+        prober = Prober(cases, Keys(SECRET), moderator, None, dict)  # type: ignore[arg-type]
 
         async def shows(case: Case, rule: Any) -> dict[str, Any]:
             await Duties(cases).sweep()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app import agreement, changes, clock, evidence, uptime
+from app import changes, clock, evidence, looks, uptime
 from app.changes import Changes
 from app.errors import StoreError
 from app.journal import Journal
@@ -189,9 +189,9 @@ def test_article_8_a_second_person_looks_without_knowing_the_decision_and_how_of
     same = desk.decide(names[0], "second", "a", would="confirm")
     assert same.status_code == 409 and same.json()["error"]["code"] == "same_reviewer"
     assert desk.decide(names[0], "second", "b").json()["error"]["param"] == "would"
-    looks = (("confirm", "illegal_acts"), ("reject", None), ("reject", None), ("confirm", "violence"))
+    second = (("confirm", "illegal_acts"), ("reject", None), ("reject", None), ("confirm", "violence"))
     before = {name: desk.case(name) for name in names}
-    for name, (would, category) in zip(names, looks, strict=True):
+    for name, (would, category) in zip(names, second, strict=True):
         said = {"would": would} | ({"category": category} if category else {})
         assert desk.decide(name, "second", "b", **said).status_code == 200
         after = desk.case(name)
@@ -225,17 +225,17 @@ def test_article_8_who_is_drawn_follows_from_the_key_and_the_share_alone() -> No
     keys, other = Keys("k" * 32), Keys("l" * 32)
     decided = {"by": "anna", "would": "reject", "category": "violence", "reported": "violence", "at": 0.0}
     many = [Case(f"case_{n}", "default", "violence", "rejected", 0.0, 0.0, "", decision=decided) for n in range(4000)]
-    tenth = {c.id for c in many if agreement.drawn(keys, c, 0.1)}
-    assert 300 < len(tenth) < 500 and tenth == {c.id for c in many if agreement.drawn(keys, c, 0.1)}
-    assert tenth < {c.id for c in many if agreement.drawn(keys, c, 0.3)}
-    assert tenth != {c.id for c in many if agreement.drawn(other, c, 0.1)}
-    assert not any(agreement.drawn(keys, c, 0) for c in many) and all(agreement.drawn(keys, c, 1) for c in many)
+    tenth = {c.id for c in many if looks.drawn(keys, c, 0.1)}
+    assert 300 < len(tenth) < 500 and tenth == {c.id for c in many if looks.drawn(keys, c, 0.1)}
+    assert tenth < {c.id for c in many if looks.drawn(keys, c, 0.3)}
+    assert tenth != {c.id for c in many if looks.drawn(other, c, 0.1)}
+    assert not any(looks.drawn(keys, c, 0) for c in many) and all(looks.drawn(keys, c, 1) for c in many)
 
 
 def test_article_8_kappa_is_what_cohen_made_it() -> None:
     pairs = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15
-    assert agreement.kappa(pairs) == pytest.approx(0.4)
-    assert agreement.kappa([]) is None and agreement.kappa([("a", "a")]) is None
+    assert looks.kappa(pairs) == pytest.approx(0.4)
+    assert looks.kappa([]) is None and looks.kappa([("a", "a")]) is None
 
 
 def test_article_8_without_a_draw_nobody_looks_twice(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.apps import App, Apps, load
+from app.apps import UNLIMITED, App, Apps, load
 from app.errors import RequestError, SettingsError
 from app.keys import Keys
 
@@ -90,7 +90,7 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
 def test_without_a_file_everybody_is_the_default_app(headers: dict[str, str]) -> None:
     apps = load(None)
     assert not apps.keyed
-    assert apps.identify(headers) == App("default", "default")
+    assert apps.identify(headers) == App("default", "default", limits=UNLIMITED)
 
 
 def test_one_app_without_keys_is_everybody(file: Path) -> None:

@@ -3,7 +3,8 @@
 -- ARGV: 1 store_id known to the caller ('' = any), 2 request digest, 3 head that the audit row follows, 4 head after it, 5 audit row, 6 result, 7 writes (JSON)
 -- A write: {"row", key, id, expected version, body} "<version> <body>", 0 = not there yet; {"new", key, field, value} not there yet;
 --   {"set", key, field, value}; {"del", key, field}; {"erase", key}; {"score", key, member, score}; {"unscore", key, member}; {"add", key, field, number};
---   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel} a row of a replicated table ('': told with another)
+--   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel, expected version} a row
+--   of a replicated table; channel '': told with another; expected -1: any, 0: not there yet
 local known = redis.call('GET', KEYS[2])
 if ARGV[1] ~= '' and known ~= ARGV[1] then return {'foreign', known or ''} end
 if ARGV[2] ~= '' then
@@ -23,6 +24,10 @@ for _, w in ipairs(writes) do
     local old = redis.call('HGET', KEYS[w[2]], w[3])
     local current = old and tonumber(string.match(old, '^(%d+) ')) or 0
     if current ~= w[4] then return {'conflict', tostring(current)} end
+  elseif w[1] == 'table' and w[9] >= 0 then
+    local old = redis.call('HGET', KEYS[w[3]], w[6])
+    local current = old and tonumber(string.match(old, '^(%d+) ')) or 0
+    if current ~= w[9] then return {'conflict', tostring(current)} end
   elseif w[1] == 'new' then
     local old = redis.call('HGET', KEYS[w[2]], w[3])
     if old then return {'taken', old} end

@@ -1,0 +1,101 @@
+"""Agreements: who gets answers without a visible label, because they asked for it and took on the duty to label. Labelling Measures,
+Article 9: the log of whom such content went to is kept at least six months.
+
+Law: without a recorded agreement in force, and without its line in the log on disk, an answer is labelled. The log is the one record that
+names a subject (by pseudonym): the law demands it, and an operator recorded the agreement by name. No text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app import clock, journal, metrics
+from app.keys import Keys
+from app.store.cases import Cases, Writes
+from app.store.client import Store
+from app.store.tables import AgreementRows, Row
+from app.types import Subject
+
+
+class Agreements:
+    """`data`: DATA_DIR, where the log lies. `run`: a name unique to this process's life. `keep`: it writes the snapshot."""
+
+    def __init__(
+        self, cases: Cases, keys: Keys, store: Store | None, data: Path, run: str = "", *, keep: bool = False
+    ) -> None:
+        self._cases, self._keys = cases, keys
+        self.table = AgreementRows(store, data, self.change, keep_snapshot=keep)
+        self._folder, self._run = data / "unlabelled", run
+        self._rows: dict[tuple[str, str], Row] = {}
+
+    def change(self, rows: dict[str, Row | None], version: int, whole: bool) -> None:
+        """Put changed rows into force; as Table.changed."""
+        now = {} if whole else {key: row for key, row in self._rows.items() if row["id"] not in rows}
+        self._rows = now | {(row["app"], row["subject"]): row for row in rows.values() if row is not None}
+
+    def of(self, app: str, names: Iterable[str]) -> str | None:
+        """The number of the agreement of whom `names` are pseudonyms of, if one is in force."""
+        for name in names if self._rows else ():
+            row = self._rows.get((app, name))
+            if row is not None and clock.seconds(row["expires_at"]) > clock.now():
+                return str(row["id"])
+        return None
+
+    def logged(self, agreement: str, decision: str, subject: Subject) -> bool:
+        """Write down that an answer goes out unlabelled; True once it is on disk. Blocks."""
+        line = {
+            "at": clock.stamp(), "decision": decision, "agreement": agreement, "app": subject.app, "subject": subject.pseudonym
+        }  # fmt: skip
+        try:
+            journal.append(self._folder, self._run, orjson.dumps(line) + b"\n", sync=True)
+            journal.swept(self._folder, journal.KEEP_DAYS)
+        except OSError:
+            metrics.LABELS.labels("log_failed").inc()
+            return False
+        return True
+
+    async def add(self, app: str, user: str, agreement: str, until: float, who: str, key: str = "") -> Row:
+        """Record one. `user`: as the app names them; only the pseudonym is kept. `agreement`: which text they agreed to. Raises
+        StoreError, ValueError for a key used for something else."""
+        name = self._keys.pseudonym(app, user)
+        id = "agr_" + self._keys.mac("subject", "agreement", app, name).hex()[:24]
+        row: Row = {
+            "id": id, "app": app, "subject": name, "agreement": agreement, "by": who, "at": clock.stamp(),
+            "expires_at": clock.stamp(until).replace("Z", "+00:00"),
+        }  # fmt: skip
+        writes = Writes()
+        writes.table(self.table, id, row, self._channel())
+        request = hashlib.sha256(f"{id} {agreement} {until:.0f} {who}".encode()).hexdigest()
+        event = {"who": who, "what": "agreement", "id": id, "agreement": agreement}
+        result = await self._cases.commit(writes, event, key=key, request=request, result=shown(row))
+        await self.table.refresh()
+        return result
+
+    async def remove(self, id: str, who: str) -> bool:
+        """False where there is none."""
+        await self.table.refresh()
+        row = self.table.get(id)
+        if row is None or row.get("deleted"):
+            return False
+        writes = Writes()
+        writes.table(self.table, id, {"id": id, "deleted": True, "deleted_at": clock.stamp()}, self._channel())
+        await self._cases.commit(writes, {"who": who, "what": "agreement_end", "id": id})
+        await self.table.refresh()
+        return True
+
+    async def listed(self) -> list[Row]:
+        await self.table.refresh()
+        return [shown(row) for row in self.table.rows()]
+
+    def _channel(self) -> str:
+        return self._cases.store.key(f"{self.table.name}:changed")
+
+
+def shown(row: Mapping[str, Any]) -> Row:
+    """Not whose it is."""
+    return {k: v for k, v in row.items() if k != "subject"}

@@ -1,0 +1,122 @@
+"""Callers: who is behind a request, and whether it is let in. Draft Measures, Articles 9 and 19.
+
+Law: decided before anything of the request's text is read. Who is turned away is told why, in both languages, and what to do; a suspended
+user can still report, complain and appeal. Of who it was only pseudonyms go any further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from app import clock, metrics
+from app.apps import App, Apps, Reach
+from app.errors import RequestError
+from app.identity import Assertion
+from app.keys import Keys
+from app.limits import Meter
+from app.policy import Mode, Policies, Policy
+from app.subjects import Standing, Subjects
+from app.types import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`names`: pseudonyms under every key, the newest first; `readers`: under which names answers are screened; `source`: a pseudonym of
+    the address."""
+
+    app: App
+    policy: Policy
+    assertion: Assertion
+    subject: Subject | None
+    names: tuple[str, ...]
+    readers: tuple[str, ...]
+    source: str
+    standing: Standing | None = None
+
+    def recorded(self) -> dict[str, str] | None:
+        """What the journal says of the assertion: issuer and class; the record has the time."""
+        if self.assertion.kind == "none" and not self.assertion.fault:
+            return None
+        return {"issuer": self.assertion.issuer, "class": self.assertion.fault or self.assertion.kind}
+
+
+class Callers:
+    """`policies`: those in force now."""
+
+    def __init__(
+        self, apps: Apps, keys: Keys, policies: Callable[[], Policies], subjects: Subjects | None, meter: Meter
+    ) -> None:
+        self._apps, self._keys, self._policies = apps, keys, policies
+        self._subjects, self._meter = subjects, meter
+
+    def known(self, headers: Mapping[str, str], peer: str, reach: Reach) -> Caller:
+        """Who it is, whatever is imposed on them. Raises RequestError 401 or 403 for the app's key."""
+        app = self._apps.identify(headers, reach)
+        asserted = app.asserted(headers, peer)
+        subject = app.subject(headers, self._keys, peer, asserted.user)
+        names: tuple[str, ...] = ()
+        if subject is not None:
+            named = asserted.user or headers.get(app.subject_header, "")
+            names = tuple(self._keys.pseudonyms(app.id, named))
+        policies = self._policies()
+        modes: set[Mode] = {"minor"} if asserted.minor else set()
+        rule = policies.of(app.policy).rules.identity
+        if rule.invalid == "restrict" if asserted.fault else rule.missing == "restrict" and asserted.kind != "verified":
+            modes.add("restricted")
+        return Caller(
+            app, policies.of(app.policy, frozenset(modes)), asserted, subject, names,
+            app.readers(headers, self._keys, peer, asserted.user),
+            # Pseudonymous, like everything about people: an address is one guess in four thousand million.
+            self._keys.reporter(Subject(app.id, f"address {peer}")),
+            self._subjects.of(app.id, names) if self._subjects is not None else None,
+        )  # fmt: skip
+
+    def admitted(self, headers: Mapping[str, str], peer: str, reach: Reach = "generate") -> Caller:
+        """Who it is, if let in. Raises RequestError."""
+        caller = self.known(headers, peer, reach)
+        self._vouched(caller)
+        standing = caller.standing
+        if standing is not None and standing.level in ("suspend", "terminate"):
+            metrics.TURNED_AWAY.labels(standing.level).inc()
+            left = None if standing.until is None else max(1, int(standing.until - clock.now()))
+            raise RequestError(
+                f"{standing.words('zh')} · {standing.words('en')}",
+                code=f"subject_{_PAST[standing.level]}",
+                status=403,
+                retry=left,
+            )
+        limits = caller.app.limits
+        self._meter.take(caller.app.id, limits.per_minute)
+        who = standing.id if standing is not None else caller.names[0] if caller.names else caller.source
+        if standing is not None and standing.level == "limit":
+            self._meter.take(f"user {who}", caller.policy.rules.subjects.per_minute)
+        elif caller.policy.rules.pace:
+            self._meter.take(f"user {who}", caller.policy.rules.pace)
+        return caller
+
+    @contextmanager
+    def inside(self, caller: Caller) -> Iterator[None]:
+        """While the caller's request is served. Raises RequestError 429."""
+        with self._meter.inside(caller.app.id, caller.app.limits.concurrent):
+            yield
+
+    def _vouched(self, caller: Caller) -> None:
+        rule, asserted = caller.policy.rules.identity, caller.assertion
+        if asserted.fault and rule.invalid == "refuse":
+            metrics.TURNED_AWAY.labels("identity_invalid").inc()
+            raise RequestError(
+                f"the identity assertion is not believed ({asserted.fault}): send a fresh one of the configured issuer "
+                "(身份凭证无效，请重新登录)",
+                code="identity_invalid", status=401,
+            )  # fmt: skip
+        if not asserted.fault and asserted.kind != "verified" and rule.missing == "refuse":
+            metrics.TURNED_AWAY.labels("identity_required").inc()
+            raise RequestError(
+                "this service needs an assertion that the user's real name was verified (本服务要求真实身份认证，请先完成实名认证)",
+                code="identity_required", status=401,
+            )  # fmt: skip
+
+
+_PAST = {"suspend": "suspended", "terminate": "terminated"}

@@ -1,0 +1,46 @@
+"""What a client asks of the gateway itself, in the field `sluice` of a request. Law: it never reaches the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from app.errors import RequestError
+
+FIELD = "sluice"
+_CHARACTERS = 200_000
+
+
+class Asked(BaseModel):
+    """`references`: texts that the answer is to be checked against. `unlabelled`: without a visible label, where an agreement is
+    recorded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    references: list[str] = Field(default=[], max_length=100)
+    unlabelled: bool = False
+
+    @field_validator("references")
+    @classmethod
+    def _bounded(cls, value: list[str]) -> list[str]:
+        if sum(map(len, value)) > _CHARACTERS:
+            raise ValueError(f"more than {_CHARACTERS} characters in all")
+        return value
+
+
+NOTHING = Asked()
+
+
+def taken(body: Any) -> Asked:
+    """What is asked, taken out of the body. Raises RequestError that names the field."""
+    given = body.pop(FIELD, None) if isinstance(body, dict) else None
+    if given is None:
+        return NOTHING
+    try:
+        return Asked.model_validate(given)
+    except ValidationError as e:
+        first = e.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, (FIELD, *first["loc"])))
+        message = "no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        raise RequestError(f"'{where}': {message}", code="invalid_value", param=where) from None
