@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from app.curation.commands import add_parser as lexicon_parser
 from app.errors import RequestError, SluiceError
 from app.evaluation.commands import add_parser as eval_parser
+from app.fairness.commands import add_parser as pairs_parser
 from app.lists import add_parser as list_parser
 from app.office import add_parsers as office_parsers
 from app.training.commands import add_parser as train_parser
@@ -132,6 +133,8 @@ def parser() -> argparse.ArgumentParser:
     c.set_defaults(run=check_command)
 
     eval_parser(commands)
+
+    pairs_parser(commands)
 
     train_parser(commands)
 

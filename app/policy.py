@@ -59,9 +59,13 @@ class Category:
     counts_for_article_19: bool
     cite: dict[str, tuple[int, int]]
     """Profile -> (article, item; 0 = the article as a whole)."""
+    law: dict[str, str]
+    """Language -> the provision as a person reads it, where a text names the category that is no profile's."""
 
     def basis(self, profile: Profile, language: str) -> str:
         """The provision as a person reads it, of the profile's own text where that names the category."""
+        if self.law:
+            return self.law[language]
         source = profile if profile in self.cite else next(iter(self.cite), None)
         if source is None:
             return {"zh": "本服务的安全规则", "en": "this service's own security rules"}[language]
@@ -87,6 +91,7 @@ def taxonomy() -> dict[str, Category]:
             row["id"], row["zh"], row["en"], row["clause"], row["origin"],
             _OF_WORD[row["answer"]], _OF_WORD[row["prompt"]], tuple(row["openai"]),
             row["no_retain"], row["counts_for_article_19"], {k: tuple(v) for k, v in row["cite"].items()},
+            row.get("law", {}),
         )
         for row in rows
     }  # fmt: skip

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from app import clock, metrics, remediation, strictjson, vault
 from app.complaints import Matter
@@ -112,7 +112,7 @@ class Prober:
             prompt = json.loads(vault.unseal(self._keys, f"{id}/evidence", sealed)).get("prompt") or ""
             rule = policy.rules.probes
             model = await self._cases.field("matters:model", id) or ""
-            asking = _Asking(self._upstream, model, {"max_tokens": rule.max_tokens}, rule)
+            asking = Asking(self._upstream, model, {"max_tokens": rule.max_tokens}, rule)
             for text in await asking.several([prompt] * ANSWERS if rule.terms_allow else []):
                 if text is not None:
                     slot = Slot(("text",), text, "assistant")
@@ -234,7 +234,7 @@ class Prober:
             "max_tokens": asked.get("max_tokens", rule.max_tokens),
         }
         answers = max(remediation.ANSWERS, int(asked.get("answers", rule.answers)))
-        asking = _Asking(self._upstream, asked.get("model", ""), settings, rule)
+        asking = Asking(self._upstream, asked.get("model", ""), settings, rule)
         sets: dict[str, dict[str, Any]] = {}
         for name, prompts in (("original", [prompt]), ("variants", variants)):
             judged = again = 0
@@ -285,7 +285,14 @@ class Prober:
             return {}
 
 
-class _Asking:
+class Said(NamedTuple):
+    """What the model said to a question. `filtered`: that it would not, or that what guards it would not let it."""
+
+    text: str
+    filtered: bool = False
+
+
+class Asking:
     """Questions to the model: so many a minute, so many in all. `left`: how many more may be put; `lost`: those without an answer."""
 
     def __init__(self, upstream: Upstream, model: str, settings: Mapping[str, Any], rule: ProbeRule) -> None:
@@ -297,14 +304,18 @@ class _Asking:
         self.model = self.version = ""
 
     async def several(self, prompts: Sequence[str]) -> list[str | None]:
-        self.left -= len(prompts)
-        self.asked += len(prompts)
-        answers = await asyncio.gather(*map(self._one, prompts))
+        """The answers; None where one says nothing of the model."""
+        answers = [None if said is None or said.filtered else said.text for said in await self.said(prompts)]
         self.lost += answers.count(None)
         return answers
 
-    async def _one(self, prompt: str) -> str | None:
-        """The answer; None where it says nothing of the model."""
+    async def said(self, prompts: Sequence[str]) -> list[Said | None]:
+        """The same, with what was filtered on the model's side told apart."""
+        self.left -= len(prompts)
+        self.asked += len(prompts)
+        return await asyncio.gather(*map(self._one, prompts))
+
+    async def _one(self, prompt: str) -> Said | None:
         async with self._slots:
             clock_ = asyncio.get_running_loop().time
             wait, self._next = self._next - clock_(), max(self._next, clock_()) + self._pause
@@ -314,19 +325,26 @@ class _Asking:
             try:
                 reply = await self._upstream.send("POST", "/v1/chat/completions", {}, strictjson.dumps(body))
                 try:
-                    said = strictjson.loads_upstream(await reply.read(ANSWER_MAX)) if reply.status == 200 else None
+                    status = reply.status
+                    said = strictjson.loads_upstream(await reply.read(ANSWER_MAX)) if status in (200, 400) else None
                 finally:
                     reply.close()
             except (UpstreamError, RequestError, ValueError):
                 return None
-        match said:
-            case {"choices": [{"finish_reason": "stop" | "length", "message": {"content": str(text)}}, *_]} if (
+        match status, said:
+            case 200, {"choices": [{"finish_reason": "stop" | "length", "message": {"content": str(text)}}, *_]} if (
                 text.strip()
             ):
                 assert isinstance(said, dict)
                 self.model = str(said.get("model") or self.model)[:200]
                 self.version = str(said.get("system_fingerprint") or self.version)[:200]
-                return text
+                return Said(text)
+            case 200, {"choices": [{"finish_reason": "content_filter"}, *_]}:
+                return Said("", True)
+            case 200, {"choices": [{"message": {"refusal": str(text)}}, *_]} if text.strip():
+                return Said(text, True)
+            case 400, {"error": {"code": "content_filter" | "data_inspection_failed"}}:
+                return Said("", True)
         return None
 
 

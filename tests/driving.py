@@ -8,9 +8,11 @@ from time import perf_counter
 from typing import Any
 
 from app import sse
-from app.apps import App
+from app.apps import UNLIMITED, App
+from app.callers import Caller
 from app.demo.speech import Answer, Cut
 from app.dialects import Dialect, shipped
+from app.identity import NOBODY
 from app.keys import Keys, Receipt, decision_id
 from app.moderation import Moderator
 from app.policy import Policies, Policy
@@ -21,6 +23,11 @@ from tests.conftest import SECRET
 
 _KEYS = Keys(SECRET)
 DIALECTS: dict[str, Dialect] = {d.route: d for d in shipped()}
+
+
+def somebody(policy: Policy) -> Caller:
+    """Whoever asks, of whom nothing is known."""
+    return Caller(App("default", "default", limits=UNLIMITED), policy, NOBODY, None, (), (), "")
 
 
 class Path:
@@ -51,7 +58,7 @@ class Path:
         """What the client gets of these bytes of a model, and the exchange."""
         dialect = DIALECTS[speech.route]
         prompt = dialect.prompt(speech.ask("说吧", stream=True, **ask))
-        x = Exchange(App("default", "default"), self.policy, {}, perf_counter(), decision=decision_id())
+        x = Exchange(somebody(self.policy), {}, perf_counter(), decision=decision_id())
         x.receipt = Receipt(_KEYS, x.decision, x.app.id)
         return asyncio.run(self._run(Stream(self.moderator, dialect, x, prompt), raw)), x
 

@@ -69,7 +69,10 @@ class Exchange:
     notices: list[Notice] = field(default_factory=list)
     not_examined: tuple[str, ...] = ()
     """Kinds of what in the prompt is no text."""
-    watch: cautions.Watch | None = None
+    cautioning: bool = False
+    """It is to be told of what an answer is no substitute for."""
+    watches: dict[int, cautions.Watch] = field(default_factory=dict)
+    """Choice -> who reads it for that."""
     spoken: dict[int, list[str]] = field(default_factory=dict)
     """Choice -> the model's own words that went out, where they are checked against references."""
     grounded: grounding.Grounding | None = None
@@ -125,8 +128,11 @@ class Exchange:
         """Count a text of the answer into the receipt, and into what is known of it."""
         assert self.receipt is not None
         self.receipt.add(choice, text)
-        if self.watch is not None:
-            self.watch.push(text)
+        if self.cautioning:
+            watch = self.watches.get(choice)
+            if watch is None:
+                watch = self.watches[choice] = cautions.shipped().start()
+            watch.push(text)
         if self.asked.references:
             self.spoken.setdefault(choice, []).append(text)
         if self.policy.rules.reports.deliveries:
@@ -181,7 +187,8 @@ class Exchange:
 
     def _caution(self) -> None:
         """Say what the answer is no substitute for."""
-        wanted = [t for t in self.watch.topics if t in self.policy.rules.notices.reliance] if self.watch else []
+        topics = {topic for watch in self.watches.values() for topic in watch.finish()}
+        wanted = topics.intersection(self.policy.rules.notices.reliance)
         earlier = next((n for n in self.notices if n.kind == "reliance"), None)
         if wanted and (earlier is None or list(earlier.more["topics"]) != sorted(wanted)):
             self.notices = [n for n in self.notices if n is not earlier]
@@ -205,8 +212,6 @@ class Exchange:
     def seal(self, body: dict[str, Any], action: Action) -> None:
         """Put decision id, action, receipt, label and notices into a body, or into the last event of a stream."""
         assert self.receipt is not None
-        if self.watch is not None:
-            self.watch.finish()
         self._correct(self.answer.findings)
         self._caution()
         if self.withdrawn is not None:

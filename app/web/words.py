@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from app import cautions, labels, metrics, notices
+from app import labels, metrics, notices
 from app.agreements import Agreements
 from app.dialects import Dialect, Prompt, fields
 from app.errors import RequestError
@@ -53,8 +53,7 @@ class Words:
                 f"this service takes text alone: a part of the kind {x.not_examined[0]!r} cannot be examined",
                 code="not_examined", param="messages",
             )  # fmt: skip
-        if rules.notices.reliance:
-            x.watch = cautions.Watch()
+        x.cautioning = bool(rules.notices.reliance)
         if x.caller.standing is not None:
             x.notices.append(
                 Notice("standing", x.caller.standing.words(x.language), {"standing": x.caller.standing.id})

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from app import policy, sse, strictjson
 from app import settings as configuration
-from app.apps import App
 from app.demo import speech
 from app.detectors.blocklist import Blocklist
 from app.detectors.patterns import Patterns
@@ -32,6 +31,7 @@ from app.structured import Structured
 from app.types import Action, Scope, Slot
 from app.web.exchange import Exchange
 from app.web.stream import Stream
+from tests.driving import somebody
 from tests.conftest import SECRET, WORD
 
 REPLACED, MASKED = "替换示例用词语", "遮盖示例用词语"
@@ -74,7 +74,7 @@ def keys() -> Keys:
 
 
 def exchange() -> Exchange:
-    x = Exchange(App("default", "default"), rules(), {}, 0.0)
+    x = Exchange(somebody(rules()), {}, 0.0)
     x.decision = decision_id()
     x.receipt = Receipt(keys(), x.decision, "default")
     return x

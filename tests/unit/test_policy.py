@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import PolicyError
-from app.policy import Policy, load, parse, strictest, taxonomy
+from app.policy import Policy, Profile, load, parse, strictest, taxonomy
 from app.types import Action, Candidate, Direction, Finding, Tier
 
 ROWS = list(taxonomy().values())
@@ -44,7 +44,7 @@ def refusal(text: str | bytes) -> str:
 
 
 def test_the_taxonomy_has_its_categories_and_the_prompt_is_never_stricter() -> None:
-    assert len(IDS) == len(set(IDS)) == 42
+    assert len(IDS) == len(set(IDS)) == 43
     assert all(row.prompt <= row.answer for row in ROWS)
     assert all(row.zh and row.en and row.clause for row in ROWS)
 
@@ -70,10 +70,20 @@ def test_a_category_acts_by_default_as_the_taxonomy_says_in_the_profile_that_nam
         ("sexual_minors", Action.BLOCK, Action.BLOCK),
         ("unfair_competition", Action.PASS, Action.PASS),
         ("prompt_attack", Action.FLAG, Action.FLAG),
+        ("label_removal", Action.BLOCK, Action.BLOCK),
     ],
 )
 def test_defaults_worth_spelling_out(id: str, answer: Action, prompt: Action) -> None:
     assert [common().action(claim(id), d) for d in ("answer", "prompt")] == [answer, prompt]
+
+
+@pytest.mark.parametrize("profile", ["draft_2023_04", "interim_2023_08"])
+def test_a_category_of_another_text_names_that_text_in_both_profiles(profile: Profile) -> None:
+    row = taxonomy()["label_removal"]
+    assert row.basis(profile, "zh") == "《人工智能生成合成内容标识办法》第十条"
+    assert row.basis(profile, "en") == "Measures for Labelling AI-Generated Synthetic Content, Article 10"
+    assert taxonomy()["prompt_attack"].basis(profile, "en") == "this service's own security rules"
+    assert all(not r.law or (not r.cite and set(r.law) == {"zh", "en"}) for r in ROWS)
 
 
 def test_the_later_profile_switches_off_even_what_a_rule_asks_for() -> None:
