@@ -14,6 +14,7 @@ from app.curation.commands import add_parser as lexicon_parser
 from app.errors import RequestError, SluiceError
 from app.evaluation.commands import add_parser as eval_parser
 from app.fairness.commands import add_parser as pairs_parser
+from app.lists import add_parser as list_parser
 from app.office import add_parsers as office_parsers
 from app.training.commands import add_parser as train_parser
 
@@ -154,6 +155,8 @@ def parser() -> argparse.ArgumentParser:
     lexicon_parser(commands)
 
     office_parsers(commands)
+
+    list_parser(commands)
 
     c = commands.add_parser("demo", help="a gateway before a stand-in model · 演示")
     c.add_argument("--serve", action="store_true", help="stay up afterwards")

@@ -7,18 +7,23 @@ earlier one saw is still there. What software cannot show is said, not left out.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app import clock, deadlines, retention, statements
+from app import changes, clock, deadlines, looks, modelfile, retention, statements, uptime
 from app.complaints import APPEALS, KINDS, Complaints, Matter
+from app.errors import ModelError
 from app.keys import Keys
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
+from app.settings import packaged
 from app.statements import Archive
 from app.store import sweeps
 from app.store.cases import Cases, broken
@@ -35,17 +40,25 @@ async def collected(
     keys: Keys,
     replicas: Sequence[Row],
     archive: Archive,
+    models: Path | None = None,
 ) -> Row:
-    """The export as JSON values. `replicas`: what the workers enforce. `archive`: the operator's statements. Raises StoreError."""
+    """The export as JSON values. `replicas`: what the workers enforce. `archive`: the operator's statements. `models`: the folder of
+    SLUICE_MODELS. Raises StoreError."""
     now = clock.now()
     rows = await cases.audit()
     head = await cases.head()
     found = await cases.several(await cases.members("cases:all"))
     matters = await complaints.all()
     at = broken(rows, head)
-    live = Counter(row["category"] for row in entries.rows())
+    live, lists = Counter[str](), Counter[str]()
+    for row in entries.rows():
+        live[row["category"]] += 1
+        lists[row.get("list") or "-"] += 1
     steps = [json.loads(raw) for raw in rows]
+    log = changes.listed(steps)
     runs = await sweeps.last(cases.store)
+    hours = await uptime.read(cases.store, now)
+    assessed = _assessed(archive)
     return {
         "at": clock.stamp(now),
         "versions": {
@@ -62,17 +75,29 @@ async def collected(
             "steps": dict(Counter(step["what"] for step in steps)),
         },
         "articles": {
-            "4": {"categories": len(taxonomy()), "live_entries": dict(sorted(live.items()))},
+            "4": {
+                "categories": len(taxonomy()),
+                "live_entries": dict(sorted(live.items())),
+                "lists": dict(sorted(lists.items())),
+            },
+            "6": {"changes": log, "reassess": None if assessed is None else changes.since(log, assessed)},
+            "7": await asyncio.to_thread(_sources, models),
+            "8": looks.figures(keys, found, lambda app: policies.of(app).rules.reports.second) | _guide(),
             "10": _disclosures(archive),
             "11": _kept(steps, runs),
             "13": _complaints(matters, now),
+            "14": {
+                "fail_modes": policies.fail_modes(),
+                "fail_mode_changes": changes.fail_modes(log),
+                **(await asyncio.to_thread(uptime.figures, hours, now)),
+            },
             "15": _remediation(found, now),
             "17": _statements(archive),
             "18": _guidance(policies, archive),
         },
         "cases": [_case(case, now) for case in found],
         "not_shown": [
-            "whether the model's training data is lawful (Article 7)",
+            "whether the training data of the provider's own model is lawful (Article 7): only that of the shipped classifier is listed",
             "who a user is (Article 9)",
             "what a person wrote: no text is in this export, and most of it was never kept",
         ],
@@ -90,6 +115,13 @@ def _disclosures(archive: Archive) -> Row:
         "current": None if current is None else current["number"],
         "history": [_version(row) for row in archive.all("disclosure")],
     }
+
+
+def _assessed(archive: Archive) -> str | None:
+    """The date of the last security assessment, as the operator's disclosure says."""
+    current = archive.current("disclosure")
+    filing = ((current or {}).get("fields") or {}).get("filing") or {}
+    return filing.get("assessment_date")
 
 
 def _statements(archive: Archive) -> Row:
@@ -125,6 +157,40 @@ def _kept(steps: Sequence[Row], runs: Mapping[str, Row]) -> Row:
             for row in retention.TABLE
         },
     }  # fmt: skip
+
+
+def _sources(models: Path | None) -> Row:
+    """What the shipped classifier was made from, as far as its model.toml says."""
+    try:
+        file = None if models is None else modelfile.read(models / "grams")
+    except ModelError:
+        file = None
+    if not isinstance(file, modelfile.GramsFile):
+        return {"classifier": None, "sources": [], "texts": 0}
+    return {
+        "classifier": file.version,
+        "texts": sum(source.texts for source in file.sources),
+        "sources": [
+            source.model_dump(exclude_none=True)
+            | {"harmless": source.texts - source.violating, "used_for": _purpose(source)}
+            for source in file.sources
+        ],
+    }
+
+
+def _purpose(source: modelfile.Source) -> str:
+    if not source.violating:
+        return "what is not to be flagged"
+    return "what is to be flagged" if source.violating == source.texts else "what is to be flagged, and what is not"
+
+
+def _guide() -> Row:
+    """What reviewers decide by, and which edition of it."""
+    try:
+        raw = (packaged("docs") / "categories.md").read_bytes()
+    except OSError:
+        return {"guide": None}
+    return {"guide": {"file": "docs/categories.md", "sha256": hashlib.sha256(raw).hexdigest()}}
 
 
 def _complaints(matters: Sequence[Matter], now: float) -> Row:
@@ -201,15 +267,27 @@ _NAMES = {
     "due": "整改中 in remediation", "overdue": "超期 overdue", "least_days_left": "最短剩余天数 least days left",
     "probes": "复测 probes", "exceptions": "书面例外 written exceptions", "received": "受理 received",
     "by_kind": "按类型 by kind", "by_outcome": "按结果 by outcome", "late": "超期未答复 late",
-    "subject_blocks": "个人信息屏蔽 blocks about persons", "categories": "类别数 categories", "live_entries": "有效条目 live entries",
+    "subject_blocks": "个人信息屏蔽 blocks about persons",
     "current": "现行公示版本 current version", "history": "历次版本 versions", "documents": "文件 documents",
     "guidance": "随拒绝语给出的指引 guidance with a refusal",
     "requests": "查阅与删除请求 requests to export and to erase", "retention": "保存期限 what is kept",
+    "lists": "自有清单 operator's lists", "changes": "变更记录 change log", "reassess": "需重新评估 to be assessed again",
+    "classifier": "分类模型 classifier", "texts": "文本数 texts", "sources": "数据来源 sources", "decided": "已审定 decided",
+    "drawn": "抽中 drawn", "looked_at": "已复核 looked at again", "agreement": "一致率 agreement", "kappa": "Cohen's kappa",
+    "second_looks_by_category": "按类别复核 second looks by category", "guide": "审核指引 guide",
+    "fail_modes": "故障处置 fail modes", "fail_mode_changes": "故障处置变更 changes of fail modes",
+    "replicas": "副本（分钟）replicas, minutes",
+    "last_30_days": "近 30 天 last 30 days", "last_90_days": "近 90 天 last 90 days", "last_180_days": "近 180 天 last 180 days",
+    "categories": "类别数 categories", "live_entries": "有效条目 live entries",
 }  # fmt: skip
 _TITLES = {
-    "4": "第四条 内容要求 · Article 4, content", "10": "第十条 服务公示 · Article 10, disclosure",
+    "4": "第四条 内容要求 · Article 4, content", "6": "第六条 变更与评估 · Article 6, changes and assessment",
+    "7": "第七条 数据来源 · Article 7, data sources of the shipped classifier",
+    "8": "第八条 复核与一致性 · Article 8, second looks and agreement",
+    "10": "第十条 服务公示 · Article 10, disclosure",
     "11": "第十一条 个人信息与保存期限 · Article 11, personal information and retention",
     "13": "第十三条 投诉与个人信息 · Article 13, complaints",
+    "14": "第十四条 稳定持续 · Article 14, continuous service",
     "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
     "17": "第十七条 影响信任与选择的信息 · Article 17, information that affects trust and choice",
     "18": "第十八条 使用指引 · Article 18, guidance for users",
@@ -247,8 +325,8 @@ def _rates(probe: Mapping[str, Any]) -> str:
 
 
 def _said(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_said(v)}" for k, v in value.items()) or "-"
     if isinstance(value, list):
         return "; ".join(map(_said, value)) or "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_said(v)}" for k, v in value.items()) or "-"
     return "-" if value is None else str(value)

@@ -35,6 +35,10 @@ _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
 COUNTERS_KEPT = retention.seconds("counters")
+FIRST_MS = (50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000)
+"""Milliseconds until the first text of an answer, the model's own time with it: an answer counts at the first bound it keeps."""
+HELD_MS = (0, 1, 5, 20, 50, 100, 250, 1000, 5000)
+"""Milliseconds that the texts of an answer were held."""
 _DEGRADED = "degraded:"
 """Before the number of a minute of the hour in which a detector failed or was late."""
 
@@ -48,6 +52,15 @@ def _counted(entry: dict[str, Any], now: float) -> Iterator[str]:
     yield from {f"blocked.{side.get('category') or '-'}" for side in sides if side["action"] in ("replace", "block")}
     if any(side.get("degraded") for side in sides):
         yield f"{_DEGRADED}{int(now // 60 % 60)}"
+
+
+def _measured(entry: dict[str, Any]) -> Iterator[str]:
+    """What a record says about how well the service ran."""
+    for direction in ("prompt", "answer"):
+        yield from (f"degraded.{name}" for name in entry[direction].get("degraded", ()))
+    for name, bounds in (("first_ms", FIRST_MS), ("held_ms", HELD_MS)):
+        if (value := entry.get(name)) is not None and (name != "held_ms" or entry["screened"]):
+            yield f"{name}.{next((bound for bound in bounds if value <= bound), 'more')}"
 
 
 class Journal:
@@ -74,6 +87,8 @@ class Journal:
         hour = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H")
         counts = self.counters.setdefault(hour, {})
         for name in _counted(entry, now):
+            counts[name] = counts.get(name, 0) + 1
+        for name in _measured(entry):
             counts[name] = counts.get(name, 0) + 1
         self._unshipped.add(hour)
         if len(self.counters) > 48:

@@ -126,7 +126,7 @@ class Gateway:
         words = Words(
             self.keys,
             self.sessions,
-            lambda rule: None,
+            self.blocklist.correction,
             lambda: self.lexicon.cues,
             self.subjects if stored else None,
             self.agreements if stored else None,
@@ -304,6 +304,7 @@ class Gateway:
             "rules": len(self.rules),
             "model": self.classifier.version,
             "guard": self.guard.version if self.guard is not None else None,
+            "fail_modes": self.moderator.policies.fail_modes(),
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,

@@ -30,6 +30,17 @@ class Thresholds(_Strict):
     ask: float = Field(gt=0, le=1)
 
 
+class Source(_Strict):
+    """What a model was made from: `texts` of it were used, `violating` of them as what is to be found, the others as what is not."""
+
+    name: str = Field(min_length=1, max_length=200)
+    licence: str = Field(min_length=1, max_length=200)
+    texts: int = Field(ge=0)
+    violating: int = Field(ge=0)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of the file; none where it is the project's or the operator's own."""
+
+
 class GramsFile(_Strict):
     """A model of app.grams."""
 
@@ -37,6 +48,7 @@ class GramsFile(_Strict):
     version: str = Field(min_length=1, max_length=60)
     files: dict[str, str]
     categories: dict[str, Thresholds]
+    sources: list[Source] = []
 
 
 class GuardFile(_Strict):

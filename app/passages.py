@@ -86,11 +86,17 @@ def _lengths(total: int) -> list[int]:
     return steps
 
 
-def fingerprint(passage: str, kid: str, key: bytes) -> Fingerprint:
-    """`passage`: original text. Raises ValueError if it is too short or too long once compacted."""
+def sized(passage: str) -> str:
+    """A passage folded and compacted. Raises ValueError if it is too short or too long then."""
     text = compact(fold(passage))
     if not MIN <= len(text) <= MAX:
         raise ValueError(f"a passage must have {MIN} to {MAX} letters or digits, this one has {len(text)}")
+    return text
+
+
+def fingerprint(passage: str, kid: str, key: bytes) -> Fingerprint:
+    """`passage`: original text. Raises ValueError for one that is too short or too long."""
+    text = sized(passage)
     return Fingerprint(kid, tuple((n, mac(key, text[:n])) for n in _lengths(len(text))))
 
 

@@ -161,7 +161,8 @@ class ReportRule(_Strict):
     least `letters` letters, in no clean text, not delivered more than `delivered` times besides, that our own detectors had flagged or
     `subjects` asserted users reported. `deliveries`: keyed traces of delivered answers are kept for 7 days, so that it is known how often
     one was delivered. `clean`: texts of the app's own that no report may hide. `runtime`: categories
-    in which an answer that we stopped becomes a case by itself. `per_reporter` an hour, `per_source` a minute."""
+    in which an answer that we stopped becomes a case by itself. `per_reporter` an hour, `per_source` a minute. `second`: the share of
+    decided cases that a second person looks at without knowing the decision."""
 
     months: int = Field(default=3, ge=1, le=24)
     days: int = Field(default=15, ge=1, le=90)
@@ -175,6 +176,7 @@ class ReportRule(_Strict):
     runtime: list[str] = []
     per_reporter: int = Field(default=20, ge=1, le=1000)
     per_source: int = Field(default=600, ge=1, le=100_000)
+    second: float = Field(default=0.1, ge=0, le=1)
 
 
 class AppealRule(_Strict):
@@ -468,6 +470,12 @@ class Policies:
         if modes:
             return self.modes[section if section in self.apps else "", modes]
         return self.apps.get(section, self.common)
+
+    def fail_modes(self) -> dict[str, dict[str, str]]:
+        """What is to happen when a detector fails: of all, and of the apps that have it otherwise."""
+        common = self.common.rules.degraded.model_dump()
+        own = {app: policy.rules.degraded.model_dump() for app, policy in sorted(self.apps.items())}
+        return {"*": common} | {app: words for app, words in own.items() if words != common}
 
     def shadowing(self, rules: frozenset[str]) -> Policies:
         """The same, with these rules in shadow besides: those that were reversed too often and wait for a review."""

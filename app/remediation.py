@@ -37,7 +37,8 @@ class Case:
     counts those whom an app asserted and who proved the delivery). `evidence`, `prompted`, `comments`: some is kept; it holds the
     prompt; there are comments. `entries`: ids of the live entries that act for it. `lapses`: when what acts unconfirmed ends. `asked`:
     how the model is asked in a probe; `left`: the state that the probe goes back to. `before`: what an undo restores. `alerted`: the
-    alerts that went out.
+    alerts that went out. `decision`: who decided what, of which category it was before and is now; `second`: what somebody else would have
+    decided, who did not know that decision.
     """
 
     id: str
@@ -73,6 +74,8 @@ class Case:
     left: State | None = None
     before: tuple[Mapping[str, Any], ...] = ()
     alerted: tuple[str, ...] = ()
+    decision: Mapping[str, Any] | None = None
+    second: Mapping[str, Any] | None = None
     version: int = 0
 
     def row(self) -> dict[str, Any]:

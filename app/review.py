@@ -12,10 +12,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from app import clock, deadlines, remediation, surrogate, vault
+from app import clock, deadlines, looks, remediation, surrogate, vault
 from app.clean import Clean
 from app.errors import RequestError
 from app.keys import Keys
+from app.looks import Share
 from app.policy import Policies, taxonomy
 from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
@@ -35,7 +36,7 @@ _DECISIONS = {
     "confirm": "confirm", "reject": "reject", "widen": "widen", "optimise": "optimise", "hand_over": "hand_over",
     "except": "except", "reopen": "reopen",
 }  # fmt: skip
-DECISIONS = (*_DECISIONS, "undo", "probe")
+DECISIONS = (*_DECISIONS, "undo", "probe", "second")
 _SAMPLES = 5
 PAGE = 50
 
@@ -58,14 +59,24 @@ class Review:
         return case
 
     async def decide(
-        self, name: str, decision: str, who: str, said: Row, *, expected: int | None = None, key: str = ""
+        self,
+        name: str,
+        decision: str,
+        who: str,
+        said: Row,
+        *,
+        expected: int | None = None,
+        key: str = "",
+        share: Share | None = None,
     ) -> Row:
-        """Do what a reviewer says; the case as it is then. Raises RequestError, Conflict (of `expected`, the version that he saw),
-        StoreError."""
+        """Do what a reviewer says; the case as it is then. `share`: of an app's decided cases, those drawn for a second look. Raises
+        RequestError, Conflict (of `expected`, the version that he saw), StoreError."""
         async with within(PATIENCE):
-            return await self._decide(name, decision, who, said, expected, key)
+            return await self._decide(name, decision, who, said, expected, key, share or (lambda app: 0.0))
 
-    async def _decide(self, name: str, decision: str, who: str, said: Row, expected: int | None, key: str) -> Row:
+    async def _decide(
+        self, name: str, decision: str, who: str, said: Row, expected: int | None, key: str, share: Share
+    ) -> Row:
         request = json.dumps([name, decision, who, said], sort_keys=True, ensure_ascii=False)
         if key and (first := await self._cases.repeated(key, request)) is not None:
             return first
@@ -83,6 +94,9 @@ class Review:
             after = self._undone(writes, case, said, now)
         elif decision == "probe":
             after = self._asked(writes, case, said, now)
+        elif decision == "second":
+            after = self._looked_again(case, who, said, now, share)
+            event |= {"would": said["would"], "agrees": looks.agrees(after)}
         else:
             category = said.get("category") or case.category
             if category not in taxonomy():
@@ -103,10 +117,41 @@ class Review:
                 after = await self._widened(writes, case, after, who, said, now)
             elif decision == "reopen":
                 after = replace(after, next_probe=None)
+            if decision in looks.LOOKED:
+                told = {"by": who, "would": decision, "category": after.category, "reported": case.category, "at": now}
+                after = replace(after, decision=told)
         writes.case(case, after)
         event |= {"from": case.state, "to": after.state, "version": case.version + 1}
         result = shown(replace(after, version=case.version + 1), now)
         return await self._cases.commit(writes, event, key=key, request=request, result=result)
+
+    # ---- a second look
+
+    def _looked_again(self, case: Case, who: str, said: Row, now: float, share: Share) -> Case:
+        """What a second person would have decided. It changes nothing but the figures."""
+        if not looks.drawn(self._keys, case, share(case.app)):
+            raise RequestError("this case was not drawn for a second look", code="not_drawn", status=409)
+        if case.second is not None:
+            raise RequestError("somebody has looked at it already", code="wrong_state", status=409)
+        first = case.decision or {}
+        if first["by"] == who:
+            raise RequestError("the second look is another person's", code="same_reviewer", status=409)
+        category = said.get("category") or first["reported"]
+        for name, good in (("reason", bool(said.get("reason"))), ("would", said.get("would") in looks.LOOKED)):
+            if not good:
+                raise RequestError(f"{name}: must be said for a second look", code="missing", param=name, status=422)
+        if category not in taxonomy():
+            raise RequestError(
+                "category: no such category; the ids are in docs/categories.md", code="invalid_value", param="category", status=422,
+            )  # fmt: skip
+        told = {"by": who, "would": said["would"], "category": category, "reason": said["reason"], "at": now}
+        return replace(case, second=told | {"first": first})
+
+    async def second_looks(self, share: Share) -> Row:
+        """The cases drawn that nobody has looked at again, the oldest first, without what was decided."""
+        found = await self._cases.several(await self._cases.index("all"))
+        drawn = [c for c in found if c.second is None and looks.drawn(self._keys, c, share(c.app))]
+        return {"cases": [looks.blind(c) for c in drawn[:PAGE]], "total": len(drawn)}
 
     # ---- what acts
 
@@ -199,6 +244,7 @@ class Review:
         return replace(
             case, state=memory["state"], category=memory["category"], entries=tuple(memory["entries"]),
             lapses=memory["lapses"], decided=memory["decided"], before=(), widening=None,
+            decision=None if memory["state"] in UNDECIDED else case.decision,
             ended=None, exception=None, next_probe=None,
         )  # fmt: skip
 
@@ -345,7 +391,7 @@ def variants(prompt: str, language: str) -> list[str]:
 def shown(case: Case, now: float) -> Row:
     """A case as a first-line reviewer sees it: not who reported, and no fingerprint."""
     row = case.row()
-    for hidden in ("fingerprint", "reporters", "before"):
+    for hidden in ("fingerprint", "reporters", "before", "decision", "second"):
         del row[hidden]
     left = deadlines.days_left(case.due, now)
     return row | {

@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
 from app.agreements import Agreements
+from app.changes import Changes
 from app.clean import Clean
 from app.complaints import Complaints
 from app.detectors import lexicon
@@ -42,6 +43,7 @@ from app.store.client import Store
 from app.store.embedded import EmbeddedStore
 from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.subjects import Subjects
+from app.uptime import Minutes
 from app.web.admin import admin_api
 from app.web.health import Ops
 
@@ -198,10 +200,15 @@ class Parent:
                 self.statements,
                 self.archive,
                 self.apps.ids,
+                s.models,
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
             tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key, self.subjects).run()))
+            replica = f"{socket.gethostname()}-{client.getsockname()[1]}"
+            changes = Changes(cases, lambda: self.readiness()[1]["workers"], s.guard, replica)
+            tasks.append(self._supervise(changes.run()))
+            tasks.append(self._supervise(Minutes(self.store, self.readiness, replica).run()))
             tasks += [self._supervise(self._keep(i, client)) for i in range(s.workers)]
             await self._announce(client, ops, admin)
             await self.stopping.wait()

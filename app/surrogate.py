@@ -5,7 +5,7 @@ The language follows the person's own text: Chinese where it has any Han charact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.policy import Policy, taxonomy
 from app.text import is_han
@@ -18,6 +18,12 @@ APPEALS = "/sluice/v1/appeals"
 
 _SAMPLE = 2000
 """Characters looked at to tell the language."""
+_SOURCE = {"zh": "来源：", "en": "Source: "}
+_CORRECTED = {
+    "zh": "（以上更正代替了原回答。涉及“{category}”，依据：{clause}。如认为有误，请凭决定编号申诉：{decision}）",
+    "en": "(This correction stands in place of the answer. It concerns “{category}”, basis: {clause}. If you think this is wrong, "
+    "appeal with the decision id: {decision})",
+}
 _DEGRADED = {"zh": "审核暂不可用", "en": "moderation unavailable"}
 
 
@@ -54,3 +60,12 @@ def guidance(policy: Policy, language: str) -> dict[str, str]:
         "appeal": APPEALS,
         "authority": rule.authority,
     }
+
+
+def corrected(policy: Policy, verdict: Verdict, decision: str, language: str, right: Mapping[str, str]) -> str:
+    """The surrogate where it is known what is right: that, where it can be read, and what every surrogate names. `right`: zh, en, and
+    maybe source, as the owner of an entry wrote them."""
+    category = taxonomy()[verdict.category or ""]
+    name, clause = getattr(category, language), category.basis(policy.profile, language)
+    source = f"\n{_SOURCE[language]}{right['source']}" if "source" in right else ""
+    return f"{right[language]}{source}\n{_CORRECTED[language].format(category=name, clause=clause, decision=decision)}"

@@ -91,6 +91,14 @@ class Blocklist:
             if row["id"] not in gone
         )
 
+    def correction(self, rule: str) -> Mapping[str, str] | None:
+        """What the owner of the entry says is right (zh, en, maybe source), where that is said. `rule`: of a finding."""
+        for part, gone in self.now.parts():
+            if rule in part.rows and rule not in gone:
+                found: Mapping[str, str] | None = part.rows[rule].get("correction")
+                return found
+        return None
+
     def load(self, rows: Iterable[Row]) -> None:
         """Replace the whole list by the unexpired `rows` of the entries table."""
         self._put(_Generation(_Part(rows, self._keys, self._folder), self._empty, _NONE))

@@ -84,8 +84,8 @@ class Writes:
                 self.score(f"cases:{name}", after.id, now)
 
     def table(self, table: Table, id: str, row: Row, channel: str, expected: int | None = None) -> None:
-        """A row of a replicated table; every process puts it into force. `expected`: the version that it must have, 0: none yet; raises
-        Conflict at the commit."""
+        """A row of a replicated table; every process puts it into force. `channel`: where it is told; '': with the next one.
+        `expected`: the version that it must have, 0: none yet; raises Conflict at the commit."""
         self.row_of(table.name, id, row, channel, expected)
 
     def row_of(self, table: str, id: str, row: Row, channel: str, expected: int | None = None) -> None:

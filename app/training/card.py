@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.figures import auc
-from app.modelfile import Thresholds
+from app.modelfile import Source, Thresholds
 from app.training import fit
 from app.training.pairset import described
 from app.training.sources import CASES, EVERYDAY, PAIRS, SOURCES, Example, Pair, digest, manifest
@@ -84,6 +84,31 @@ _FAILS = """
 """
 
 
+_OWN = (
+    (PAIRS, "matched pairs", "pairs/*.tsv", "Apache-2.0, written for the project"),
+    (EVERYDAY, "everyday texts", "everyday.tsv", "Apache-2.0, written for the project"),
+    (CASES, "confirmed cases", "`sluice case export`", "the operator's own"),
+)
+
+
+def used(examples: Sequence[Example], data: Path) -> list[tuple[str, str, Source]]:
+    """(name, file, source) of all that is learned from. Raises TrainingError."""
+    texts, violating = Counter(e.source for e in examples), Counter(e.source for e in examples if e.categories)
+    licences = manifest(data)
+
+    def of(key: str, name: str, licence: str, sha256: str | None = None) -> Source:
+        return Source(name=name, licence=licence, texts=texts[key], violating=violating[key], sha256=sha256)
+
+    found = [
+        (source, name, of(source, source, licences.get(name) or "not stated", digest(data / name)))
+        for source, (name, _) in SOURCES.items()
+    ]
+    for key, name, file, licence in _OWN:
+        if texts[key] or key != CASES:
+            found.append((name, file, of(key, name, licence)))
+    return found
+
+
 def card(
     version: str,
     examples: Sequence[Example],
@@ -100,25 +125,9 @@ def card(
     ask = np.array([thresholds[c].ask for c in fit.CATEGORIES])
     clean = np.array([is_clean(e) for e in unseen.examples])
     lines = [_HEAD.format(version=version, words=words)]
-    used, violating = (
-        Counter(e.source for e in examples),
-        Counter(e.source for e in examples if e.categories),
-    )
-    licences = manifest(data)
-    for source, (name, _) in SOURCES.items():
-        lines.append(
-            f"| {source} | {name} | {used[source]:,} | {violating[source]:,} | {licences.get(name, '')} | `{digest(data / name)[:16]}…` |\n"
-        )
-    lines.append(
-        f"| matched pairs | pairs/*.tsv | {used[PAIRS]:,} | {violating[PAIRS]:,} | Apache-2.0, written for the project | |\n"
-    )
-    lines.append(
-        f"| everyday texts | everyday.tsv | {used[EVERYDAY]:,} | 0 | Apache-2.0, written for the project | |\n"
-    )
-    if used[CASES]:
-        lines.append(
-            f"| confirmed cases | `sluice case export` | {used[CASES]:,} | {violating[CASES]:,} | the operator's own | |\n"
-        )
+    for name, file, made in used(examples, data):
+        print_ = f"`{made.sha256[:16]}…`" if made.sha256 else ""
+        lines.append(f"| {name} | {file} | {made.texts:,} | {made.violating:,} | {made.licence} | {print_} |\n")
     lines.append(_PAIRS)
     sets = {(s.category, s.lang): s for s in described(pairs)}
     for category in fit.CATEGORIES:

@@ -163,7 +163,7 @@ def train_command(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, examples: list[Example], pairs: list[sources.Pair]) -> int:  # type: ignore[name-defined]  # noqa: F821
     from app.training import model, train
-    from app.training.card import card
+    from app.training.card import card, used
     from app.training.fit import CATEGORIES
 
     began = time.monotonic()
@@ -174,7 +174,8 @@ def _train(args: argparse.Namespace, examples: list[Example], pairs: list[source
     raw, words = model.packed(CATEGORIES, whole.vocabulary, whole.columns, shape)
     version = model.version(raw)
     text, figures = card(version, examples, pairs, unseen, shape, thresholds, args.data, words)
-    model.write(args.out, version, raw, thresholds)
+    made_from = [source for _, _, source in used(examples, args.data)]
+    model.write(args.out, version, raw, thresholds, made_from)
     (args.out / "CARD.md").write_text(text, "utf-8")
     _say(f"{args.out}: version {version}, {len(raw) / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
     print(json.dumps({"version": version, "figures": figures}, ensure_ascii=False))

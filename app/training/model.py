@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.modelfile import NAME, Thresholds
+from app.modelfile import NAME, Source, Thresholds
 from app.training.sources import digest
 
 _STEPS = 127
@@ -45,7 +46,9 @@ def version(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:12]
 
 
-def write(folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thresholds]) -> None:
+def write(
+    folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thresholds], sources: Sequence[Source] = ()
+) -> None:
     """weights.npz and model.toml."""
     folder.mkdir(parents=True, exist_ok=True)
     _whole(folder / "weights.npz", raw)
@@ -60,8 +63,16 @@ def write(folder: Path, version: str, raw: bytes, thresholds: Mapping[str, Thres
         "[categories]",
         *(f"{c} = {{flag = {t.flag}, ask = {t.ask}}}" for c, t in thresholds.items()),
         "",
+        *(line for source in sources for line in listed(source)),
     ]
     _whole(folder / NAME, "\n".join(lines).encode())
+
+
+def listed(source: Source) -> list[str]:
+    """A source as lines of model.toml."""
+    # A JSON string is one of TOML too.
+    values = {k: json.dumps(v, ensure_ascii=False) for k, v in source.model_dump(exclude_none=True).items()}
+    return ["[[sources]]", *(f"{k} = {v}" for k, v in values.items()), ""]
 
 
 def _whole(path: Path, raw: bytes) -> None:

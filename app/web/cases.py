@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import clock
 from app.errors import RequestError
+from app.looks import Share
 from app.policy import Policies
 from app.review import DECISIONS, Review, shown
 from app.store.cases import Cases, broken
@@ -29,6 +30,7 @@ class DecisionIn(BaseModel):
 
     decision: Literal[DECISIONS]  # type: ignore[valid-type]
     reason: str = Field(default="", max_length=2000)
+    would: Literal["confirm", "reject"] | None = None
     expected_version: int | None = None
     category: str | None = None
     to: Literal["apps"] | None = None
@@ -55,10 +57,16 @@ def case_routes(
 ) -> None:
     """Add them. `authorised`: whose token a request carries. `policies`: those of the file, read now. `collected`: an auditor's export."""
 
+    async def share() -> Share:
+        now = await asyncio.to_thread(policies)
+        return lambda app: now.of(app).rules.reports.second
+
     @api.get("/sluice/v1/admin/cases", dependencies=[Depends(authorised)])
-    async def queue(state: str | None = None, page: int = 1) -> Any:
+    async def queue(state: str | None = None, page: int = 1, second: bool = False) -> Any:
         if page < 1:
             raise RequestError("page: must be 1 or more", code="invalid_value", param="page", status=422)
+        if second:
+            return await review.second_looks(await share())
         return await review.queue(state, page)
 
     @api.get("/sluice/v1/admin/cases/{name}", dependencies=[Depends(authorised)])
@@ -73,6 +81,7 @@ def case_routes(
             return await review.decide(
                 name, given.decision, who, said,
                 expected=given.expected_version, key=idempotency_key(request) or "",
+                share=await share() if given.decision == "second" else None,
             )  # fmt: skip
         except ValueError as e:
             raise reused(e) from None

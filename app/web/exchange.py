@@ -15,7 +15,7 @@ from app.findings import wanted
 from app.keys import Receipt
 from app.moderation import Judged
 from app.notices import Notice
-from app.policy import Policy
+from app.policy import Policy, strictest
 from app.types import Action, Finding, Scope, Verdict
 from app.web import asgi
 from app.web.asked import NOTHING, Asked
@@ -110,7 +110,19 @@ class Exchange:
 
     def shown(self, verdict: Verdict) -> Shown:
         """What a person sees instead of what `verdict` stopped."""
-        return Shown(verdict.action, surrogate.text(self.policy, verdict, self.decision, self.language))
+        right = self.right(verdict)
+        if right is not None:
+            text = surrogate.corrected(self.policy, verdict, self.decision, self.language, right)
+        else:
+            text = surrogate.text(self.policy, verdict, self.decision, self.language)
+        return Shown(verdict.action, text)
+
+    def right(self, verdict: Verdict) -> Mapping[str, str] | None:
+        """The correction that takes the place of what `verdict` replaced, where the entry that decided has one."""
+        deciding = strictest(verdict.findings) if verdict.action is Action.REPLACE else None
+        if deciding is None or deciding.action is not Action.REPLACE or deciding.category != verdict.category:
+            return None
+        return self.corrections(deciding.rule)
 
     def deliver(self, choice: int, text: str) -> None:
         """Count a text of the answer into the receipt, and into what is known of it."""
@@ -166,7 +178,8 @@ class Exchange:
         return words
 
     def _correct(self, findings: Iterable[Finding]) -> None:
-        for rule in dict.fromkeys(f.rule for f in findings if f.action > Action.PASS and not f.shadow):
+        # What replaces is said in the answer's place, not beside it.
+        for rule in dict.fromkeys(f.rule for f in findings if Action.PASS < f.action < Action.REPLACE and not f.shadow):
             if (words := self.corrections(rule)) is not None:
                 notice = notices.correction(rule, words, self.language)
                 if notice not in self.notices:

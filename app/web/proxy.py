@@ -208,7 +208,7 @@ class Proxy:
     def _instead(self, x: Exchange, prompt: Prompt, attempt: _Attempt) -> _Attempt | None:
         """What may be tried in place of an answer that was stopped before its first character."""
         verdict = x.answer
-        if prompt.choices > 1 or not verdict.category:
+        if prompt.choices > 1 or not verdict.category or x.right(verdict) is not None:
             return None
         if attempt.first and verdict.action is Action.REPLACE and x.policy.regenerates(verdict.category):
             return _Attempt(self._upstream, {k: v for k, v in attempt.body.items() if k != "seed"}, first=False)

@@ -63,6 +63,7 @@ def record(x: Exchange, prompt: Prompt, dialect: str, journal: Journal) -> None:
             "released": x.released,
             "held_max": x.held_max,
             "held_ms": round(x.held_ms, 2),
+            "first_ms": None if x.first is None else round((x.first - x.started) * 1000, 2),
             "leaked": x.leaked,
             "ms": round((perf_counter() - x.started) * 1000, 2),
         }

@@ -493,7 +493,7 @@ class Stream:
         own = self._of(choice)
         texts = [text for text in own if text.heard]
         verdict = conclude((text.channel for text in texts), self._x.policy, self._x.scope)
-        shown = self._x.shown(Verdict(action, [], verdict.category, verdict.clause))
+        shown = self._x.shown(Verdict(action, verdict.findings, verdict.category, verdict.clause))
         if any(t.channel.stopped is not None and t.delta.json and not t.delta.visible for t in texts):
             # A call was cut: whatever takes its place, it must not end as if it were whole.
             shown = Shown(Action.BLOCK, shown.text)

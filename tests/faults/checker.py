@@ -327,7 +327,7 @@ class Checker:
     def _cases(self) -> None:
         """Every case: as many reports and changes as the chain has rows for it, decided as acknowledged, due when it was first due."""
         rows = self.audit()
-        changes = Counter(r["case"] for r in rows if r["what"] != "look")
+        changes = Counter(r["case"] for r in rows if "case" in r and r["what"] != "look")
         reports = Counter(r["case"] for r in rows if r["what"] == "report")
         case_of = {r["ticket"]: r["case"] for r in rows if r["what"] == "report"}
         seen: set[str] = set()

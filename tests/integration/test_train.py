@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app import modelfile
 from app.cli import main
 from app.detectors import classifier
 from app.text import fold
@@ -73,6 +74,15 @@ def trained(data: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("trained")
     assert train(data, pairs, out) == 0
     return out
+
+
+def test_article_7_a_model_says_what_it_was_made_from(trained: Path) -> None:
+    file = modelfile.read(trained / "grams")
+    assert isinstance(file, modelfile.GramsFile)
+    made = {source.name: source for source in file.sources}
+    assert set(made) == {*sources.SOURCES, "matched pairs", "everyday texts"}
+    assert (made["COLD"].licence, made["COLD"].texts, made["COLD"].violating) == ("MIT", 60, 30)
+    assert made["COLD"].sha256 is not None and made["matched pairs"].violating * 2 == made["matched pairs"].texts == 240
 
 
 def test_the_same_data_gives_the_same_model_which_does_what_it_was_taught(

@@ -4,7 +4,7 @@
 -- A write: {"row", key, id, expected version, body} "<version> <body>", 0 = not there yet; {"new", key, field, value} not there yet;
 --   {"set", key, field, value}; {"del", key, field}; {"erase", key}; {"score", key, member, score}; {"unscore", key, member}; {"add", key, field, number};
 --   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel, expected version} a row
---   of a replicated table; expected -1: any, 0: not there yet
+--   of a replicated table; channel '': told with another; expected -1: any, 0: not there yet
 local known = redis.call('GET', KEYS[2])
 if ARGV[1] ~= '' and known ~= ARGV[1] then return {'foreign', known or ''} end
 if ARGV[2] ~= '' then
@@ -58,7 +58,7 @@ for _, w in ipairs(writes) do
     redis.call('SET', sumkey, string.format('%.0f', sum))
     redis.call('HSET', rows, w[6], row)
     redis.call('ZADD', index, version, w[6])
-    redis.call('PUBLISH', w[8], tostring(version))
+    if w[8] ~= '' then redis.call('PUBLISH', w[8], tostring(version)) end
   end
 end
 if ARGV[5] ~= '' then
