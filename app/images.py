@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from math import ceil
-from string import printable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -30,10 +29,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from app import exif, strictjson, xmp
 from app.errors import RequestError, UpstreamError
+from app.labels import FIELDS, undrawable
 from app.picture import Picture, extended, join, split
 
-FIELDS = ("Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator", "PropagateID", "ReservedCode2")
-"""Of a label, in the standard's order (Annex E)."""
 LONGEST = 2048
 """Characters of a field at most."""
 PIXELS = 64_000_000
@@ -41,10 +39,6 @@ PIXELS = 64_000_000
 WORDS = 64
 """Characters of a mark at most: more would not fit a narrow picture."""
 
-_GLYPHS = frozenset("本图片以下内容由人工智能生成合成大模型辅助制作、，。：（）") | (
-    frozenset(printable) - frozenset("\t\n\r\v\f")
-)
-"""What the font has (scripts/make-font)."""
 _CAPITAL = 0.733
 """Height of the font's capitals, its size being 1; those of Han characters are higher."""
 _SHARE, _LEAST = 0.05, 10
@@ -75,7 +69,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticEr
 
 def drawable(words: str) -> bool:
     """Whether a mark can say it."""
-    return bool(words.strip()) and len(words) <= WORDS and _GLYPHS.issuperset(words)
+    return bool(words.strip()) and len(words) <= WORDS and not undrawable(words)
 
 
 def read(raw: bytes) -> dict[str, str] | None:
@@ -101,7 +95,7 @@ def marked(raw: bytes, aigc: Mapping[str, str], words: str) -> bytes:
     Raises UpstreamError for what is no still picture of a size that can be handled, ValueError for words or fields that cannot be written.
     """
     if not drawable(words):
-        missing = next((f": it has no {ch!r}" for ch in words if ch not in _GLYPHS), "")
+        missing = next((f": it has no {ch!r}" for ch in undrawable(words)), "")
         raise ValueError(f"the mark's font cannot write this{missing}; 1 to {WORDS} characters it has are needed")
     label = _written(aigc)
     try:

@@ -21,6 +21,17 @@ _PLAIN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]*\Z")
 _NOTICES = re.compile(r"\n\n(?:〔提示〕|\[Notice\] ).*\Z", re.DOTALL)
 
 
+GLYPHS = frozenset("本图片以下内容由人工智能生成合成大模型辅助制作、，。：（）") | frozenset(
+    map(chr, range(0x20, 0x7F))
+)
+"""What the font of picture labels has (scripts/make-font)."""
+
+
+def undrawable(words: str) -> list[str]:
+    """Characters that the font of picture labels lacks."""
+    return [ch for ch in words if ch not in GLYPHS]
+
+
 def labelled(words: str) -> bool:
     """True where `words` says that a machine made it."""
     return any(w in words for w in ("人工智能", "AI")) and any(w in words for w in ("生成", "合成"))

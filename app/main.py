@@ -44,7 +44,7 @@ from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.subjects import Subjects
 from app.types import Action
 from app.upstream import Upstream
-from app.web import asgi
+from app.web import asgi, images
 from app.web.complaints import complaint_routes
 from app.web.disclosure import disclosure_routes
 from app.web.errors import answer_errors
@@ -148,7 +148,10 @@ class Gateway:
             )
             for d in dialects.shipped()
         }
-        self._routes = routed | {"/v1/moderations": Moderations(self.moderator, self.callers)}
+        self._routes = routed | {
+            "/v1/moderations": Moderations(self.moderator, self.callers),
+            images.ROUTE: images.Images(self.moderator, self.callers, self.keys, self.upstream, self.journal, words),
+        }
         self._passing = Passing(self.callers, self.upstream)
         self.api = _client_api(self)
 

@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from app.attributes import ATTRIBUTES
 from app.deadlines import DRAFT_MONTHS
 from app.errors import PolicyError
-from app.labels import labelled, plain_value
+from app.labels import labelled, plain_value, undrawable
 from app.types import TECHNIQUES, Action, Candidate, Direction, Finding
 
 ActionWord = Literal["pass", "flag", "mask", "replace", "block", "off"]
@@ -239,6 +239,8 @@ class LabelRule(_Strict):
         for name, words in (("text.zh", self.text.zh), ("text.en", self.text.en), ("image", self.image)):
             if not labelled(words):
                 raise ValueError(f"{name}: must hold 人工智能 or AI, and 生成 or 合成 (GB 45438-2025)")
+        if missing := undrawable(self.image):
+            raise ValueError(f"image: the label's font has no {missing[0]!r} (docs/labels.md says what it has)")
         if not plain_value(self.producer):
             raise ValueError(
                 "producer: only the characters ! # to [ and ] to ~ (GB 45438-2025, Annex E): for a Chinese name use its code"

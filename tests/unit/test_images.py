@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFont, PngImagePlugin
 
-from app import images, xmp
+from app import xmp
 from app.errors import UpstreamError
-from app.images import FIELDS, bound, drawable, marked, read
+from app.images import bound, drawable, marked, read
+from app.labels import FIELDS, GLYPHS
 from tests.conftest import ROOT
 
 WORDS = "AI生成"
@@ -440,7 +441,7 @@ def test_the_mark_stands_upright_in_the_corner_that_the_viewer_sees(kind: str, o
 def test_the_font_has_what_it_is_said_to_have() -> None:
     font = ImageFont.truetype(ROOT / "app" / "data" / "fonts" / "label.otf", 40, layout_engine=ImageFont.Layout.BASIC)
     missing = bytes(font.getmask("龘"))
-    for ch in images._GLYPHS - {" "}:
+    for ch in GLYPHS - {" "}:
         assert font.getmask(ch).getbbox() and bytes(font.getmask(ch)) != missing, ch
     for ch in "龘鑫é\t\n\u3000😀":
         assert not drawable(f"AI{ch}")
