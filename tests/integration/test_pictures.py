@@ -18,7 +18,7 @@ from openai import OpenAI
 from PIL import Image
 
 from app.labels import FIELDS
-from tests.conftest import WORD, Model, Running
+from tests.conftest import WORD, Model, Running, wait_for
 
 Make = Callable[..., Running]
 PRODUCER = "001191440300708461136T1XGW3"
@@ -45,7 +45,7 @@ def exiftool(raw: bytes, suffix: str, folder: Path) -> dict[str, str]:
     file = folder / f"picture.{suffix}"
     file.write_bytes(raw)
     said = subprocess.run(["exiftool", "-j", "-a", "-G1", str(file)], check=True, capture_output=True, text=True).stdout
-    (found,) = [v for k, v in json.loads(said)[0].items() if k.endswith(":AIGC")]
+    (found,) = [v for k, v in json.loads(said)[0].items() if k.lower().endswith(":aigc")]
     fields = found if isinstance(found, dict) else json.loads(found)
     return dict(fields.get("AIGC", fields))
 
@@ -155,6 +155,7 @@ def test_article_16_a_prompt_is_screened_before_a_picture_is_made(make_gateway: 
     assert not model.script.asked and refused.headers["x-sluice-decision"]
     ask(running, "海报上写联系电话13800138000")
     assert "13800138000" not in json.dumps(model.script.asked)
+    wait_for(lambda: len(running.journal()) == 2)
     records = running.journal()
     assert [r["prompt"]["action"] for r in records] == ["block", "mask"] and {r["dialect"] for r in records} == {
         "openai_images"
