@@ -89,11 +89,13 @@ class Callers:
             )
         limits = caller.app.limits
         self._meter.take(caller.app.id, limits.per_minute)
-        who = standing.id if standing is not None else caller.names[0] if caller.names else caller.sources[0]
-        if standing is not None and standing.level == "limit":
-            self._meter.take(f"user {who}", caller.policy.rules.subjects.per_minute)
-        elif caller.policy.rules.pace:
-            self._meter.take(f"user {who}", caller.policy.rules.pace)
+        slow = standing is not None and standing.level == "limit"
+        if slow or caller.policy.rules.pace:
+            # The store is told how much of it there is, not whose.
+            who = self._keys.mac("subject", "pace", caller.app.id, *(caller.names[:1] or caller.sources[:1])).hex()
+            self._meter.take(
+                f"user {who}", caller.policy.rules.subjects.per_minute if slow else caller.policy.rules.pace
+            )
         return caller
 
     @contextmanager

@@ -30,6 +30,8 @@ from app.store.cases import Cases, broken
 from app.store.tables import Row, Table
 
 _DAY = 86400.0
+_DAYS = 30
+"""Of counters that an export sums."""
 
 
 async def collected(
@@ -83,7 +85,8 @@ async def collected(
             "6": {"changes": log, "reassess": None if assessed is None else changes.since(log, assessed)},
             "7": await asyncio.to_thread(_sources, models),
             "8": looks.figures(keys, found, lambda app: policies.of(app).rules.reports.second) | _guide(),
-            "10": _disclosures(archive),
+            "9": {"assertions": uptime.counted(hours, now, _DAYS, "identity")},
+            "10": _disclosures(archive) | {"notices": uptime.counted(hours, now, _DAYS, "notice")},
             "11": _kept(steps, runs),
             "13": _complaints(matters, now),
             "14": {
@@ -92,8 +95,13 @@ async def collected(
                 **(await asyncio.to_thread(uptime.figures, hours, now)),
             },
             "15": _remediation(found, now),
+            "16": {
+                "labels": uptime.counted(hours, now, _DAYS, "label"),
+                "agreements": sum(step["what"] == "agreement" for step in steps),
+            },
             "17": _statements(archive),
             "18": _guidance(policies, archive),
+            "19": _conduct(steps),
         },
         "cases": [_case(case, now) for case in found],
         "not_shown": [
@@ -114,6 +122,17 @@ def _disclosures(archive: Archive) -> Row:
     return {
         "current": None if current is None else current["number"],
         "history": [_version(row) for row in archive.all("disclosure")],
+    }
+
+
+def _conduct(steps: Sequence[Row]) -> Row:
+    """What was imposed on subjects, or lifted, step by step: by the rule or by whom, for what, on what count."""
+    mine = [step for step in steps if "standing" in step and step["what"] != "erase"]
+    return {
+        "actions": dict(Counter(f"{step['what']} ({'rule' if step['who'] == 'rule' else 'person'})" for step in mine)),
+        "ledger": [
+            {k: step[k] for k in ("at", "who", "what", "standing", "reason", "counts") if k in step} for step in mine
+        ],
     }
 
 
@@ -268,6 +287,9 @@ _NAMES = {
     "probes": "复测 probes", "exceptions": "书面例外 written exceptions", "received": "受理 received",
     "by_kind": "按类型 by kind", "by_outcome": "按结果 by outcome", "late": "超期未答复 late",
     "subject_blocks": "个人信息屏蔽 blocks about persons",
+    "assertions": "身份凭证（近 30 天）assertions, last 30 days", "notices": "提示（近 30 天）notices, last 30 days",
+    "labels": "标识（近 30 天）labels, last 30 days", "agreements": "无标识约定 agreements to go without a label",
+    "actions": "处置 actions", "ledger": "处置台账 ledger",
     "current": "现行公示版本 current version", "history": "历次版本 versions", "documents": "文件 documents",
     "guidance": "随拒绝语给出的指引 guidance with a refusal",
     "requests": "查阅与删除请求 requests to export and to erase", "retention": "保存期限 what is kept",
@@ -284,13 +306,16 @@ _TITLES = {
     "4": "第四条 内容要求 · Article 4, content", "6": "第六条 变更与评估 · Article 6, changes and assessment",
     "7": "第七条 数据来源 · Article 7, data sources of the shipped classifier",
     "8": "第八条 复核与一致性 · Article 8, second looks and agreement",
+    "9": "第九条 真实身份 · Article 9, assertions of identity",
     "10": "第十条 服务公示 · Article 10, disclosure",
     "11": "第十一条 个人信息与保存期限 · Article 11, personal information and retention",
     "13": "第十三条 投诉与个人信息 · Article 13, complaints",
     "14": "第十四条 稳定持续 · Article 14, continuous service",
     "15": "第十五条 三个月内优化 · Article 15, not generated again within three months",
+    "16": "第十六条 生成标识 · Article 16, labels",
     "17": "第十七条 影响信任与选择的信息 · Article 17, information that affects trust and choice",
     "18": "第十八条 使用指引 · Article 18, guidance for users",
+    "19": "第十九条 用户违法行为处置 · Article 19, conduct of users",
 }  # fmt: skip
 
 

@@ -50,6 +50,10 @@ def _counted(entry: dict[str, Any], now: float) -> Iterator[str]:
     yield f"prompt.{sides[0]['action']}"
     yield f"answer.{sides[1]['action']}"
     yield from {f"blocked.{side.get('category') or '-'}" for side in sides if side["action"] in ("replace", "block")}
+    yield f"identity.{(entry.get('identity') or {}).get('class', 'none')}"
+    if label := entry.get("label"):
+        yield f"label.{label}"
+    yield from (f"notice.{kind}" for kind in entry.get("notices") or ())
     if any(side.get("degraded") for side in sides):
         yield f"{_DEGRADED}{int(now // 60 % 60)}"
 

@@ -51,9 +51,17 @@ def prepared(producer: str, produce_id: str, seal: str = "", before: Mapping[str
     return dict(zip(FIELDS, (GENERATED, producer, produce_id, seal, producer, produce_id, ""), strict=True))
 
 
-def bare(text: str, label: str) -> str:
-    """An answer as the model gave it: without our words before and after it."""
-    return _NOTICES.sub("", text).removeprefix(before(label)).removesuffix(after(label))
+def within(text: str, *shown: str) -> tuple[int, int]:
+    """Where an answer's own text stands, between words of ours before and after it. `shown`: labels that it may have."""
+    start, end = 0, len(text)
+    if (notices := _NOTICES.search(text)) is not None:
+        end = notices.start()
+    for label in shown:
+        if text.startswith(before(label), start, end):
+            start += len(before(label))
+        if text.endswith(after(label), start, end):
+            end -= len(after(label))
+    return start, end
 
 
 def before(label: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from app import clock, remediation, vault
+from app import clock, remediation, retention, vault
 from app.complaints import Matter
 from app.errors import Conflict, StoreError, Unreadable
 from app.keys import Keys
@@ -26,6 +26,7 @@ _REWRITTEN = 15.0
 """Seconds that the store gets to write its file anew."""
 _OPEN = "Measures, Articles 13 and 15: the report is being dealt with"
 _OTHERS = "others reported the same passage: whose it is, is not known"
+_LOGGED = "Labelling Measures, Article 9: lines of the log DATA_DIR/unlabelled, six months at least"
 _BLOCK = "Measures, Article 13: the block about a person that this person asked for"
 
 
@@ -176,7 +177,12 @@ async def _unsay(shelf: Shelf, writes: Writes) -> tuple[int, Kept]:
     kept: Kept = []
     for m in shelf.matters:
         after = replace(
-            m, reporter="", decision="", first=None, state="withdrawn" if m.state == "received" else m.state
+            m,
+            reporter="",
+            decision="",
+            standing="",
+            first=None,
+            state="withdrawn" if m.state == "received" else m.state,
         )
         writes.row("matters", m.id, m.version, after.row())
         for key in ("matters:open", "matters:ask", "matters:answered"):
@@ -256,6 +262,27 @@ async def _standings(shelf: Shelf) -> list[Row]:
     return [{k: v for k, v in row.items() if k != "subject"} for row in await _standing_rows(shelf)]
 
 
+# ---- agreements
+
+
+async def _agreement_rows(shelf: Shelf) -> list[Row]:
+    who = shelf.who
+    return [r for r in await shelf.rows("agreements") if r.get("app") == who.app and r.get("subject") in who.subjects]
+
+
+async def _agreements(shelf: Shelf) -> list[Row]:
+    return [{k: v for k, v in row.items() if k != "subject"} for row in await _agreement_rows(shelf)]
+
+
+async def _unagree(shelf: Shelf, writes: Writes) -> tuple[int, Kept]:
+    """The log of what went out unlabelled is the one record that a law asks to be kept."""
+    found = await _agreement_rows(shelf)
+    for row in found:
+        shelf.gone(writes, "agreements", row["id"])
+    until = clock.stamp(clock.now() + retention.seconds("unlabelled"))
+    return len(found), [{"class": "unlabelled", "agreement": r["id"], "basis": _LOGGED, "until": until} for r in found]
+
+
 # ---- limits, and the results of calls
 
 
@@ -309,6 +336,7 @@ HOLDERS = [
     Holder("holds", _holds, _ungo("entries", _hold_rows)),
     Holder("strikes", _strikes, _unstrike),
     Holder("standings", _standings, _ungo("standings", _standing_rows)),
+    Holder("agreements", _agreements, _unagree),
     Holder("limits", _limits, _unlimit),
     Holder("results", _results, _unanswer),
 ]

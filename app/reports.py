@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from app import clock, deadlines, metrics, remediation, vault
+from app import clock, deadlines, labels, metrics, remediation, vault
 from app.apps import App
 from app.clean import Clean
 from app.copies import runs
@@ -133,6 +133,10 @@ class Reports:
                 "receipt: it is not of this text and decision; send text and receipt as they were delivered, or neither",
                 code="receipt_mismatch", param="receipt", status=422,
             )  # fmt: skip
+        if report.passage is None:
+            # What we said around the answer is no part of what is wrong with it.
+            shown = policy.rules.labels.text
+            report = replace(report, passage=labels.within(report.text, shown.zh, shown.en))
         if len(compact(fold(report.marked))) < 2:
             raise RequestError(
                 "passage: there is nothing in it but spaces and marks",

@@ -41,7 +41,7 @@ _STORE = "the store, by itself"
 _TIME = "app/duties.py"
 TABLE = (
     Records("journal", "DATA_DIR/journal", 187 * DAY, "", _LOGS, "app/journal.py", False),
-    Records("unlabelled", "DATA_DIR/unlabelled", 187 * DAY, "", "Labelling Measures, Article 9: six months", "who writes it", True),
+    Records("unlabelled", "DATA_DIR/unlabelled", 187 * DAY, "", "Labelling Measures, Article 9: six months", "app/agreements.py", True),
     Records("snapshots", "DATA_DIR/*.snapshot.json", None, "as the tables that they follow", _OWN, "app/store/tables.py", True),
     Records("counters", "counters:<hour>", 400 * DAY, "", f"{_OWN}: this year beside the last", _STORE, False),
     Records("audit", "audit", None, "as long as the store", _LEDGER, "nobody", False),
@@ -61,7 +61,10 @@ TABLE = (
     Records("results", "done:<call>", 7 * DAY, "", _OWN, _STORE, False),
     Records("limits", "limit:<who>", 1 * HOUR, "", _OWN, _STORE, True),
     Records("strikes", "strikes:<app>:<subject>", 24 * HOUR, "", _OWN, _STORE, True),
-    Records("standings", "standings", None, "until it is lifted", f"{_OWN}: the user's own appeal needs it", "who lifts it", True),
+    Records("standings", "standings", 30 * DAY, "after it has ended", f"{_OWN}: whether it happens again", _TIME, True),
+    Records("agreements", "agreements", 0, "until it ends or is taken back", "Labelling Measures, Article 9", "app/agreements.py", True),
+    Records("usage", "meter:<minute>", 0, "3 minutes", f"{_OWN}: limits over all replicas", _STORE, False),
+    Records("sessions", "memory alone", 0, "while somebody is there", f"{_OWN}: reminders (Measures, Article 10)", "app/sessions.py", True),
 )  # fmt: skip
 RECORDS = {row.name: row for row in TABLE}
 

@@ -120,6 +120,18 @@ def figures(hours: Hours, now: float) -> Row:
     }
 
 
+def counted(hours: Hours, now: float, days: int, kind: str) -> Row:
+    """The counters `<kind>.<name>` of so many days, by name."""
+    total: Counter[str] = Counter()
+    for hour, fields in hours:
+        if hour >= int(now // 3600) - days * 24:
+            for name, value in fields.items():
+                what = name.partition(":")[2]
+                if what.startswith(f"{kind}."):
+                    total[what.partition(".")[2]] += int(value)
+    return dict(sorted(total.items()))
+
+
 def _window(hashes: Iterable[Mapping[str, str]]) -> Row:
     total: Counter[str] = Counter()
     for fields in hashes:

@@ -6,7 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app import metrics, strictjson
+from app.attributes import stripped
 from app.errors import RequestError
+from app.policy import Policy
 
 FIELD = "sluice"
 _CHARACTERS = 200_000
@@ -32,8 +35,17 @@ class Asked(BaseModel):
 NOTHING = Asked()
 
 
-def taken(body: Any) -> Asked:
-    """What is asked, taken out of the body. Raises RequestError that names the field."""
+def read(raw: bytes, policy: Policy) -> tuple[Any, Asked]:
+    """A request's body as it may go on to the model, without attributes of the user (draft Measures, Article 12), and what it asks of us.
+    Raises RequestError that names the field."""
+    rule = policy.rules.attributes
+    body, attributes = stripped(strictjson.loads(raw), rule.strip, rule.keep)
+    for attribute in attributes:
+        metrics.ATTRIBUTES.labels(attribute).inc()
+    return body, _taken(body)
+
+
+def _taken(body: Any) -> Asked:
     given = body.pop(FIELD, None) if isinstance(body, dict) else None
     if given is None:
         return NOTHING

@@ -81,6 +81,10 @@ class Exchange:
     led: set[int] = field(default_factory=set)
     trailed: set[int] = field(default_factory=set)
     """Choices that have their label in the text."""
+    labelled: str | None = None
+    """Where its label stood."""
+    sealed: bool = False
+    """What we say of it has gone out."""
     begun: bool = False
     """The head of the answer, and some of it, has gone out."""
     ended: bool = False
@@ -204,6 +208,7 @@ class Exchange:
         rule = self.policy.rules.labels
         mode = "none" if self.agreement else rule.mode
         metrics.LABELS.labels(mode).inc()
+        self.labelled = mode
         prepared = None
         if rule.producer:
             prepared = {"AIGC": labels.prepared(rule.producer, self.decision, self.seal_of(self.decision))}
@@ -220,6 +225,7 @@ class Exchange:
         action = max(action, self.judged.verdict.action)
         said: dict[str, Any] = {"decision": self.decision, "action": action.word, "receipt": self.receipt.text()}
         body["sluice"] = said
+        self.sealed = True
         if self.generated:
             said["label"] = self._labelled()
         if self.notices:

@@ -22,8 +22,7 @@ from app.keys import Keys, Receipt, decision_id
 from app.moderation import Moderator
 from app.types import Scope, Slot
 from app.upstream import Upstream
-from app.web import asgi
-from app.web.asked import taken
+from app.web import asgi, asked
 from app.web.exchange import Exchange
 from app.web.record import record
 from app.web.words import Words
@@ -56,8 +55,8 @@ class Images:
             caller = self._callers.admitted(head, asgi.peer(scope))
             x = Exchange(caller, head, perf_counter())
             with self._callers.inside(caller):
-                body = strictjson.loads(await asgi.read_body(receive, head, caller.policy.rules.max_body_bytes))
-                x.asked = taken(body)
+                raw = await asgi.read_body(receive, head, caller.policy.rules.max_body_bytes)
+                body, x.asked = asked.read(raw, caller.policy)
                 x.prompt = _prompt(body, min(_MOST, x.app.limits.choices))
                 if not x.policy.rules.labels.producer:
                     raise RequestError(
@@ -115,7 +114,7 @@ class Images:
             reply.close()
         body = await self._labelled(x, raw)
         x.begun, x.first = True, perf_counter()
-        x.not_examined = ("image",)
+        x.not_examined, x.labelled = ("image",), "image"
         x.seal(body, x.answer.action)
         body["sluice"]["label"] = {"mode": "image", "text": x.policy.rules.labels.image, "prepared": None}
         await asgi.respond_json(send, 200, body, x.head(x.answer.action))

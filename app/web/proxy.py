@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from app import metrics, sse, strictjson, surrogate
-from app.attributes import stripped
 from app.callers import Callers
 from app.deliveries import Deliveries
 from app.dialects import Delta, Dialect, Key, Prompt, Shown, put
@@ -90,11 +89,7 @@ class Proxy:
             x = Exchange(caller, head, perf_counter(), answer_max=self._limits.characters)
             with self._callers.inside(caller):
                 raw = await asgi.read_body(receive, head, caller.policy.rules.max_body_bytes)
-                rule = caller.policy.rules.attributes
-                body, attributes = stripped(strictjson.loads(raw), rule.strip, rule.keep)
-                for attribute in attributes:
-                    metrics.ATTRIBUTES.labels(attribute).inc()
-                x.asked = asked.taken(body)
+                body, x.asked = asked.read(raw, caller.policy)
                 x.prompt = self._asked(x, self._dialect.prompt(body))
                 async with asgi.watching(receive):
                     await self._serve(x, x.prompt, send)

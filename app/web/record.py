@@ -56,6 +56,8 @@ def record(x: Exchange, prompt: Prompt, dialect: str, journal: Journal) -> None:
             "policy": x.policy.version,
             "profile": x.policy.profile,
             "noted": x.noted,
+            "label": x.labelled,
+            "notices": [notice.kind for notice in x.notices] if x.sealed else [],
             "prompt": _journalled(x.judged.verdict),
             "answer": _journalled(x.withdrawn or x.answer),
             "instead": _journalled(x.answer) if x.withdrawn is not None else None,

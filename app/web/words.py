@@ -41,12 +41,10 @@ class Words:
         for at, slot in enumerate(prompt.slots):
             # The newest text of an assistant is one that the model is to go on with: it may have a label, too.
             if slot.origin == "assistant" and slot.message >= 0:
-                bare = slot.text
-                for label in (rules.labels.text.zh, rules.labels.text.en):
-                    bare = labels.bare(bare, label)
-                if bare != slot.text:
-                    dialect.rewrite(prompt, slot, bare)
-                    prompt.slots[at] = replace(slot, text=bare)
+                start, end = labels.within(slot.text, rules.labels.text.zh, rules.labels.text.en)
+                if end - start < len(slot.text):
+                    dialect.rewrite(prompt, slot, slot.text[start:end])
+                    prompt.slots[at] = replace(slot, text=slot.text[start:end])
         x.not_examined = fields.media(prompt.body)
         if x.not_examined and rules.media.not_examined == "refuse":
             raise RequestError(
