@@ -39,12 +39,12 @@ class LimitRule(_Strict):
 
     per_minute: int = Field(default=600, ge=0, le=1_000_000)
     concurrent: int = Field(default=64, ge=0, le=100_000)
-    choices: int = Field(default=8, ge=1, le=128)
+    choices: int = Field(default=8, ge=0, le=128)
     max_tokens: int = Field(default=0, ge=0, le=10_000_000)
 
 
 SAFE = LimitRule()
-UNLIMITED = LimitRule(per_minute=0, concurrent=0, choices=128)
+UNLIMITED = LimitRule(per_minute=0, concurrent=0, choices=0)
 
 
 class _Key(_Strict):

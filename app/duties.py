@@ -86,8 +86,6 @@ class Duties:
             return
         for case in await self._of("lapse", now):
             await self._lapse(case, now)
-        if self._subjects is not None:
-            await self._subjects.forget(now)
         await self._erase(now)
         for case in await self._of("due", now + (ALERTS[0] + 1) * 86400):
             if case.state in remediation.TABLE["fall_due"].here and now > case.due:
@@ -96,6 +94,8 @@ class Duties:
         if now - self._gauged >= _COUNTED or now < self._gauged:
             self._gauged = now
             await self._gauges(now)
+            if self._subjects is not None:
+                await self._subjects.forget(now)
 
     async def _erase(self, now: float) -> None:
         """Erase what has been kept for its time (app.retention)."""

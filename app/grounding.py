@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 from operator import add
 from typing import NamedTuple
 
@@ -46,21 +47,30 @@ def checked(answer: str, references: Sequence[str]) -> Grounding:
     text = fold(answer)
     at = origins(answer)
     held = _References(fold(text.translate(_CIRCLED)) for text in references)
-    foreign = [m.span() for m in _QUOTE.finditer(text) if not held.quotes(m[0][1:-1])]
+    said = ((m.span(), held.quotes(m[0][1:-1])) for m in _QUOTE.finditer(text))
+    quotes = [(span, there) for span, there in said if there is not None]
     counted = 0
     unsupported = []
     quote = 0
     for start, end in _sentences(text):
-        while quote < len(foreign) and foreign[quote][1] <= start:
+        while quote < len(quotes) and quotes[quote][0][1] <= start:
             quote += 1
-        quoted = quote < len(foreign) and foreign[quote][0] < end
+        quoted = [there for (first, _), there in _until(quotes, quote, end)]
         supported = held.support(text[start:end])
         if supported is None and not quoted:
             continue
         counted += 1
-        if quoted or not supported:
+        if supported is False or not all(quoted):
             unsupported.append((at[start], at[end - 1] + 1))
     return Grounding(1 - len(unsupported) / counted if counted else 1.0, counted, unsupported)
+
+
+_Quote = tuple[tuple[int, int], bool]
+
+
+def _until(quotes: Sequence[_Quote], first: int, end: int) -> Iterator[_Quote]:
+    """Those from the `first` on that begin before `end`."""
+    return takewhile(lambda quote: quote[0][0] < end, islice(quotes, first, None))
 
 
 class _References:
@@ -110,11 +120,11 @@ class _References:
         near = bisect_left(self._values, figure.value * (1 - _ABOUT))
         return near < len(self._values) and self._values[near] <= figure.value * (1 + _ABOUT)
 
-    def quotes(self, passage: str) -> bool:
-        """Whether a passage stands here letter by letter."""
+    def quotes(self, passage: str) -> bool | None:
+        """Whether a passage stands here letter by letter; None where it is too short to be a quotation."""
         letters = "".join(filter(str.isalnum, passage))
         if len(letters) < _QUOTED or (letters.isascii() and len(passage.split()) < 3):
-            return True
+            return None
         size = min(_PASSAGE, len(letters))
         if size not in self._parts:
             plain = ("".join(filter(str.isalnum, text)) for text in self._texts)

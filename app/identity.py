@@ -9,6 +9,7 @@ fetched in the background; no request waits for a network.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
@@ -36,6 +37,8 @@ _RSA = _PUBLIC[:6]
 _SHARED = ("HS256", "HS384", "HS512")
 _EVERY, _SOON = 300.0, 10.0
 """Seconds between two looks at a key set; and at least, where a token names a key that is not in it."""
+_FIRST = 3.0
+"""Seconds that a start waits for the first one."""
 _STALE = 86_400.0
 """Seconds for which a key set that cannot be fetched anew is still believed."""
 _KNOWN = 4096
@@ -111,7 +114,7 @@ class Keyring:
         self._keys: dict[str, tuple[dict[str, Any], jwt.PyJWK]] = {}
         self._shared: bytes | None = None
         self._read = float("-inf")
-        self._wanted = asyncio.Event()
+        self._wanted, self._looked = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._remote = rule.jwks is not None and rule.jwks.startswith("https://")
         if rule.shared_key is not None:
@@ -164,8 +167,12 @@ class Keyring:
         return jwt.PyJWK(row, algorithm) if row["kty"] == "RSA" and "alg" not in row and algorithm in _RSA else key
 
     async def start(self) -> None:
+        """Begin to follow; the first look gets a moment, so that a start refuses nobody whose token is good."""
         if self._remote and self._task is None:
             self._task = asyncio.create_task(self._follow())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST):
+                    await self._looked.wait()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -190,6 +197,7 @@ class Keyring:
                 except (UpstreamError, SettingsError) as e:
                     metrics.RELOADS.labels("jwks", "failed").inc()
                     log.error("key set not read, the old one stays", extra={"error": type(e).__name__})
+                self._looked.set()
                 await asyncio.sleep(_SOON)
                 self._wanted.clear()
                 try:

@@ -344,9 +344,9 @@ HOLDERS = [
 
 
 class Privacy:
-    """The desk where a person's own are asked for. `apps`: those there are, for a name that is mistyped would find nothing."""
+    """The desk where a person's own are asked for. `apps`: those there are now, for a name that is mistyped would find nothing."""
 
-    def __init__(self, cases: Cases, keys: Keys, apps: set[str]) -> None:
+    def __init__(self, cases: Cases, keys: Keys, apps: Callable[[], set[str]]) -> None:
         self._cases, self._keys, self.apps = cases, keys, apps
 
     async def export(self, app: str, user: str, who: str) -> Row:

@@ -138,7 +138,7 @@ class Parent:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        loaded = self.apps = apps.load(settings.apps)
+        loaded = apps.load(settings.apps)
         if reasons := configuration.unsafe(settings, app_keys=loaded.keyed):
             raise SettingsError("refusing to start (拒绝启动):\n- " + "\n- ".join(reasons))
         # Read here so that a fault is told once, before any child.
@@ -199,7 +199,7 @@ class Parent:
                 lambda: policy.load(s.policy),
                 self.statements,
                 self.archive,
-                self.apps.ids,
+                lambda: apps.load(s.apps).ids,
                 s.models,
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]

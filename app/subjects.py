@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -95,7 +96,9 @@ def step(rule: SubjectRule, row: int, day: int) -> Level | None:
 def counted(policy: Policy, slots: Sequence[Slot], judged: Judged, cues: Cues) -> str | None:
     """The category for which a request is a strike, if it is one: found in the newest words of the user, by what instructs or offers,
     in a sentence that shows no other stance (of the law, news, teaching, refutation, help, fiction, history)."""
-    counts = frozenset(policy.rules.subjects.counts) or _COUNTS()
+    if not judged.verdict.findings:
+        return None
+    counts = frozenset(policy.rules.subjects.counts) or _may_count()
     fresh = {slot.path: slot.text for slot in slots if slot.origin == "user" and slot.age == 0 and slot.message >= 0}
     for f in judged.verdict.findings:
         if (
@@ -109,7 +112,8 @@ def counted(policy: Policy, slots: Sequence[Slot], judged: Judged, cues: Cues) -
     return None
 
 
-def _COUNTS() -> frozenset[str]:
+@cache
+def _may_count() -> frozenset[str]:
     return frozenset(c.id for c in taxonomy().values() if c.counts_for_article_19)
 
 
@@ -177,7 +181,7 @@ class Subjects:
 
     def asked(self, subject: Subject, decision: str, category: str | None, policy: Policy) -> None:
         """A message of a subject was judged. Never waits. A clean one is only told of where strikes are open."""
-        if self._task is None or (category is None and self._mark(subject) not in self._open):
+        if self._task is None or (category is None and (not self._open or self._mark(subject) not in self._open)):
             return
         try:
             self._waiting.put_nowait(_Strike(subject, decision, category, policy.rules.subjects))
@@ -300,9 +304,8 @@ class Subjects:
 
     async def forget(self, now: float) -> None:
         """Erase rows that ended so long ago that nothing hangs on them."""
-        for row in self.table.every():
-            end = _seconds(row.get("expires_at"))
-            if not row.get("deleted") and end is not None and now > end + AGAIN:
+        for row in self.table.expired('"subject"'):
+            if now > clock.seconds(row["expires_at"]) + AGAIN:
                 writes = Writes()
                 self.lift(writes, row)
                 with contextlib.suppress(Conflict):

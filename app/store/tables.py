@@ -93,10 +93,6 @@ class Table:
         """Every live row, oldest version first."""
         return _live(self._rows)
 
-    def every(self) -> list[Row]:
-        """Every row that was ever written, those that no longer live among them."""
-        return [_parse(id, raw) for id, raw in self._rows.items()]
-
     def expired(self, part: str) -> list[Row]:
         """Rows whose date has passed, of those whose JSON holds `part`."""
         now = clock.now()

@@ -48,11 +48,11 @@ def admin_api(
     policies: Callable[[], Policies],
     statements: Statements,
     archive: Archive,
-    apps: set[str],
+    apps: Callable[[], set[str]],
     models: Path | None = None,
 ) -> FastAPI:
     """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows. `apps`: the ids of the
-    apps file. `models`: the folder of SLUICE_MODELS."""
+    apps file, read now. `models`: the folder of SLUICE_MODELS."""
     api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
 
     named = admins(token)

@@ -57,7 +57,7 @@ class Images:
             with self._callers.inside(caller):
                 raw = await asgi.read_body(receive, head, caller.policy.rules.max_body_bytes)
                 body, x.asked = asked.read(raw, caller.policy)
-                x.prompt = _prompt(body, min(_MOST, x.app.limits.choices))
+                x.prompt = _prompt(body, min(_MOST, x.app.limits.choices or _MOST))
                 if not x.policy.rules.labels.producer:
                     raise RequestError(
                         "pictures cannot be labelled: the operator sets labels.producer in the policy first (未设置服务提供者编码)",

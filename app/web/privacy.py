@@ -3,6 +3,7 @@ somebody logs, and no answer repeats it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ def privacy_routes(api: FastAPI, privacy: Privacy, authorised: Callable[[Request
 
     async def asked(request: Request) -> PersonIn:
         given: PersonIn = parsed(await body_of(request), PersonIn)
-        if given.app not in privacy.apps:
+        if given.app not in await asyncio.to_thread(privacy.apps):
             raise RequestError(
                 "app: no such app in the apps file", code="invalid_value", param="app", status=422
             )  # fmt: skip

@@ -142,7 +142,7 @@ class Proxy:
         limits = x.app.limits
         if len(prompt.slots) > SLOTS_MAX:
             raise RequestError(f"the request holds more than {SLOTS_MAX} texts", code="too_many_texts")
-        if prompt.choices > limits.choices:
+        if limits.choices and prompt.choices > limits.choices:
             raise RequestError(f"'n' is at most {limits.choices} for this app", code="limit_exceeded", param="n")
         for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if limits.max_tokens else ():
             if isinstance(wanted := prompt.body.get(name), int) and wanted > limits.max_tokens:

@@ -47,7 +47,7 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
     api = admin_api(
         TOKEN, keys, entries, Review(cases, keys, Clean(settings.models), shadows), cases,
         Complaints(cases, keys, exceptions, shadows), Subjects(cases, keys, store, folder),
-        Agreements(cases, keys, store, folder), dict, lambda: policy.load(settings.policy), statements, Archive(), {"default"},
+        Agreements(cases, keys, store, folder), dict, lambda: policy.load(settings.policy), statements, Archive(), lambda: {"default"},
     )  # fmt: skip
     with served(api) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -87,12 +87,15 @@ def test_article_11_erase_leaves_no_trace_but_the_audit_row(tmp_path: Path, mode
             store.hset(f"{PREFIX}strikes:default:{subject}", mapping={"count": 2, "decisions": "slc_x"})
             row = {"id": f"std_{at}", "app": "default", "subject": subject, "state": "limited"}
             store.hset(f"{PREFIX}standings:rows", f"std_{at}", f"1 {json.dumps(row)}")
+            row = {"id": f"agr_{at}", "app": "default", "subject": subject, "agreement": "terms-1"}
+            store.hset(f"{PREFIX}agreements:rows", f"agr_{at}", f"1 {json.dumps(row)}")
 
         done = office(desk, "export", "--app", "default", "--out", str(tmp_path / "mine.json"), user=USER)
         raw = (tmp_path / "mine.json").read_text("utf-8")
         held = json.loads(raw)["held"]
         assert {name: len(rows) for name, rows in held.items()} == {
-            "reports": 4, "complaints": 3, "exceptions": 1, "holds": 2, "strikes": 2, "standings": 2, "limits": 2, "results": 10,
+            "reports": 4, "complaints": 3, "exceptions": 1, "holds": 2, "strikes": 2, "standings": 2,
+            "agreements": 2, "limits": 2, "results": 10,
         }  # fmt: skip
         assert {r["ticket"] for r in held["reports"]} == {before[0], waiting, rejected} | {
             r["ticket"] for r in held["reports"] if r["case"] == desk.case(shared)["id"]

@@ -15,6 +15,7 @@ from app.moderation import Moderator
 from app.policy import Policies, Policy, Rules
 from app.reports import Report, Sender
 from app.review import entry
+from app.statements import Archive
 from app.store import sweeps
 from app.store.cases import Writes
 from app.store.tables import ExceptionRows, Shadows
@@ -97,7 +98,7 @@ def test_article_11_whose_a_complaint_was_is_forgotten_and_its_text_goes_with_th
             assert (matter.reporter, matter.state, matter.outcome) == ("", "refused", "r")
             assert await h.cases.members("matters:answered") == []
 
-            shown = await evidence.collected(h.cases, complaints, h.entries, policies, Keys(SECRET), [])
+            shown = await evidence.collected(h.cases, complaints, h.entries, policies, Keys(SECRET), [], Archive())
             kept = shown["articles"]["11"]["retention"]
             assert set(kept) == set(retention.RECORDS)
             assert kept["matters_reporters"]["last_erased"] == kept["matters_reporters"]["erased_rows"] == 1
