@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -73,8 +74,14 @@ def test_article_11_erase_leaves_no_trace_but_the_audit_row(tmp_path: Path, mode
         desk.decide(rejected, "reject")
         desk.decide(shared, "confirm", category="illegal_acts")
         desk.admin("POST", "/entries", json={"term": TERM, "category": "violence", "action": "block", "reason": "r"})
-        wait_for(lambda: desk.whole.chat(REFUSED).headers["x-sluice-action"] == "block", 3)
-        appeal = {"kind": "blocked_prompt", "decision_id": desk.whole.chat(REFUSED).json()["id"], "prompt": REFUSED}
+        refused: list[httpx.Response] = []
+
+        def stopped() -> bool:
+            refused.append(desk.whole.chat(REFUSED))
+            return refused[-1].headers["x-sluice-action"] == "block"
+
+        wait_for(stopped, 3)
+        appeal = {"kind": "blocked_prompt", "decision_id": refused[-1].json()["id"], "prompt": REFUSED}
         mine = desk.whole.http.post("/sluice/v1/appeals", json=appeal, headers={"x-user": USER}).json()["ticket"]
         desk.admin("POST", f"/complaints/{mine}/decision", json={"decision": "uphold", "reason": "right"})
         number = complain(desk, USER, kind="pi_block")["ticket"]
@@ -113,7 +120,7 @@ def test_article_11_erase_leaves_no_trace_but_the_audit_row(tmp_path: Path, mode
         entry = desk.admin("GET", f"/complaints/{number}").json()["entries"][0]
         assert {(k["class"], k.get("case") or k.get("entry")) for k in erased["kept"]} == {
             ("evidence", desk.admin("GET", f"/cases/{c}").json()["id"]) for c in open_cases(desk, shared)
-        } | {("entries", entry)}
+        } | {("entries", entry), ("unlabelled", None)}
         assert all(k["basis"] and k["until"] for k in erased["kept"])
 
         gone = [USER, *whose, *before, waiting, rejected, mine, number]
