@@ -23,7 +23,7 @@ from app.deadlines import SHANGHAI
 from app.errors import PolicyError, RequestError, SettingsError
 from app.identity import ANYWHERE, NOBODY, Assertion, Identity, IdentityRule, Proxies
 from app.keys import Keys
-from app.policy import explain, read_yaml
+from app.policyfile import explain, read_yaml
 from app.types import Subject
 
 Reach = Literal["generate", "moderate", "report"]

@@ -16,7 +16,8 @@ from app.errors import RequestError
 from app.identity import Assertion
 from app.keys import Keys
 from app.limits import Meter
-from app.policy import Mode, Policies, Policy
+from app.policy import Policies, Policy
+from app.policyfile import Mode
 from app.subjects import Standing, Subjects
 from app.types import Subject
 

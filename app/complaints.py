@@ -23,12 +23,12 @@ from app.errors import RequestError, Unreadable
 from app.exceptions import exception
 from app.keys import Keys, decision_tail
 from app.moderation import Moderator
-from app.policy import taxonomy
 from app.reports import Report, Reports, Sender
 from app.review import shadowed_after
 from app.store.cases import Cases, Writes
 from app.store.tables import Row, Table
 from app.subjects import Subjects
+from app.taxonomy import taxonomy
 from app.types import Action, Scope, Slot
 
 KINDS = ("pi_correct", "pi_delete", "pi_block", "infringement", "unlawful_content", "wrong_block")

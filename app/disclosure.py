@@ -12,11 +12,13 @@ from html import escape
 from typing import Any
 
 from app import clock, deliveries, findings, journal, surrogate
-from app.policy import GuidanceRule, Policy, taxonomy
+from app.policy import Policy
+from app.policyfile import GuidanceRule
 from app.power import UNNAMED
 from app.statements import KINDS, Archive, said, shown
 from app.store import feed
 from app.store.tables import Row
+from app.taxonomy import taxonomy
 
 ROUTE = "/sluice/v1/disclosure"
 REPORTS, COMPLAINTS = "/sluice/v1/reports", "/sluice/v1/complaints"

@@ -21,13 +21,14 @@ from app import changes, clock, deadlines, looks, modelfile, retention, statemen
 from app.complaints import APPEALS, KINDS, Complaints, Matter
 from app.errors import ModelError
 from app.keys import Keys
-from app.policy import Policies, taxonomy
+from app.policy import Policies
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
 from app.settings import packaged
 from app.statements import Archive
 from app.store import sweeps
 from app.store.cases import Cases, broken
 from app.store.tables import Row, Table
+from app.taxonomy import taxonomy
 
 _DAY = 86400.0
 _DAYS = 30

@@ -15,9 +15,10 @@ from app import metrics, retention, vault
 from app.apps import App
 from app.errors import SluiceError
 from app.keys import Keys
-from app.policy import Policy, taxonomy
+from app.policy import Policy
 from app.reports import Report, Reports, Sender
 from app.store.client import Store, ended
+from app.taxonomy import taxonomy
 
 log = logging.getLogger("sluice.findings")
 

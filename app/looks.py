@@ -14,8 +14,8 @@ from typing import Any
 from app import clock
 from app.figures import lower, upper
 from app.keys import Keys
-from app.policy import taxonomy
 from app.remediation import Case
+from app.taxonomy import taxonomy
 
 LOOKED = ("confirm", "reject")
 """The decisions that are looked at again."""

@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ModelError
-from app.policy import explain, taxonomy
+from app.policyfile import explain
+from app.taxonomy import taxonomy
 
 NAME = "model.toml"
 OTHER = "other"

@@ -23,9 +23,10 @@ from app import checkpoints, clock, metrics
 from app import text as folding
 from app.errors import GuardError
 from app.exceptions import Exceptions
-from app.policy import Policies, Policy, strictest, taxonomy
+from app.policy import Policies, Policy, strictest
 from app.streaming import MASK, Channel
 from app.structured import Structured
+from app.taxonomy import taxonomy
 from app.types import Action, Candidate, Detector, Finding, Guard, Path, Reader, Scope, Scorer, Slot, Verdict
 
 log = logging.getLogger("sluice.moderation")

@@ -167,7 +167,7 @@ def export_command(args: argparse.Namespace) -> int:
 
 
 def publish_command(args: argparse.Namespace) -> int:
-    from app.policy import read_yaml
+    from app.policyfile import read_yaml
     from app.text import is_han
 
     try:

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from app import clock
 from app.complaints import APPEALS, Complaints
 from app.errors import StoreError
-from app.policy import taxonomy
 from app.store.client import Store, within
 from app.store.tables import Row, Table
+from app.taxonomy import taxonomy
 
 DAYS = 30
 FRESH = 60.0

@@ -23,7 +23,7 @@ from app.errors import Conflict, RequestError, StoreError, Unreadable, UpstreamE
 from app.figures import lower, upper
 from app.keys import Keys
 from app.moderation import Moderator
-from app.policy import ProbeRule
+from app.policyfile import ProbeRule
 from app.remediation import VARIANTS, Case
 from app.review import kept, variants
 from app.store.cases import Cases, Writes

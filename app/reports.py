@@ -26,12 +26,13 @@ from app.errors import Conflict, RequestError
 from app.keys import Keys, verify
 from app.moderation import Judged, Moderator
 from app.passages import MAX, compact, fingerprint
-from app.policy import Policy, taxonomy
+from app.policy import Policy
 from app.remediation import Case
 from app.store.cases import PATIENCE, Cases, Taken, Writes
 from app.store.client import within
 from app.store.tables import Row
 from app.surrogate import language
+from app.taxonomy import taxonomy
 from app.text import fold
 from app.types import Action, Scope, Slot
 

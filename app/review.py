@@ -17,12 +17,13 @@ from app.clean import Clean
 from app.errors import RequestError
 from app.keys import Keys
 from app.looks import Share
-from app.policy import Policies, taxonomy
+from app.policy import Policies
 from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
 from app.store.cases import Cases, Writes
 from app.store.client import within
 from app.store.tables import Row, Table
+from app.taxonomy import taxonomy
 from app.text import fold, is_han
 from app.types import Action, Verdict
 from app.words import is_word

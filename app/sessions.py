@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from app import clock
 from app.errors import StoreError
-from app.policy import NoticeRule
+from app.policyfile import NoticeRule
 from app.store.client import Store, ended
 
 _MOST = 65_536

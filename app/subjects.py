@@ -20,12 +20,14 @@ from app import clock, metrics
 from app.errors import Conflict, RequestError, StoreError
 from app.keys import Keys, decision_tail
 from app.moderation import Judged
-from app.policy import Policy, SubjectRule, taxonomy
+from app.policy import Policy
+from app.policyfile import SubjectRule
 from app.stance import Cues
 from app.store.cases import Cases, Writes
 from app.store.client import Store, ended
 from app.store.feed import Feed
 from app.store.tables import Row, Standings
+from app.taxonomy import taxonomy
 from app.text import fold
 from app.types import Slot, Subject
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from app.policy import Policy, taxonomy
+from app.policy import Policy
+from app.taxonomy import taxonomy
 from app.text import is_han
 from app.types import Slot, Verdict
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.curation.files import Line, today
 from app.curation.trial import finds, found, live
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 
 SOON = timedelta(days=30)
 

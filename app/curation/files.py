@@ -17,7 +17,7 @@ from app import clock, settings, strictjson
 from app.detectors import lexicon as lexicons
 from app.detectors.lexicon import COLUMNS, OPTIONAL, Term, term_of
 from app.errors import LexiconError, RequestError
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.text import fold
 
 CELLS = COLUMNS + OPTIONAL

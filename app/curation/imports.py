@@ -21,7 +21,7 @@ from app.curation.wording import bare, reads_as_name, short
 from app.detectors import lexicon as lexicons
 from app.detectors.lexicon import term_of
 from app.errors import LexiconError
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.text import fold
 
 SHRINK = 0.2

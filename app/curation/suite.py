@@ -15,7 +15,9 @@ from app.curation.trial import SCOPE
 from app.detectors.lexicon import Lexicon, Term, check
 from app.errors import LexiconError
 from app.moderation import Moderator, conclude
-from app.policy import CategoryRule, Policies, Policy, Rules, taxonomy
+from app.policy import Policies, Policy
+from app.policyfile import CategoryRule, Rules
+from app.taxonomy import taxonomy
 from app.types import Action, Tier, Verdict
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from app import clock, compiling
 from app.automaton import Array
 from app.errors import LexiconError
-from app.policy import taxonomy
 from app.stance import STANCES, Cues
+from app.taxonomy import taxonomy
 from app.terms import CONTEXT, Hit, Terms
 from app.text import fold
 from app.types import TECHNIQUES, Candidate, Scan, Scope, Tier

@@ -23,7 +23,7 @@ from app import clock
 from app.detectors.lexicon import rows
 from app.errors import LexiconError
 from app.lookup import Lookup
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.text import fold, is_word
 from app.types import Candidate, Scan, Scope, Tier
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from app import strictjson
 from app.errors import RequestError, TrainingError
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 
 SHIPPED = ("should_refuse.jsonl", "should_not_refuse.jsonl", "counter_speech.jsonl")
 HARMLESS, VIOLATING, UNDECIDED = 0, 1, 2

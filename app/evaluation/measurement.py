@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.evaluation.bank import VIOLATING, Row
 from app.moderation import Moderator
 from app.pipeline import screened
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.types import Action, Scope
 
 _WARM = "今天天气很好，我们去河边散步吧。Nice weather for a walk."

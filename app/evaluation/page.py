@@ -13,7 +13,7 @@ from app.evaluation.aspects import RISKS, TOPICS, Aspect
 from app.evaluation.plots import Bar
 from app.evaluation.report import Gate, Group, OfCategory, Report, Share, Standing
 from app.evaluation.table import SHARES, STANDING, least, most, number, percent, shares
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #5b6470; --line: #d9dee5;

@@ -14,7 +14,7 @@ import numpy as np
 from app import figures
 from app.evaluation.aspects import CAUGHT, EACH, IN_ALL, REFUSED, RISKS, TOPICS, Aspect
 from app.evaluation.measurement import Outcome
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 
 SCORE_BINS = 20
 Standing = Literal["passed", "not passed", "not shown"]

@@ -17,7 +17,7 @@ from app.errors import PolicyError, SettingsError, UpstreamError
 if TYPE_CHECKING:
     from app.moderation import Moderator
     from app.pairs import Answer, Language, Prompt
-    from app.policy import ProbeRule
+    from app.policyfile import ProbeRule
     from app.probes import Said
     from app.settings import Settings
 

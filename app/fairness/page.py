@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from app.pairs import material
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 
 _STYLE = """body{font:15px/1.5 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;max-width:70rem;margin:1rem auto;
 padding:0 1rem;color:#1b1f24;background:#fff}table{border-collapse:collapse;font-size:.87rem;width:100%}th,td{text-align:left;

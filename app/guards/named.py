@@ -15,8 +15,8 @@ from app.guards.guard import Answers, ModelGuard
 from app.guards.local import Local
 from app.guards.remote import Remote
 from app.modelfile import GuardFile
-from app.policy import taxonomy
 from app.settings import Settings
+from app.taxonomy import taxonomy
 from app.types import Candidate, Scope
 
 log = logging.getLogger("sluice.guards")

@@ -19,7 +19,7 @@ from app import strictjson
 from app.clock import stamp
 from app.errors import RequestError, TrainingError
 from app.passages import compact
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.text import fold
 from app.training.record import installed
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import TrainingError
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.text import fold
 from app.training.cases import read as read_samples
 

@@ -20,9 +20,9 @@ from app.detectors.blocklist import pack
 from app.errors import RequestError
 from app.keys import Keys
 from app.passages import fingerprint
-from app.policy import taxonomy
 from app.store.cases import Cases, Writes
 from app.store.tables import Entries, Row
+from app.taxonomy import taxonomy
 from app.text import fold
 from app.web.reports import body_of, parsed
 

@@ -11,7 +11,7 @@ from app.dialects import fields, openai
 from app.errors import RequestError
 from app.keys import decision_id
 from app.moderation import Moderator
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.types import Action, Scope, Slot, Verdict
 from app.web import asgi
 

@@ -16,8 +16,8 @@ from app import metrics, strictjson
 from app.callers import Callers
 from app.errors import Conflict, Limited, RequestError, StoreError
 from app.keys import Keys
-from app.policy import taxonomy
 from app.reports import Report, Reports, Sender
+from app.taxonomy import taxonomy
 from app.web import asgi
 from app.web.errors import error, reused
 

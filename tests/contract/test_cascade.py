@@ -12,7 +12,8 @@ import pytest
 from app.detectors.lexicon import Lexicon, Term
 from app.errors import GuardError
 from app.moderation import Moderator, conclude
-from app.policy import CategoryRule, DegradedRule, GuardRule, Policies, Policy, Rules, StreamRule
+from app.policy import Policies, Policy
+from app.policyfile import CategoryRule, DegradedRule, GuardRule, Rules, StreamRule
 from app.types import Action, Candidate, Scope, Slot
 
 SCOPE = Scope("default", "answer")

@@ -16,7 +16,8 @@ from app.demo import speech
 from app.demo.speech import Answer, Call
 from app.detectors.lexicon import Lexicon, Term
 from app.moderation import Moderator, Outcome, outcome_of
-from app.policy import CategoryRule, GuardRule, Policies, Policy, Rules, StreamRule
+from app.policy import Policies, Policy
+from app.policyfile import CategoryRule, GuardRule, Rules, StreamRule
 from app.streaming import MASK, Channel
 from app.types import Action, Candidate, Scope
 from tests import reading

@@ -16,8 +16,10 @@ import pytest
 
 from app import policy
 from app.detectors.lexicon import Lexicon, Term, cues, phrases
-from app.policy import CategoryRule, Policy, Rules
+from app.policy import Policy
+from app.policyfile import CategoryRule, Rules
 from app.streaming import MASK, Channel
+from app.taxonomy import taxonomy
 from app.types import Action, Finding, Scope
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +86,7 @@ def lexicon() -> Lexicon:
 @cache
 def rules(action: str) -> Policy:
     every = CategoryRule(answer=action, prompt=action)
-    return Policy(Rules(categories=dict.fromkeys(policy.taxonomy(), every)), "draft_2023_04", "test")
+    return Policy(Rules(categories=dict.fromkeys(taxonomy(), every)), "draft_2023_04", "test")
 
 
 class Outcome(NamedTuple):

@@ -16,6 +16,7 @@ from app.demo import speech
 from app.demo.speech import Answer, Call
 from app.policy import Policy
 from app.streaming import MASK, Channel
+from app.taxonomy import taxonomy
 from app.types import Scope
 from tests import reading
 from tests.contract.test_evasion_streams import composed, disguised, lexicon, read
@@ -32,7 +33,7 @@ PLACES = ("content", "reasoning", "arguments")
 @cache
 def rules(action: str) -> Policy:
     """Every category does `action`."""
-    lines = "".join(f"  {id}: {{answer: {action}}}\n" for id in policy.taxonomy())
+    lines = "".join(f"  {id}: {{answer: {action}}}\n" for id in taxonomy())
     # Help has words of its own; here all is shown alike.
     words = f'surrogates: {{self_harm: {{zh: "{reading.REFUSAL} {{decision}}", en: "{{decision}}"}}}}'
     return policy.parse(f"categories:\n{lines}{words}".encode()).common

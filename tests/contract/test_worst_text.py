@@ -16,12 +16,14 @@ from time import perf_counter
 
 import pytest
 
-from app import policy, settings, views
+from app import settings, views
 from app.detectors import readers, shipped
 from app.detectors.blocklist import Blocklist
 from app.detectors.lexicon import Lexicon, Term, cues, load, phrases
 from app.moderation import Moderator
-from app.policy import CategoryRule, Policies, Policy, Rules
+from app.policy import Policies, Policy
+from app.policyfile import CategoryRule, Rules
+from app.taxonomy import taxonomy
 from app.types import Scope, Slot
 
 SCOPE = Scope("default", "answer")
@@ -58,7 +60,7 @@ def moderator(size: int) -> Moderator:
 def flags() -> Policy:
     """Everything is flagged and nothing stops a text: the most that there can be to do."""
     every = CategoryRule(answer="flag", prompt="flag")
-    return Policy(Rules(categories=dict.fromkeys(policy.taxonomy(), every)), "draft_2023_04", "test")
+    return Policy(Rules(categories=dict.fromkeys(taxonomy(), every)), "draft_2023_04", "test")
 
 
 def _swapped(term: str, others: Callable[[str], str], dice: random.Random) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from app.deadlines import SHANGHAI
 from app.detectors.lexicon import rows
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from tests.conftest import ROOT, WORD, Model, Running, Whole, wait_for, whole_gateway
 
 Make = Callable[..., Running]

@@ -22,10 +22,11 @@ from app.detectors.blocklist import Blocklist
 from app.detectors.lexicon import Lexicon, load
 from app.disclosure import _ERASED
 from app.journal import Journal
-from app.policy import parse, taxonomy
+from app.policy import parse
 from app.store.client import Store
 from app.store.tables import Entries
 from app.streaming import Channel
+from app.taxonomy import taxonomy
 from app.types import Action, Direction, Scope
 from tests.conftest import (
     ROOT,

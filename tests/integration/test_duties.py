@@ -20,7 +20,8 @@ from app.deliveries import Deliveries
 from app.duties import Duties
 from app.keys import Keys
 from app.moderation import Moderator
-from app.policy import Policies, Policy, Rules
+from app.policy import Policies, Policy
+from app.policyfile import Rules
 from app.remediation import Case
 from app.reports import Report, Reports, Sender, entry
 from app.review import Review

@@ -29,7 +29,8 @@ from app.guards.guard import AT_ONCE, WAITING, ModelGuard
 from app.guards.remote import ANSWER_MAX, Remote
 from app.modelfile import GuardFile
 from app.moderation import Moderator
-from app.policy import Policies, Policy, Rules
+from app.policy import Policies, Policy
+from app.policyfile import Rules
 from app.types import Action, Candidate, Direction, Scope, Slot
 from app.web import asgi
 from tests.conftest import ROOT, served

@@ -29,7 +29,8 @@ from app.guards.guard import ModelGuard
 from app.guards.local import Local, Times
 from app.modelfile import GuardFile
 from app.moderation import Moderator
-from app.policy import GuardRule, Policies, Policy, Rules
+from app.policy import Policies, Policy
+from app.policyfile import GuardRule, Rules
 from app.types import Action, Direction, Scope, Slot
 from tests import tiny
 

@@ -144,11 +144,12 @@ def test_article_10_a_minor_gets_the_stricter_rules_by_assertion_alone(
 
 def test_article_10_the_shipped_minors_section_is_stricter(tmp_path: Path) -> None:
     from app import policy
+    from app.taxonomy import taxonomy
 
     shipped = policy.load(read({}).policy)
     adult, minor = shipped.of("default").rules, shipped.of("default", frozenset({"minor"}))
     assert minor.rules.notices.hours < adult.notices.hours
-    for category in policy.taxonomy():
+    for category in taxonomy():
         for direction in ("answer", "prompt"):
             assert minor._actions[category, direction] >= shipped.common._actions[category, direction]  # type: ignore[index]
 

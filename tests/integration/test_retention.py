@@ -12,7 +12,8 @@ from app.complaints import Complaints
 from app.journal import KEEP_DAYS, Journal
 from app.keys import Keys
 from app.moderation import Moderator
-from app.policy import Policies, Policy, Rules
+from app.policy import Policies, Policy
+from app.policyfile import Rules
 from app.reports import Report, Sender
 from app.review import entry
 from app.statements import Archive

@@ -15,9 +15,10 @@ import redis
 
 from app.errors import PolicyError
 from app.keys import Keys
-from app.policy import parse, taxonomy
+from app.policy import parse
 from app.settings import read
 from app.subjects import standing_id
+from app.taxonomy import taxonomy
 from app.types import Subject
 from tests.conftest import SECRET, Model, RedisServer, Whole, redis_binaries, wait_for, whole_gateway
 

@@ -19,7 +19,7 @@ from app.curation.lint import lint
 from app.curation.wording import reads_as_name, short
 from app.detectors.lexicon import COLUMNS, OPTIONAL, Lexicon, load
 from app.errors import LexiconError
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from tests.conftest import ROOT
 
 TODAY = "2027-06-15"

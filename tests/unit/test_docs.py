@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.cli import parser
-from app.policy import PolicyFile, taxonomy
+from app.policyfile import PolicyFile
 from app.retention import TABLE
 from app.settings import PREFIX, Settings
+from app.taxonomy import taxonomy
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("lexicons/*.md")])

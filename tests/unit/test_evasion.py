@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from app import policy
 from app.detectors.lexicon import Lexicon, Term, cues, phrases
-from app.policy import CategoryRule, Policy, Rules
+from app.policy import Policy
+from app.policyfile import CategoryRule, Rules
 from app.streaming import Channel
+from app.taxonomy import taxonomy
 from app.types import Action, Scope, Tier
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def lexicon(tier: Tier) -> Lexicon:
 @cache
 def blocks() -> Policy:
     every = CategoryRule(answer="block", prompt="block")
-    return Policy(Rules(categories=dict.fromkeys(policy.taxonomy(), every)), "draft_2023_04", "test")
+    return Policy(Rules(categories=dict.fromkeys(taxonomy(), every)), "draft_2023_04", "test")
 
 
 def actions(text: str, tier: Tier = "certain") -> list[Action]:

@@ -15,7 +15,7 @@ from app import modelfile
 from app.errors import GuardError, ModelError
 from app.guards import formats
 from app.modelfile import OTHER, GuardFile
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.types import Direction
 from tests.conftest import ROOT
 

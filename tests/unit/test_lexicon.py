@@ -15,8 +15,9 @@ from app.detectors.blocklist import Blocklist
 from app.detectors.lexicon import COLUMNS, Lexicon, Term, load, read
 from app.errors import LexiconError
 from app.keys import decision_id
-from app.policy import Policies, parse, taxonomy
+from app.policy import Policies, parse
 from app.streaming import Channel
+from app.taxonomy import taxonomy
 from app.text import fold, is_han
 from app.types import Action, Direction, Scope, Verdict
 from tests.conftest import ROOT

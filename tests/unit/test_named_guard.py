@@ -13,8 +13,10 @@ from app.demo.story import free_port
 from app.errors import GuardError, ModelError
 from app.guards.named import NamedGuard
 from app.moderation import Moderator
-from app.policy import Policies, Policy, Rules, taxonomy
+from app.policy import Policies, Policy
+from app.policyfile import Rules
 from app.settings import read
+from app.taxonomy import taxonomy
 from app.types import Action, Candidate, Scan, Scope, Slot
 from tests.conftest import WORD
 

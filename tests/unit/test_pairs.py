@@ -14,7 +14,7 @@ from app.fairness.page import html
 from app.fairness.report import Run, report
 from app.figures import lower
 from app.pairs import LEVEL, Answer, Comparison, Prompt, adjusted, compared, material, prompts, refused, words
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 
 VALUES = ("woman", "man", "nonbinary")
 RUNS = 200

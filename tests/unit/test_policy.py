@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import PolicyError
-from app.policy import Policy, Profile, load, parse, strictest, taxonomy
+from app.policy import Policy, load, parse, strictest
+from app.taxonomy import Profile, taxonomy
 from app.types import Action, Candidate, Direction, Finding, Tier
 
 ROWS = list(taxonomy().values())

@@ -17,7 +17,7 @@ from app.evaluation import page, table
 from app.evaluation.aspects import RISKS, TOPICS
 from app.evaluation.measurement import Outcome
 from app.evaluation.report import Bank, Measured, Report, report, share, should_not_refuse, should_refuse, standing
-from app.policy import taxonomy
+from app.taxonomy import taxonomy
 from app.types import Action
 
 CATEGORIES = list(taxonomy())
