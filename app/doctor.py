@@ -45,6 +45,31 @@ def _policy(conf: Settings) -> str:
     return f"{loaded.common.profile}, version {loaded.common.version}, {len(loaded.apps)} app sections"
 
 
+def _users(conf: Settings) -> str:
+    """Who vouches for users, and whether the policy asks for what nobody can give."""
+    rules, told = policy.load(conf.policy), []
+    for app in sorted(apps.load(conf.apps).all, key=lambda app: app.id):
+        known = "subjects" if app.subject_header or app.identity is not None else "no subjects"
+        vouched = "vouched for" if app.identity is not None else "nobody vouches"
+        if rules.of(app.policy).rules.identity.missing == "refuse" and app.identity is None:
+            raise SettingsError(
+                f"{app.id}: the policy refuses users for whom nobody vouches, and the apps file names nobody who could: every request "
+                "would be refused (apps file: identity)"
+            )
+        told.append(f"{app.id}: {vouched}, {known}")
+    return "; ".join(told)
+
+
+def _labels(conf: Settings) -> str:
+    rule = policy.load(conf.policy).common.rules.labels
+    producer = (
+        rule.producer
+        or "none: no metadata is prepared and no pictures are served until the policy names labels.producer"
+    )
+    shown = " (your app shows sluice.label)" if rule.mode == "interface" else ""
+    return f"{rule.mode}{shown}, producer {producer}"
+
+
 def _lexicons(conf: Settings) -> str:
     lexicon = Lexicon(load(conf.lexicons))
     return f"{len(lexicon)} terms, version {lexicon.version}"
@@ -118,6 +143,8 @@ def _data_dir(conf: Settings) -> str:
 _CHECKS: list[tuple[str, Callable[[Settings], str]]] = [
     ("安全 safety", _safety),
     ("策略 policy", _policy),
+    ("用户 users", _users),
+    ("标识 labels", _labels),
     ("词库 lexicons", _lexicons),
     ("打分模型 scorer", _scorer),
     ("把关模型 guard", _guard),

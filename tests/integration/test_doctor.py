@@ -66,3 +66,10 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     status, said = doctor(tmp_path, WORKER="3")
     assert status == 2
     assert "SLUICE_WORKER:" in said
+
+
+def test_a_policy_that_would_refuse_every_user_is_told_before_it_does(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("identity: {missing: refuse}")
+    status, said = doctor(tmp_path, POLICY=str(policy))
+    assert status == 1 and "every request would be refused" in said.replace("\n", " ")
