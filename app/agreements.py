@@ -7,6 +7,8 @@ names a subject (by pseudonym): the law demands it, and an operator recorded the
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 
 import orjson
 
-from app import clock, journal, metrics
+from app import clock, journal, metrics, retention
+from app.errors import Conflict
 from app.keys import Keys
 from app.store.cases import Cases, Writes
 from app.store.client import Store
@@ -53,7 +56,6 @@ class Agreements:
         }  # fmt: skip
         try:
             journal.append(self._folder, self._run, orjson.dumps(line) + b"\n", sync=True)
-            journal.swept(self._folder, journal.KEEP_DAYS)
         except OSError:
             metrics.LABELS.labels("log_failed").inc()
             return False
@@ -87,6 +89,21 @@ class Agreements:
         await self._cases.commit(writes, {"who": who, "what": "agreement_end", "id": id})
         await self.table.refresh()
         return True
+
+    async def forget(self) -> tuple[int, int]:
+        """Erase agreements that have ended, and files of the log that have been kept for their time; how many. Raises StoreError."""
+        gone = 0
+        for row in self.table.expired('"subject"'):
+            writes = Writes()
+            end = {"id": row["id"], "deleted": True, "deleted_at": clock.stamp()}
+            writes.table(self.table, row["id"], end, self._channel(), int(row["version"]))
+            with contextlib.suppress(Conflict):
+                await self._cases.commit(
+                    writes, {"who": "time", "what": "erase", "part": "agreements", "id": row["id"]}
+                )
+                gone += 1
+        days = retention.seconds("unlabelled") // retention.DAY
+        return gone, await asyncio.to_thread(journal.swept, self._folder, days)
 
     async def listed(self) -> list[Row]:
         await self.table.refresh()

@@ -83,7 +83,7 @@ class Callers:
             metrics.TURNED_AWAY.labels(standing.level).inc()
             left = None if standing.until is None else max(1, int(standing.until - clock.now()))
             raise RequestError(
-                f"{standing.words('zh')} · {standing.words('en')}",
+                " · ".join(standing.words(language, caller.policy.profile) for language in ("zh", "en")),
                 code=f"subject_{_PAST[standing.level]}",
                 status=403,
                 retry=left,

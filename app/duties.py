@@ -17,6 +17,7 @@ from typing import Any
 from yarl import URL
 
 from app import clock, deadlines, metrics, remediation, retention, strictjson
+from app.agreements import Agreements
 from app.complaints import Matter
 from app.errors import Conflict, StoreError, UpstreamError
 from app.outbound import Outbound
@@ -45,12 +46,17 @@ _AT_ONCE = 200
 
 
 class Duties:
-    """`url`, `key`: where alerts are posted. `subjects`: whose standings end."""
+    """`url`, `key`: where alerts are posted. `subjects`, `agreements`: of whom something is kept for a time."""
 
     def __init__(
-        self, cases: Cases, url: str | None = None, key: str | None = None, subjects: Subjects | None = None
+        self,
+        cases: Cases,
+        url: str | None = None,
+        key: str | None = None,
+        subjects: Subjects | None = None,
+        agreements: Agreements | None = None,
     ) -> None:
-        self._subjects = subjects
+        self._subjects, self._agreements = subjects, agreements
         self._cases, self._url = cases, URL(url) if url else None
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
@@ -94,8 +100,6 @@ class Duties:
         if now - self._gauged >= _COUNTED or now < self._gauged:
             self._gauged = now
             await self._gauges(now)
-            if self._subjects is not None:
-                await self._subjects.forget(now)
 
     async def _erase(self, now: float) -> None:
         """Erase what has been kept for its time (app.retention)."""
@@ -117,8 +121,12 @@ class Duties:
             gone["reporters"] += await self._unnamed(now)
             gone["matters_reporters"] += await self._unsigned(now)
             gone["holds"] += await self._ended_holds()
-            self._swept = now
             swept = ["comments", "evidence", "reporters", "matters_reporters", "holds"]
+            if self._subjects is not None and self._agreements is not None:
+                gone["standings"] = await self._subjects.forget(now)
+                gone["agreements"], gone["unlabelled"] = await self._agreements.forget()
+                swept += ["standings", "agreements", "unlabelled"]
+            self._swept = now
         for name in swept:
             await sweeps.ran(self._cases.store, name, gone[name])
 

@@ -127,14 +127,21 @@ def _disclosures(archive: Archive) -> Row:
 
 
 def _conduct(steps: Sequence[Row]) -> Row:
-    """What was imposed on subjects, or lifted, step by step: by the rule or by whom, for what, on what count."""
+    """What was imposed on subjects, or lifted, step by step: by the rule or by a person, for what category, on what count. What a person
+    wrote, and who it was, stands in the audit chain alone."""
     mine = [step for step in steps if "standing" in step and step["what"] != "erase"]
     return {
-        "actions": dict(Counter(f"{step['what']} ({'rule' if step['who'] == 'rule' else 'person'})" for step in mine)),
+        "actions": dict(Counter(f"{step['what']} ({_by(step)})" for step in mine)),
         "ledger": [
-            {k: step[k] for k in ("at", "who", "what", "standing", "reason", "counts") if k in step} for step in mine
+            {"at": step["at"], "by": _by(step), "what": step["what"], "standing": step["standing"]}
+            | ({"category": step["reason"], "counts": step["counts"]} if _by(step) == "rule" else {})
+            for step in mine
         ],
     }
+
+
+def _by(step: Row) -> str:
+    return "rule" if step["who"] == "rule" else "person"
 
 
 def _assessed(archive: Archive) -> str | None:

@@ -113,7 +113,10 @@ LIMITED = Counter("sluice_limited_total", "Requests beyond an app's or a user's 
 TURNED_AWAY = Counter("sluice_turned_away_total", "Requests refused for who sent them, by reason", ["reason"])
 NOTICES = Counter("sluice_notices_total", "Notices that went out with answers", ["kind"])
 LABELS = Counter(
-    "sluice_labels_total", "Labels of answers by mode: start, end, interface, image, none (agreed)", ["mode"]
+    "sluice_labels_total",
+    "Labels of answers by mode: start, end, interface, image, none (agreed); log_failed: agreed, but labelled, for its line could not be "
+    "written; manifest_dropped: a picture's C2PA manifest, that the mark has broken",
+    ["mode"],
 )
 STORE_UP = Gauge("sluice_store_up", "1 while the store answers this process", multiprocess_mode="livemin")
 ENTRIES_VERSION = Gauge(

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import PolicyError
-from app.policyfile import MODES, CategoryRule, Mode, PolicyFile, Rules, check, explain, read_yaml
+from app.policyfile import MODES, CategoryRule, DegradedRule, Mode, PolicyFile, Rules, check, explain, read_yaml
 from app.taxonomy import OF_WORD, Profile, taxonomy
 from app.types import Action, Candidate, Direction, Finding
 
@@ -105,6 +105,12 @@ class Policy:
         policy._excepted = categories
         return policy
 
+    def no_weaker(self, than: Policy) -> Policy:
+        """The same policy, doing no less about any category than another one."""
+        policy = copy.copy(self)
+        policy._actions = {key: max(action, than._actions[key]) for key, action in self._actions.items()}
+        return policy
+
     def shadowing(self, rules: frozenset[str]) -> Policy:
         """The same policy, with these rules in shadow besides."""
         policy = copy.copy(self)
@@ -157,10 +163,11 @@ class Policies:
         return self.apps.get(section, self.common)
 
     def fail_modes(self) -> dict[str, dict[str, str]]:
-        """What is to happen when a detector fails: of all, and of the apps that have it otherwise."""
+        """What is to happen when a detector fails: of all, and of the apps and modes that have it otherwise."""
         common = self.common.rules.degraded.model_dump()
-        own = {app: policy.rules.degraded.model_dump() for app, policy in sorted(self.apps.items())}
-        return {"*": common} | {app: words for app, words in own.items() if words != common}
+        modes = {"+".join((at or "*", *sorted(m))): policy for (at, m), policy in self.modes.items()}
+        own = {name: p.rules.degraded.model_dump() for name, p in sorted({**self.apps, **modes}.items())}
+        return {"*": common} | {name: words for name, words in own.items() if words != common}
 
     def shadowing(self, rules: frozenset[str]) -> Policies:
         """The same, with these rules in shadow besides: those that were reversed too often and wait for a review."""
@@ -182,53 +189,70 @@ def _merge(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _least(*values: float) -> Any:
+    """The lowest that is a limit: 0 is none."""
+    return min((v for v in values if v), default=0)
+
+
+def _stricter(rules: Rules, below: Rules) -> Rules:
+    """Rules that were laid over others, where they would loosen them as strict as those."""
+    order = ("pass", "flag", "block", "unavailable")
+    degraded = {
+        name: max(getattr(rules.degraded, name), getattr(below.degraded, name), key=order.index)
+        for name in DegradedRule.model_fields
+    }
+    notices = {name: _least(getattr(rules.notices, name), getattr(below.notices, name)) for name in ("hours", "turns")}
+    return rules.model_copy(
+        update={
+            "pace": _least(rules.pace, below.pace),
+            "degraded": DegradedRule(**degraded),
+            "notices": rules.notices.model_copy(update=notices),
+            "stream": below.stream if below.stream.mode == "strict" and rules.stream.mode != "strict" else rules.stream,
+            "media": below.media if below.media.not_examined == "refuse" else rules.media,
+        }
+    )
+
+
 def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
     """Raises PolicyError that names the key at fault."""
     value = read_yaml(raw, name)
     shipped = read_yaml((files("app") / "policy.yaml").read_bytes(), "policy.yaml")
-    for name in MODES.values():
-        value.setdefault(name, shipped[name])
-    for key in ("surrogates", "guidance"):
+    for key in ("surrogates", "guidance", *MODES.values()):
         words = shipped.get(key, {})
         value[key] = _merge(words, value[key]) if isinstance(value.get(key), dict) else value.get(key, words)
     try:
         file = PolicyFile.model_validate(value)
     except ValidationError as e:
         raise PolicyError(explain(e, name)) from None
+
+    def valid(section: dict[str, Any], *above: str) -> Rules:
+        try:
+            return Rules.model_validate(section)
+        except ValidationError as e:
+            raise PolicyError(explain(e, name, *above)) from None
+
     common = {k: v for k, v in value.items() if k in Rules.model_fields}
-    own = {}
-    for app, section in file.apps.items():
-        try:
-            own[app] = Rules.model_validate(_merge(common, section or {}))
-        except ValidationError as e:
-            raise PolicyError(explain(e, name, "apps", app)) from None
+    sections = {"": common} | {app: _merge(common, section or {}) for app, section in file.apps.items()}
+    own = {app: valid(section, "apps", app) for app, section in sections.items() if app}
     overlaid: dict[tuple[str, frozenset[Mode]], Rules] = {}
-    below = {"": common} | {app: _merge(common, file.apps[app] or {}) for app in own}
-    for at, modes in product(below, _COMBINED):
-        given = below[at]
-        for mode in (mode for mode in MODES if mode in modes):
-            given = _merge(given, getattr(file, MODES[mode]))
-        try:
-            overlaid[at, modes] = Rules.model_validate(given)
-        except ValidationError as e:
-            raise PolicyError(explain(e, name, *(MODES[mode] for mode in MODES if mode in modes))) from None
-    named = {
-        "".join(f"{MODES[mode]}." for mode in MODES if mode in modes): r
-        for (at, modes), r in overlaid.items()
-        if not at
-    }
-    check(file, own, named)
+    for at, modes in product(sections, _COMBINED):
+        section, laid = sections[at], [MODES[mode] for mode in MODES if mode in modes]
+        for above in laid:
+            section = _merge(section, getattr(file, above))
+        overlaid[at, modes] = _stricter(valid(section, *laid), own.get(at, file))
+    check(
+        file,
+        own,
+        {"".join(f"{MODES[m]}." for m in MODES if m in modes): r for (at, modes), r in overlaid.items() if not at},
+    )
     version = hashlib.sha256(raw).hexdigest()[:12]
-    routes = file.unmoderated_routes
 
     def made(rules: Rules, *modes: str) -> Policy:
-        return Policy(rules, file.profile, "+".join((version, *sorted(modes))), routes)
+        return Policy(rules, file.profile, "+".join((version, *sorted(modes))), file.unmoderated_routes)
 
-    return Policies(
-        made(file),
-        {app: made(rules) for app, rules in own.items()},
-        {key: made(rules, *key[1]) for key, rules in overlaid.items()},
-    )
+    policies = Policies(made(file), {app: made(rules) for app, rules in own.items()})
+    policies.modes.update((key, made(rules, *key[1]).no_weaker(policies.of(key[0]))) for key, rules in overlaid.items())
+    return policies
 
 
 def load(path: Path) -> Policies:

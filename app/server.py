@@ -204,7 +204,7 @@ class Parent:
             )
             servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
-            tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key, self.subjects).run()))
+            tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key, self.subjects, self.agreements).run()))
             replica = f"{socket.gethostname()}-{client.getsockname()[1]}"
             changes = Changes(cases, lambda: self.readiness()[1]["workers"], s.guard, replica)
             tasks.append(self._supervise(changes.run()))

@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from app import clock, metrics
+from app.deadlines import SHANGHAI
 from app.errors import Conflict, RequestError, StoreError
 from app.keys import Keys, decision_tail
 from app.moderation import Judged
@@ -27,7 +29,7 @@ from app.store.cases import Cases, Writes
 from app.store.client import Store, ended
 from app.store.feed import Feed
 from app.store.tables import Row, Standings
-from app.taxonomy import taxonomy
+from app.taxonomy import Profile, taxonomy
 from app.text import fold
 from app.types import Slot, Subject
 
@@ -46,6 +48,17 @@ _FOUND_BY = frozenset({"lexicon", "rules"})
 """Whose certain findings instruct or offer: shipped terms of that tier hold the verb or the offer (lint), and an operator's rules do."""
 
 
+_BASIS: dict[Profile, tuple[str, str]] = {
+    "draft_2023_04": (
+        "《生成式人工智能服务管理办法（征求意见稿）》第十九条", "draft Measures for generative AI services, Article 19"
+    ),
+    "interim_2023_08": (
+        "《生成式人工智能服务管理暂行办法》第十四条", "Interim Measures for generative AI services, Article 14"
+    ),
+}  # fmt: skip
+"""By which provision something is imposed: zh, en."""
+
+
 class Standing(NamedTuple):
     """What is imposed on a subject. `until`: None, no end but a person's decision."""
 
@@ -54,12 +67,12 @@ class Standing(NamedTuple):
     reason: str
     until: float | None
 
-    def words(self, language: str) -> str:
-        """What its subject is told."""
+    def words(self, language: str, profile: Profile) -> str:
+        """What its subject is told. `profile`: by whose text."""
         end = {"zh": "直至人工决定解除", "en": "until somebody lifts it"}[language]
         if self.until is not None:
-            stamp = clock.stamp(self.until)[:16].replace("T", " ")
-            end = {"zh": f"至 {stamp}（UTC）", "en": f"until {stamp} UTC"}[language]
+            stamp = datetime.fromtimestamp(self.until, SHANGHAI).strftime("%Y-%m-%d %H:%M")
+            end = {"zh": f"至北京时间 {stamp}", "en": f"until {stamp} (UTC+8)"}[language]
         category = taxonomy().get(self.reason)
         name = getattr(category, language) if category is not None else self.reason
         what = {
@@ -78,10 +91,9 @@ class Standing(NamedTuple):
             },
         }[self.level][language]
         if language == "zh":
-            basis = "《生成式人工智能服务管理办法（征求意见稿）》第十九条"
-            return f"{what}“{name}”（依据：{basis}），{end}。如认为有误，请凭编号申诉：{self.id}"
+            return f"{what}“{name}”（依据：{_BASIS[profile][0]}），{end}。如认为有误，请凭编号申诉：{self.id}"
         return (
-            f"{what} “{name}” (basis: draft Measures for generative AI services, Article 19), {end}. "
+            f"{what} “{name}” (basis: {_BASIS[profile][1]}), {end}. "
             f"If you think this is wrong, appeal with the number {self.id}"
         )
 
@@ -221,12 +233,14 @@ class Subjects:
     ) -> None:
         """By rule. A level that is in force already is not imposed again."""
         subject, rule = strike.subject, strike.rule
-        id = standing_id(self._keys, subject)
         for _ in range(_TRIES):
             await self.table.refresh()
             now = clock.now()
-            old = self.table.get(id)
-            live = old is not None and not old.get("deleted") and (_seconds(old.get("expires_at")) or 1e18) > now
+            mine = (row for row in self.table.holding(subject.pseudonym) if row["app"] == subject.app)
+            old = next((row for row in mine if row["subject"] == subject.pseudonym), None)
+            # All that count see the same first strike; and what begins anew after an erasure has another one.
+            id = str(old["id"]) if old is not None else standing_id(self._keys, subject, decisions[0])
+            live = old is not None and (_seconds(old.get("expires_at")) or 1e18) > now
             if live and old is not None and LEVELS.index(old["level"]) >= LEVELS.index(level):
                 return
             recent = old is not None and now - float(old.get("suspended", 0)) < AGAIN
@@ -304,19 +318,23 @@ class Subjects:
         writes.table(self.table, row["id"], gone, self._channel(), int(row["version"]))
         writes.erase(_strikes(Subject(row["app"], row["subject"])))
 
-    async def forget(self, now: float) -> None:
-        """Erase rows that ended so long ago that nothing hangs on them."""
+    async def forget(self, now: float) -> int:
+        """Erase rows that ended so long ago that nothing hangs on them; how many. Raises StoreError."""
+        gone = 0
         for row in self.table.expired('"subject"'):
             if now > clock.seconds(row["expires_at"]) + AGAIN:
                 writes = Writes()
                 self.lift(writes, row)
+                event = {"who": "time", "what": "erase", "part": "standings", "standing": row["id"]}
                 with contextlib.suppress(Conflict):
-                    await self._cases.commit(writes, {"who": "time", "what": "erase", "standing": row["id"]})
+                    await self._cases.commit(writes, event)
+                    gone += 1
+        return gone
 
 
-def standing_id(keys: Keys, subject: Subject) -> str:
-    """The number of a subject's standing: it leads back to nobody."""
-    return "std_" + keys.mac("subject", "standing", subject.app, subject.pseudonym).hex()[:24]
+def standing_id(keys: Keys, subject: Subject, first: str) -> str:
+    """The number of a subject's standing, by the decision that began it: it leads back to nobody, nor to another one of theirs."""
+    return "std_" + keys.mac("subject", "standing", subject.app, subject.pseudonym, first).hex()[:24]
 
 
 def _strikes(subject: Subject) -> str:

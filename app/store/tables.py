@@ -93,11 +93,15 @@ class Table:
         """Every live row, oldest version first."""
         return _live(self._rows)
 
+    def holding(self, part: str) -> list[Row]:
+        """Rows that are not deleted, in force or not, whose JSON holds `part`."""
+        rows = (_parse(id, raw) for id, raw in self._rows.items() if part in raw)
+        return [row for row in rows if not row.get("deleted")]
+
     def expired(self, part: str) -> list[Row]:
         """Rows whose date has passed, of those whose JSON holds `part`."""
         now = clock.now()
-        rows = (_parse(id, raw) for id, raw in self._rows.items() if part in raw)
-        return [row for row in rows if not row.get("deleted") and _expiry(row) <= now]
+        return [row for row in self.holding(part) if _expiry(row) <= now]
 
     def get(self, id: str) -> Row | None:
         raw = self._rows.get(id)

@@ -86,6 +86,12 @@ class Images:
 
     async def _serve(self, x: Exchange, prompt: Prompt, send: asgi.Send) -> None:
         x.language = surrogate.language(prompt.slots)
+        self._words.begin(x, prompt)
+        for name in ("unlabelled", "references"):
+            if getattr(x.asked, name):
+                raise RequestError(
+                    f"'sluice.{name}': not for pictures", code="unsupported_parameter", param=f"sluice.{name}"
+                )
         x.judged = await self._moderator.judge(prompt.slots, Scope(x.app.id, "prompt"), x.policy)
         if x.judged.verdict.failed and x.policy.degraded("prompt") is None:
             raise RequestError("moderation is unavailable; try again", code="moderation_unavailable", status=503)
@@ -96,7 +102,11 @@ class Images:
                 if slot.path == ("prompt",):
                     x.decision = self._keys.refusal.decision(x.app.id, slot.text)
                 # There is no picture that could stand for a refusal.
-                raise RequestError(x.shown(verdict).text, code="content_filter", param="prompt")
+                error = openai.error(x.shown(verdict).text, "content_filter", "prompt", 400)
+                x.receipt = Receipt(self._keys, x.decision, x.app.id)
+                x.seal(error, verdict.action)
+                await asgi.respond_json(send, 400, error, x.head(verdict.action))
+                return
             if text != slot.text:
                 put(prompt.body, slot.path, text)
         x.receipt = Receipt(self._keys, x.decision, x.app.id)
@@ -164,8 +174,8 @@ class Images:
         if images.bound(data):
             metrics.LABELS.labels("manifest_dropped").inc()
         metrics.LABELS.labels("image").inc()
-        seal = f"{self._keys.kid}.{self._keys.mac('receipt', 'label', x.app.id, id).hex()}"
-        return images.marked(data, labels.prepared(rule.producer, id, seal, before), rule.image)
+        metrics.NOT_EXAMINED.labels("picture").inc()
+        return images.marked(data, labels.prepared(rule.producer, id, x.seal_of(id), before), rule.image)
 
     async def _screened(self, x: Exchange, said: str) -> str | None:
         """The prompt as the model rewrote it, where it may be shown."""

@@ -154,7 +154,7 @@ class Proxy:
     async def _serve(self, x: Exchange, prompt: Prompt, send: asgi.Send) -> None:
         scope = Scope(x.app.id, "prompt")
         x.language = surrogate.language(prompt.slots)
-        self._words.begin(x, prompt, self._dialect)
+        self._words.begin(x, prompt, self._dialect.rewrite)
         x.judged = await self._moderator.judge(prompt.slots, scope, x.policy)
         if x.judged.verdict.failed and x.policy.degraded("prompt") is None:
             raise RequestError("moderation is unavailable; try again", code="moderation_unavailable", status=503)

@@ -12,14 +12,19 @@ from dataclasses import dataclass, replace
 
 from app import labels, metrics, notices
 from app.agreements import Agreements
-from app.dialects import Dialect, Prompt, fields
+from app.dialects import Prompt, fields
 from app.errors import RequestError
 from app.keys import Keys
 from app.notices import Notice
 from app.sessions import Sessions, Use
 from app.stance import Cues
 from app.subjects import Subjects, counted
+from app.types import Slot
 from app.web.exchange import Exchange
+
+
+def _never(prompt: Prompt, slot: Slot, text: str) -> None:
+    raise AssertionError("no answer of a model stands in this request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,8 @@ class Words:
     subjects: Subjects | None = None
     agreements: Agreements | None = None
 
-    def begin(self, x: Exchange, prompt: Prompt, dialect: Dialect) -> None:
-        """Before the prompt is judged. Raises RequestError for what policy refuses."""
+    def begin(self, x: Exchange, prompt: Prompt, rewrite: Callable[[Prompt, Slot, str], None] = _never) -> None:
+        """Before the prompt is judged. `rewrite`: how an API's slot is changed. Raises RequestError for what policy refuses."""
         rules = x.policy.rules
         x.corrections = self.corrections
         x.seal_of = lambda id: f"{self.keys.kid}.{self.keys.mac('receipt', 'label', x.app.id, id).hex()}"
@@ -43,9 +48,11 @@ class Words:
             if slot.origin == "assistant" and slot.message >= 0:
                 start, end = labels.within(slot.text, rules.labels.text.zh, rules.labels.text.en)
                 if end - start < len(slot.text):
-                    dialect.rewrite(prompt, slot, slot.text[start:end])
+                    rewrite(prompt, slot, slot.text[start:end])
                     prompt.slots[at] = replace(slot, text=slot.text[start:end])
         x.not_examined = fields.media(prompt.body)
+        for kind in x.not_examined:
+            metrics.NOT_EXAMINED.labels(kind).inc()
         if x.not_examined and rules.media.not_examined == "refuse":
             raise RequestError(
                 f"this service takes text alone: a part of the kind {x.not_examined[0]!r} cannot be examined",
@@ -53,9 +60,8 @@ class Words:
             )  # fmt: skip
         x.cautioning = bool(rules.notices.reliance)
         if x.caller.standing is not None:
-            x.notices.append(
-                Notice("standing", x.caller.standing.words(x.language), {"standing": x.caller.standing.id})
-            )
+            words = x.caller.standing.words(x.language, x.policy.profile)
+            x.notices.append(Notice("standing", words, {"standing": x.caller.standing.id}))
         if (use := self._use(x, prompt)) is not None:
             x.notices.append(notices.usage(use, x.language))
 
@@ -77,13 +83,11 @@ class Words:
         if number is None or subject is None or self.agreements is None:
             raise RequestError(
                 "'sluice.unlabelled': no agreement of this user is in force; the operator records one first "
-                "(未记录该用户的去标识约定)",
+                "(未记录该用户的无标识约定)",
                 code="no_agreement", param="sluice.unlabelled", status=403,
             )  # fmt: skip
         if await asyncio.to_thread(self.agreements.logged, number, x.decision, subject):
             x.agreement = number
-        else:
-            metrics.NOTICES.labels("label_kept").inc()
 
     def judged(self, x: Exchange, prompt: Prompt) -> None:
         """After it is over: whether the user's message counts against them. Never waits."""

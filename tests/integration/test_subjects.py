@@ -17,20 +17,21 @@ from app.errors import PolicyError
 from app.keys import Keys
 from app.policy import parse
 from app.settings import read
-from app.subjects import standing_id
 from app.taxonomy import taxonomy
-from app.types import Subject
 from tests.conftest import SECRET, Model, RedisServer, Whole, redis_binaries, wait_for, whole_gateway
 
 REVIEWERS = "anna:" + "a" * 32 + ",bert:" + "b" * 32
 MALWARE, SPAM = "接单攻击网站，不限。", "代发拒绝服务攻击，按小时。"
+STORE: list[RedisServer] = []
 APPS = json.dumps({"apps": [{"id": "web", "trusted_headers": {"subject": "x-user"}}]})
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(list(redis_binaries().values())[-1], tmp_path_factory.mktemp("redis"))
+    STORE.append(server)
     yield server
+    STORE.remove(server)
     server.kill()
 
 
@@ -76,14 +77,16 @@ def standing(whole: Whole, user: str) -> str | None:
 
 
 def number(user: str) -> str:
-    """Of the user's standing."""
-    keys = Keys(SECRET)
-    return standing_id(keys, Subject("web", keys.pseudonym("web", user)))
+    """Of the user's standing, as the store has it under their pseudonym; '' for none."""
+    name = Keys(SECRET).pseudonym("web", user)
+    assert STORE
+    rows = redis.Redis(port=STORE[-1].port, decode_responses=True).hgetall("{sluice:default}:standings:rows")
+    return next((id for id, raw in rows.items() if name in raw), "")
 
 
 def level(whole: Whole, user: str) -> str | None:
     """What is imposed, as a reviewer sees it: nothing that the user would have to ask for."""
-    found = admin(whole, "GET", f"/standings/{number(user)}")
+    found = admin(whole, "GET", f"/standings/{number(user) or '-'}")
     return str(found.json()["level"]) if found.status_code == 200 else None
 
 
@@ -208,7 +211,9 @@ def test_article_19_lifting_restores_exactly_and_survives_a_restart(
         assert told.json()["outcome"] == "查明是作业"
     # The strikes that led there are undone too: two more are no suspension, and the row that is left names nobody.
     offend(one, "u-lift", 2, "limit")
-    row = admin(one, "GET", f"/standings/{id}").json()
+    again_id = number("u-lift")
+    assert again_id != id, "nor does a number lead from what was lifted to what comes after"
+    row = admin(one, "GET", f"/standings/{again_id}").json()
     assert row["counts"] == {"row": 2, "day": 2} and row["times"] == 0
     assert "subject" not in row
     assert client.ping()

@@ -303,3 +303,36 @@ def test_the_strictest_finding_decides_then_the_earliest_and_one_in_shadow_never
     assert (decided is None) == (not applied)
     if decided is not None:
         assert all((f.action, -f.start) <= (decided.action, -decided.start) for f in applied)
+
+
+@pytest.mark.parametrize(
+    "text", ["degraded: {answer: nope}", "apps: {web: {labels: {mode: nope}}}", "minors: {pace: nope}"]
+)
+def test_what_is_wrong_is_named_by_its_file(text: str) -> None:
+    with pytest.raises(PolicyError, match=r"^mine\.yaml: "):
+        parse(text.encode(), "mine.yaml")
+
+
+def test_what_is_laid_over_never_loosens_an_apps_own_rules() -> None:
+    policies = parse(
+        b"apps: {web: {categories: {violence: {prompt: block, answer: block}, abuse_spam: {answer: block}}, pace: 3,"
+        b" degraded: {prompt: unavailable}, notices: {hours: 0.5, turns: 0}, media: {not_examined: refuse}, stream: {mode: strict}}}\n"
+        b"minors: {categories: {violence: {prompt: pass}, abuse_spam: {answer: off}}, pace: 10, degraded: {prompt: pass},"
+        b" notices: {hours: 4, turns: 9}, media: {not_examined: pass}, stream: {mode: prompt}}"
+    )
+    own, minor = policies.of("web"), policies.of("web", frozenset({"minor"}))
+    for key, action in own._actions.items():
+        assert minor._actions[key] >= action, key
+    rules = minor.rules
+    assert (rules.pace, rules.degraded.prompt, rules.notices.hours, rules.notices.turns) == (3, "unavailable", 0.5, 9)
+    assert (rules.media.not_examined, rules.stream.mode) == ("refuse", "strict")
+
+
+def test_a_key_under_minors_keeps_the_other_shipped_ones() -> None:
+    minor = parse(b"minors: {notices: {hours: 0.5}}").of("default", frozenset({"minor"}))
+    assert (minor.rules.notices.hours, minor.rules.notices.turns) == (0.5, 50)
+    assert minor._actions["violence", "prompt"].word == "block"
+
+
+def test_fail_modes_name_those_of_modes_that_differ() -> None:
+    assert parse(b"").fail_modes()["*+restricted"]["prompt"] == "block"
