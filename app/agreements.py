@@ -21,7 +21,7 @@ from app.errors import Conflict
 from app.keys import Keys
 from app.store.cases import Cases, Writes
 from app.store.client import Store
-from app.store.tables import AgreementRows, Row
+from app.store.tables import AgreementRows, Row, gone
 from app.types import Subject
 
 
@@ -85,25 +85,24 @@ class Agreements:
         if row is None or row.get("deleted"):
             return False
         writes = Writes()
-        writes.table(self.table, id, {"id": id, "deleted": True, "deleted_at": clock.stamp()}, self._channel())
+        writes.table(self.table, id, gone(id), self._channel())
         await self._cases.commit(writes, {"who": who, "what": "agreement_end", "id": id})
         await self.table.refresh()
         return True
 
     async def forget(self) -> tuple[int, int]:
         """Erase agreements that have ended, and files of the log that have been kept for their time; how many. Raises StoreError."""
-        gone = 0
+        ended = 0
         for row in self.table.expired('"subject"'):
             writes = Writes()
-            end = {"id": row["id"], "deleted": True, "deleted_at": clock.stamp()}
-            writes.table(self.table, row["id"], end, self._channel(), int(row["version"]))
+            writes.table(self.table, row["id"], gone(row["id"]), self._channel(), int(row["version"]))
             with contextlib.suppress(Conflict):
                 await self._cases.commit(
                     writes, {"who": "time", "what": "erase", "part": "agreements", "id": row["id"]}
                 )
-                gone += 1
+                ended += 1
         days = retention.seconds("unlabelled") // retention.DAY
-        return gone, await asyncio.to_thread(journal.swept, self._folder, days)
+        return ended, await asyncio.to_thread(journal.swept, self._folder, days)
 
     async def listed(self) -> list[Row]:
         await self.table.refresh()

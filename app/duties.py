@@ -24,6 +24,7 @@ from app.outbound import Outbound
 from app.remediation import DUTY, Case
 from app.store import sweeps
 from app.store.cases import Cases, Writes
+from app.store.tables import gone
 from app.subjects import Subjects
 
 log = logging.getLogger("sluice.duties")
@@ -103,11 +104,11 @@ class Duties:
 
     async def _erase(self, now: float) -> None:
         """Erase what has been kept for its time (app.retention)."""
-        gone: Counter[str] = Counter()
+        erased: Counter[str] = Counter()
         for case in await self._of("comments", now - ERASED):
             writes = Writes()
             writes.erase(f"comments:{case.id}")
-            gone["comments"] += bool(
+            erased["comments"] += bool(
                 await self._moved(case, replace(case, comments=False), "erase", writes, part="comments")
             )
         for case in await self._of("evidence", now - ERASED):
@@ -115,20 +116,20 @@ class Duties:
             writes.drop("evidence", case.id)
             writes.drop("evidence", f"{case.id}/probe")
             after = replace(case, evidence=False, prompted=False, next_probe=None)
-            gone["evidence"] += bool(await self._moved(case, after, "erase", writes, part="evidence"))
-        swept = list(gone)
+            erased["evidence"] += bool(await self._moved(case, after, "erase", writes, part="evidence"))
+        swept = list(erased)
         if now - self._swept >= _SWEPT or now < self._swept:
-            gone["reporters"] += await self._unnamed(now)
-            gone["matters_reporters"] += await self._unsigned(now)
-            gone["holds"] += await self._ended_holds()
+            erased["reporters"] += await self._unnamed(now)
+            erased["matters_reporters"] += await self._unsigned(now)
+            erased["holds"] += await self._ended_holds()
             swept = ["comments", "evidence", "reporters", "matters_reporters", "holds"]
             if self._subjects is not None and self._agreements is not None:
-                gone["standings"] = await self._subjects.forget(now)
-                gone["agreements"], gone["unlabelled"] = await self._agreements.forget()
+                erased["standings"] = await self._subjects.forget(now)
+                erased["agreements"], erased["unlabelled"] = await self._agreements.forget()
                 swept += ["standings", "agreements", "unlabelled"]
             self._swept = now
         for name in swept:
-            await sweeps.ran(self._cases.store, name, gone[name])
+            await sweeps.ran(self._cases.store, name, erased[name])
 
     async def _unnamed(self, now: float) -> int:
         """Forget who reported, in cases that ended long ago and in the tickets of their reports."""
@@ -174,7 +175,7 @@ class Duties:
         ended = [row["id"] for row in entries.expired('"readers"')][:_AT_ONCE]
         writes = Writes()
         for id in ended:
-            writes.table(entries, id, {"id": id, "deleted": True, "deleted_at": clock.stamp()}, self._cases.changed())
+            writes.table(entries, id, gone(id), self._cases.changed())
         if ended:
             await self._cases.commit(writes, {"who": "time", "what": "erase", "entries": ended, "part": "holds"})
         return len(ended)
@@ -198,8 +199,7 @@ class Duties:
     async def _lapse(self, case: Case, now: float) -> None:
         writes = Writes()
         for id in case.entries:
-            gone = {"id": id, "deleted": True, "deleted_at": clock.stamp()}
-            writes.table(self._cases.entries, id, gone, self._cases.changed())
+            writes.table(self._cases.entries, id, gone(id), self._cases.changed())
         after = replace(remediation.moved(case, "lapse", now), entries=())
         if await self._moved(case, after, "lapse", writes):
             metrics.HOLDS.labels("lapsed").inc()

@@ -22,7 +22,6 @@ from app.office import call
 
 _BYTES = 600_000
 """Of one call's body, about; the admin port takes 1 MiB."""
-_AT_ONCE = 500
 _TOLD = 20
 
 
@@ -102,8 +101,9 @@ def _entry(line: str, kind: str, common: dict[str, Any]) -> dict[str, Any]:
     """Raises ValueError that names the field, never its value."""
     from pydantic import ValidationError
 
+    from app.entries import EntryIn
     from app.passages import sized
-    from app.web.entries import EntryIn
+    from app.policyfile import faults
 
     try:
         row = json.loads(line)
@@ -122,9 +122,8 @@ def _entry(line: str, kind: str, common: dict[str, Any]) -> dict[str, Any]:
     try:
         given = EntryIn.model_validate(entry)
     except ValidationError as e:
-        first = e.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        where, what = faults(e)[0]
+        raise ValueError(f"{where}: {what}" if where else what) from None
     if given.passage is not None:
         try:
             sized(given.passage)
@@ -134,11 +133,13 @@ def _entry(line: str, kind: str, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batches(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    from app.entries import AT_ONCE
+
     batch: list[dict[str, Any]] = []
     size = 0
     for entry in entries:
         more = len(json.dumps(entry))
-        if batch and (size + more > _BYTES or len(batch) == _AT_ONCE):
+        if batch and (size + more > _BYTES or len(batch) == AT_ONCE):
             yield batch
             batch, size = [], 0
         batch.append(entry)
@@ -157,8 +158,10 @@ def _in_force(name: str, admin: str | None) -> list[dict[str, Any]]:
 
 
 def _removed(name: str, ids: list[str], admin: str | None) -> int:
+    from app.entries import AT_ONCE
+
     path = f"/lists/{quote(name, safe='')}/remove"
-    parts = [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
+    parts = [ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)]
     return sum(call("POST", path, {"ids": part}, admin)["removed"] for part in parts)
 
 

@@ -361,10 +361,17 @@ def read_yaml(raw: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def explain(e: ValidationError, name: str, *above: str) -> str:
-    """One line per wrong field: its path (below `above`) and what is wrong, never its value."""
-    return "\n".join(
-        f"{name}: {'.'.join(map(str, (*above, *error['loc'])))}: "
-        + ("no such key" if error["type"] == "extra_forbidden" else error["msg"])
+def faults(e: ValidationError) -> list[tuple[str, str]]:
+    """Each wrong field: its path and what is wrong, never its value."""
+    return [
+        (
+            ".".join(map(str, error["loc"])),
+            "no such key" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, "),
+        )
         for error in e.errors(include_input=False, include_url=False)
-    )
+    ]
+
+
+def explain(e: ValidationError, name: str, *above: str) -> str:
+    """One line per wrong field: its path (below `above`) and what is wrong."""
+    return "\n".join(f"{name}: {'.'.join(filter(None, (*above, where)))}: {what}" for where, what in faults(e))

@@ -19,7 +19,7 @@ from app.errors import Conflict, StoreError, Unreadable
 from app.keys import Keys
 from app.remediation import DUTY, UNDECIDED, Case
 from app.store.cases import Cases, Writes
-from app.store.tables import Row
+from app.store.tables import Row, gone
 
 _TRIES = 20
 _REWRITTEN = 15.0
@@ -89,8 +89,7 @@ class Shelf:
 
     def gone(self, writes: Writes, table: str, id: str) -> None:
         """Mark a row of a replicated table as deleted: every process lets go of it."""
-        row = {"id": id, "deleted": True, "deleted_at": clock.stamp()}
-        writes.row_of(table, id, row, self.cases.store.key(f"{table}:changed"))
+        writes.row_of(table, id, gone(id), self.cases.store.key(f"{table}:changed"))
 
 
 Kept = list[Row]

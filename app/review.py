@@ -22,7 +22,7 @@ from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
 from app.store.cases import Cases, Writes
 from app.store.client import within
-from app.store.tables import Row, Table
+from app.store.tables import Row, Table, gone
 from app.taxonomy import taxonomy
 from app.text import fold, is_han
 from app.types import Action, Verdict
@@ -172,7 +172,7 @@ class Review:
         for id in ids:
             row = self._cases.entries.get(id)
             were[id] = _bare(row)
-            self._put(writes, id, _gone(id))
+            self._put(writes, id, gone(id))
         return were
 
     def _confirmed(self, writes: Writes, case: Case, after: Case, who: str) -> Case:
@@ -239,7 +239,7 @@ class Review:
             raise RequestError("reason: must be said to undo a decision", code="missing", param="reason", status=422)
         memory = case.before[-1]
         for id, row in memory["rows"].items():
-            self._put(writes, id, row if row is not None else _gone(id))
+            self._put(writes, id, row if row is not None else gone(id))
         if memory["state"] in UNDECIDED and case.state != "rejected":
             self._reversed(writes, case, case.entries, now)
         return replace(
@@ -417,10 +417,6 @@ def _bare(row: Row | None) -> Row | None:
     if row is None or row.get("deleted"):
         return None
     return {k: v for k, v in row.items() if k != "version"}
-
-
-def _gone(id: str) -> Row:
-    return {"id": id, "deleted": True, "deleted_at": clock.stamp()}
 
 
 def _memory(case: Case, rows: dict[str, Row | None]) -> Row:

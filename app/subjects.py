@@ -28,7 +28,7 @@ from app.stance import Cues
 from app.store.cases import Cases, Writes
 from app.store.client import Store, ended
 from app.store.feed import Feed
-from app.store.tables import Row, Standings
+from app.store.tables import Row, Standings, gone
 from app.taxonomy import Profile, taxonomy
 from app.text import fold
 from app.types import Slot, Subject
@@ -314,13 +314,12 @@ class Subjects:
 
     def lift(self, writes: Writes, row: Mapping[str, Any]) -> None:
         """Undo a standing and the strikes that led to it; of the subject nothing stays but the number."""
-        gone = {"id": row["id"], "deleted": True, "deleted_at": clock.stamp()}
-        writes.table(self.table, row["id"], gone, self._channel(), int(row["version"]))
+        writes.table(self.table, row["id"], gone(row["id"]), self._channel(), int(row["version"]))
         writes.erase(_strikes(Subject(row["app"], row["subject"])))
 
     async def forget(self, now: float) -> int:
         """Erase rows that ended so long ago that nothing hangs on them; how many. Raises StoreError."""
-        gone = 0
+        ended = 0
         for row in self.table.expired('"subject"'):
             if now > clock.seconds(row["expires_at"]) + AGAIN:
                 writes = Writes()
@@ -328,8 +327,8 @@ class Subjects:
                 event = {"who": "time", "what": "erase", "part": "standings", "standing": row["id"]}
                 with contextlib.suppress(Conflict):
                     await self._cases.commit(writes, event)
-                    gone += 1
-        return gone
+                    ended += 1
+        return ended
 
 
 def standing_id(keys: Keys, subject: Subject, first: str) -> str:

@@ -345,6 +345,11 @@ class Statements(Table):
     name = "statements"
 
 
+def gone(id: str) -> Row:
+    """What a deleted row leaves."""
+    return {"id": id, "deleted": True, "deleted_at": clock.stamp()}
+
+
 def _live(raw: dict[str, str]) -> list[Row]:
     now = clock.now()
     rows = (_parse(id, text) for id, text in raw.items())

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from app import evidence, strictjson
 from app.agreements import Agreements
 from app.complaints import Complaints
+from app.entries import EntryIn, gone_row, public, written
 from app.errors import Conflict, RequestError
 from app.keys import Keys
 from app.policy import Policies
@@ -28,7 +29,7 @@ from app.subjects import Subjects
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.disclosure import statement_routes
-from app.web.entries import EntryIn, gone_row, list_routes, public, written
+from app.web.entries import list_routes
 from app.web.errors import answer_errors, error, reused
 from app.web.privacy import privacy_routes
 from app.web.reports import body_of, idempotency_key, parsed

@@ -10,6 +10,7 @@ from app import metrics, strictjson
 from app.attributes import stripped
 from app.errors import RequestError
 from app.policy import Policy
+from app.policyfile import faults
 
 FIELD = "sluice"
 _CHARACTERS = 200_000
@@ -52,7 +53,6 @@ def _taken(body: Any) -> Asked:
     try:
         return Asked.model_validate(given)
     except ValidationError as e:
-        first = e.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, (FIELD, *first["loc"])))
-        message = "no such field" if first["type"] == "extra_forbidden" else first["msg"]
-        raise RequestError(f"'{where}': {message}", code="invalid_value", param=where) from None
+        where, what = faults(e)[0]
+        param = ".".join(filter(None, (FIELD, where)))
+        raise RequestError(f"'{param}': {what}", code="invalid_value", param=param) from None
