@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,26 @@ class Agreements:
             return False
         return True
 
-    async def add(self, app: str, user: str, agreement: str, until: float, who: str, key: str = "") -> Row:
-        """Record one. `user`: as the app names them; only the pseudonym is kept. `agreement`: which text they agreed to. Raises
-        StoreError, ValueError for a key used for something else."""
-        name = self._keys.pseudonym(app, user)
-        id = "agr_" + self._keys.mac("subject", "agreement", app, name).hex()[:24]
+    async def add(
+        self, app: str, user: str, agreement: str, until: float, who: str, key: str = "", *, header: bool = True
+    ) -> Row:
+        """Record one. `user`: as the app names them, in a `header` or else in a token; only the pseudonym is kept. `agreement`: which text
+        they agreed to. Raises StoreError, ValueError for a key used for something else."""
+        await self.table.refresh()
+        known = {(row["app"], row["subject"]): row for row in self.table.rows()}
+        # As the app names them: a header's bytes are read as Latin-1, a token's are not. Whoever has one goes on under its name.
+        ids = (user.encode("utf-8", "surrogatepass").decode("latin-1"), user) if header else (user,)
+        names = [name for id in ids for name in self._keys.pseudonyms(app, id)]
+        old = next((known[app, name] for name in names if (app, name) in known), None)
+        name = old["subject"] if old is not None else names[0]
+        id = old["id"] if old is not None else "agr_" + secrets.token_hex(12)
         row: Row = {
             "id": id, "app": app, "subject": name, "agreement": agreement, "by": who, "at": clock.stamp(),
             "expires_at": clock.stamp(until).replace("Z", "+00:00"),
         }  # fmt: skip
         writes = Writes()
         writes.table(self.table, id, row, self._channel())
-        request = hashlib.sha256(f"{id} {agreement} {until:.0f} {who}".encode()).hexdigest()
+        request = hashlib.sha256(f"{app} {name} {agreement} {who}".encode()).hexdigest()
         event = {"who": who, "what": "agreement", "id": id, "agreement": agreement}
         result = await self._cases.commit(writes, event, key=key, request=request, result=shown(row))
         await self.table.refresh()

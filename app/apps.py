@@ -166,6 +166,13 @@ class Apps:
             raise SettingsError("SLUICE_APPS: whether apps need keys cannot change while Sluice runs; restart it")
         self.all, self._by_hash, self._only = fresh.all, fresh._by_hash, fresh._only
 
+    def follow_on(self, before: Apps) -> None:
+        """Take over the keys of issuers that are named as before: they were fetched already, and their place may be away now."""
+        rings = {i.rule: i.keyring for app in before.all if (i := app.identity) is not None and i.keyring.remote}
+        for app in self.all:
+            if app.identity is not None:
+                app.identity.keyring = rings.get(app.identity.rule, app.identity.keyring)
+
     async def start(self) -> None:
         for app in self.all:
             if app.identity is not None:

@@ -53,8 +53,14 @@ _ZH_TAILS = re.compile(r"(?:状况|狀況|状态|情况|信息|类别|代码|名
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
 
+_LONGEST = 80
+"""Characters of a name that is looked at: each costs all before it."""
+
+
 def attribute(key: str) -> str | None:
     """The attribute that a field of this name holds, if it is one: `userGender`, `user_gender`, `用户性别` are all "gender"."""
+    if len(key) > _LONGEST:
+        return None
     words = [w.lower() for w in _WORD.findall(unicodedata.normalize("NFKC", key))]
     if any(w >= "\u2e80" for w in words):
         written = "".join(words)

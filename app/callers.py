@@ -88,15 +88,14 @@ class Callers:
                 status=403,
                 retry=left,
             )
-        limits = caller.app.limits
-        self._meter.take(caller.app.id, limits.per_minute)
+        rules = caller.policy.rules
         slow = standing is not None and standing.level == "limit"
-        if slow or caller.policy.rules.pace:
-            # The store is told how much of it there is, not whose.
+        paces = [p for p in (rules.pace, rules.subjects.per_minute if slow else 0) if p]
+        if paces:
+            # The store is told how much of it there is, not whose. What one user may not have is none of the app's.
             who = self._keys.mac("subject", "pace", caller.app.id, *(caller.names[:1] or caller.sources[:1])).hex()
-            self._meter.take(
-                f"user {who}", caller.policy.rules.subjects.per_minute if slow else caller.policy.rules.pace
-            )
+            self._meter.take(f"user {who}", min(paces))
+        self._meter.take(caller.app.id, caller.app.limits.per_minute)
         return caller
 
     @contextmanager

@@ -8,7 +8,6 @@ app, in that category, for a time, and the rule that misfired is counted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -46,7 +45,8 @@ State = Literal["received", "upheld", "refused", "withdrawn"]
 class Matter:
     """A complaint or an appeal. Holds no text: what was sent is sealed evidence. `rules`: those that an appeal says misfired. `outcome`:
     what the reviewer answers. `first`: what a first reviewer proposed, where two are needed. `case`: what follows from the text that it is
-    about. `standing`: what was imposed on whoever appeals against that. `tries`: how often the model was to be asked again."""
+    about. `standing`, `imposed`: what was imposed on
+    whoever appeals against that, and which version of it. `tries`: how often the model was to be asked again."""
 
     id: str
     kind: str
@@ -64,6 +64,7 @@ class Matter:
     entries: tuple[str, ...] = ()
     case: str = ""
     standing: str = ""
+    imposed: int = 0
     tries: int = 0
     version: int = 0
 
@@ -109,8 +110,16 @@ class Complaints:
             used = f"{app} {before.reporter or before.source} {key}"
             if first := await self._cases.repeated(used, self._digest(kind, before, said, kid)):
                 return first
+        standing = sender.standing if kind == "standing" else None
+        if kind == "standing" and standing is None:
+            raise RequestError(
+                "nothing is imposed on this user that could be appealed against", code="not_found", status=404
+            )
         request = self._digest(kind, sender, said)
         key = f"{app} {sender.reporter or sender.source} {key}" if key else secrets.token_hex(16)
+        if standing is not None:
+            # One appeal against one thing: sent again, however worded, it is the same ticket.
+            request = key = f"{app} {standing.id}@{standing.version}"
         id = ("apl_" if kind in APPEALS else "cmp_") + hashlib.sha256(f"{kind}\n{key}\n{request}".encode()).hexdigest()[
             :24
         ]
@@ -118,12 +127,8 @@ class Complaints:
             id, kind, app, now, day_end(now, policy.rules.reports.days),
             reporter=sender.reporter, decision=str(said.get("decision_id") or ""),
         )  # fmt: skip
-        if kind == "standing":
-            if not sender.standing:
-                raise RequestError(
-                    "nothing is imposed on this user that could be appealed against", code="not_found", status=404
-                )
-            matter = replace(matter, standing=sender.standing)
+        if standing is not None:
+            matter = replace(matter, standing=standing.id, imposed=standing.version)
         elif kind == "blocked_prompt":
             matter = await self._appealed(matter, str(said["prompt"]), sender)
         elif said.get("text") and kind not in APPEALS:
@@ -135,6 +140,8 @@ class Complaints:
             "answered_by": clock.stamp(matter.due),
         }
         writes = Writes()
+        if sender.reporter:
+            writes.limit(f"reporter:{sender.reporter}", policy.rules.reports.per_reporter, 3600)
         writes.limit(f"source:{app}:{sender.source}", policy.rules.reports.per_source, 60)
         writes.row("matters", id, 0, matter.row())
         writes.score("matters:open", id, now)
@@ -307,8 +314,7 @@ class Complaints:
         elif decision == "uphold" and matter.kind == "blocked_prompt":
             await self._excepted(writes, matter, now)
         elif decision == "uphold" and matter.kind == "standing" and self._subjects is not None:
-            with contextlib.suppress(RequestError):  # it has ended meanwhile
-                self._subjects.lift(writes, await self._subjects.one(matter.standing))
+            await self._lifted(writes, matter)
         writes.row("matters", id, matter.version, after.row())
         if after.state != "received":
             writes.score("matters:open", id, None)
@@ -329,6 +335,21 @@ class Complaints:
         if matter.standing and self._subjects is not None:
             await self._subjects.table.refresh()
         return done
+
+    async def _lifted(self, writes: Writes, matter: Matter) -> None:
+        """What the appeal is against is undone; what was imposed after it is not. Raises RequestError."""
+        assert self._subjects is not None
+        try:
+            row = await self._subjects.one(matter.standing)
+        except RequestError:
+            return  # it has ended meanwhile
+        if int(row["version"]) != matter.imposed:
+            raise RequestError(
+                "something else was imposed since this appeal came; look at it, and lift that itself if it is wrong "
+                f"(POST /sluice/v1/admin/standings/{matter.standing}/decision), or refuse the appeal with that for a reason",
+                code="wrong_state", status=409,
+            )  # fmt: skip
+        self._subjects.lift(writes, row)
 
     def _blocked(self, writes: Writes, matter: Matter, after: Matter, who: str, said: Row, now: float) -> Matter:
         """The first reviewer proposes, the second puts it into force."""

@@ -72,7 +72,7 @@ class IdentityRule(BaseModel):
     audience: str = Field(default="", max_length=200)
     jwks: str | None = Field(default=None, max_length=500)
     shared_key: Path | None = None
-    algorithms: list[str] = []
+    algorithms: tuple[str, ...] = ()
     header: str = Field(default="x-sluice-identity", pattern=r"^[A-Za-z0-9-]{1,64}$")
     verified_claim: str = Field(default="real_name_verified", min_length=1, max_length=100)
     minor_claim: str = Field(default="minor", min_length=1, max_length=100)
@@ -83,7 +83,7 @@ class IdentityRule(BaseModel):
 
     @field_validator("algorithms")
     @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [a for a in value if a not in _PUBLIC + _SHARED]:
             # `none` and what nobody should use any more are not among them.
             raise ValueError(f"unknown algorithm {unknown[0][:20]!r}; they are {', '.join(_PUBLIC + _SHARED)}")
@@ -114,6 +114,8 @@ class Keyring:
         self._keys: dict[str, tuple[dict[str, Any], jwt.PyJWK]] = {}
         self._shared: bytes | None = None
         self._read = float("-inf")
+        self.generation = 0
+        """Changes with the keys: what was believed by others is believed no more."""
         self._wanted, self._looked = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._remote = rule.jwks is not None and rule.jwks.startswith("https://")
@@ -148,6 +150,7 @@ class Keyring:
             found[str(row.get("kid", f"#{at}"))] = row, key
         if not found:
             raise SettingsError("identity.jwks: holds no public key that signs")
+        self.generation += 1
         self._keys, self._read = found, clock.now()
 
     def key(self, kid: Any, algorithm: str) -> jwt.PyJWK | bytes | None:
@@ -165,6 +168,11 @@ class Keyring:
         row, key = found
         # A set may leave the algorithm to the token; only among those of the key's own kind.
         return jwt.PyJWK(row, algorithm) if row["kty"] == "RSA" and "alg" not in row and algorithm in _RSA else key
+
+    @property
+    def remote(self) -> bool:
+        """Its keys come from an address."""
+        return self._remote
 
     async def start(self) -> None:
         """Begin to follow; the first look gets a moment, so that a start refuses nobody whose token is good."""
@@ -217,6 +225,7 @@ class Identity:
         self._tokens = rule.jwks is not None or rule.shared_key is not None
         self.keyring = Keyring(rule)
         self._known: dict[bytes, tuple[float, Assertion]] = {}
+        self._generation = self.keyring.generation
 
     def of(self, headers: Mapping[str, str], peer: str) -> Assertion:
         """What a request asserts. Never raises: what is not believed says so in `fault`."""
@@ -239,6 +248,8 @@ class Identity:
             return NOBODY
         if len(token) > TOKEN_MAX:
             return Assertion(fault="oversized")
+        if self._generation != self.keyring.generation:
+            self._known, self._generation = {}, self.keyring.generation
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         known = self._known.get(digest)
         if known is not None and clock.now() < known[0]:
@@ -259,7 +270,7 @@ class Identity:
             head = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, TypeError):
             raise _Refused("malformed") from None
-        allowed = rule.algorithms or list(_PUBLIC if rule.jwks is not None else _SHARED[:1])
+        allowed = list(rule.algorithms or (_PUBLIC if rule.jwks is not None else _SHARED[:1]))
         algorithm = head.get("alg")
         if algorithm not in allowed:
             raise _Refused("algorithm")

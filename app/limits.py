@@ -22,6 +22,8 @@ _PAUSE = 0.25
 _DEAD = 5.0
 """Seconds after which a process that says nothing uses nothing."""
 _NAMES = 65_536
+_AT_ONCE = 500
+"""Names of one call."""
 
 
 class Meter:
@@ -37,6 +39,7 @@ class Meter:
         self._inside: Counter[str] = Counter()
         self._others: dict[str, int] = {}
         self._told: frozenset[str] = frozenset()
+        self._wanted: set[str] = set()  # asked for since the last look
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -57,6 +60,7 @@ class Meter:
             self._turn(minute)
         before, used = self._known.get(name, (0, 0))
         used += self._fresh[name]
+        self._wanted.add(name)
         into = now % _WINDOW / _WINDOW
         if before * (1 - into) + used >= per_minute:
             metrics.LIMITED.labels("rate").inc()
@@ -79,6 +83,7 @@ class Meter:
         if not most:
             yield
             return
+        self._wanted.add(name)
         if self._inside[name] + self._others.get(name, 0) >= most:
             metrics.LIMITED.labels("concurrency").inc()
             raise RequestError(
@@ -96,21 +101,27 @@ class Meter:
     async def _share(self, store: Store) -> None:
         while True:
             await asyncio.sleep(_PAUSE)
-            names = sorted({*self._fresh, *self._inside, *self._told, *self._known})
-            if not names:
-                continue
-            minute, fresh, self._fresh = self._minute, self._fresh, Counter()
-            args: list[str | int] = [self._run, f"{clock.now():.3f}", int(_DEAD), 3 * _WINDOW]
-            for name in names:
-                args += [name, fresh[name], self._inside[name]]
-            try:
-                said = await store.call("meter", [f"meter:{minute - 1}", f"meter:{minute}", "meter:inside"], args)
-            except StoreError:
-                if minute == self._minute:
-                    self._fresh.update(fresh)
-                continue
-            self._told = frozenset(n for n in names if self._inside[n])
+            if self._minute and (minute := int(clock.now() // _WINDOW)) != self._minute:
+                self._turn(minute)
+            # What was used, is at work, was at work, or was asked for and refused: the rest is as it was.
+            names = sorted({*self._fresh, *self._wanted, *self._inside, *self._told})
+            minute, fresh, self._fresh, self._wanted = self._minute, self._fresh, Counter(), set()
+            self._told = frozenset(self._inside)
+            for at in range(0, len(names), _AT_ONCE):
+                try:
+                    await self._tell(store, minute, names[at : at + _AT_ONCE], fresh)
+                except StoreError:
+                    # Whether it was counted is not known: rather too little than twice.
+                    break
+
+    async def _tell(self, store: Store, minute: int, names: list[str], fresh: Counter[str]) -> None:
+        args: list[str | int] = [self._run, f"{clock.now():.3f}", int(_DEAD), 3 * _WINDOW]
+        for name in names:
+            args += [name, fresh[name], self._inside[name]]
+        said = await store.call("meter", [f"meter:{minute - 1}", f"meter:{minute}", "meter:inside"], args)
+        for name, before, used, others in zip(names, said[::3], said[1::3], said[2::3], strict=True):
             if minute == self._minute:
-                counts = zip(names, said[::3], said[1::3], strict=True)
-                self._known = {n: (int(a), int(b)) for n, a, b in counts if int(a) or int(b)}
-            self._others = {n: int(c) for n, c in zip(names, said[2::3], strict=True) if int(c)}
+                self._known[name] = int(before), int(used)
+            self._others[name] = int(others)
+            if not int(others):
+                del self._others[name]

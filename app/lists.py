@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from datetime import date, datetime, time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from app import clock
 from app.deadlines import SHANGHAI
 from app.errors import SluiceError
 from app.office import call
@@ -170,7 +172,14 @@ def load_command(args: argparse.Namespace) -> int:
     kind, name = KINDS[args.kind], args.name or args.file.stem
     action = args.action or kind.action
     if action not in kind.actions:
-        raise ListError(f"--action: of a {args.kind} list one of {', '.join(kind.actions)}")
+        raise ListError(f"--action: of a {args.kind} list one of 只能是 {', '.join(kind.actions)}")
+    if not re.fullmatch(r"[\w.-]{1,64}", name):
+        raise ListError(
+            f"{name!r}: a list's name has 1 to 64 letters, digits, _ . -; --list gives it one "
+            "清单名只能含字母、数字、_ . -，请用 --list 指定"
+        )
+    if args.expires is not None and clock.seconds(args.expires) <= clock.now():
+        raise ListError("--expires: is in the past 日期已过")
     common = {
         "category": kind.category, "action": action, "scope": {"directions": list(kind.directions)},
         "reason": args.owner_reason or f"list {name} ({args.kind})", "expires_at": args.expires, "list": name,
@@ -200,5 +209,7 @@ def show_command(args: argparse.Namespace) -> int:
 def remove_command(args: argparse.Namespace) -> int:
     """`sluice list remove`."""
     ids = [entry["id"] for entry in _in_force(args.name, args.admin)]
+    if not ids:
+        raise ListError(f"{args.name}: nothing of such a list is in force 没有此清单的有效条目")
     print(f"{args.name}: -{_removed(args.name, ids, args.admin)}")
     return 0

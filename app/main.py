@@ -213,7 +213,7 @@ class Gateway:
         ]
         if self.settings.apps is not None:
             self._tasks.append(
-                asyncio.create_task(self._watch("apps", apps.sources(self.settings.apps), self._load_apps))
+                asyncio.create_task(self._watch("apps", lambda: apps.sources(self.settings.apps), self._load_apps))
             )
         if self.store is not None:
             await self.subjects.start()
@@ -246,12 +246,18 @@ class Gateway:
         if self.store is not None:
             await self.store.close()
 
-    async def _watch(self, what: str, paths: list[Path], load: Callable[[], Awaitable[str]]) -> None:
-        """Reload what changes on disk: whole or not at all. `load` gives the version now in force."""
-        seen = await asyncio.to_thread(_stamps, paths)
+    async def _watch(
+        self, what: str, paths: list[Path] | Callable[[], list[Path]], load: Callable[[], Awaitable[str]]
+    ) -> None:
+        """Reload what changes on disk: whole or not at all. `paths`: where, or what says where. `load` gives the version now in force."""
+
+        def look() -> list[tuple[str, int, int, int]]:
+            return _stamps(paths() if callable(paths) else paths)
+
+        seen = await asyncio.to_thread(look)
         while True:
             await asyncio.sleep(1)
-            now = await asyncio.to_thread(_stamps, paths)
+            now = await asyncio.to_thread(look)
             if now == seen or not now:
                 continue
             seen = now
@@ -270,12 +276,13 @@ class Gateway:
 
     async def _load_apps(self) -> str:
         fresh = await asyncio.to_thread(apps.load, self.settings.apps)
-        before = self.apps.all
+        fresh.follow_on(self.apps)
+        await fresh.start()
+        kept = {app.identity.keyring for app in fresh.all if app.identity is not None}
+        before = {app.identity.keyring for app in self.apps.all if app.identity is not None}
         self.apps.take(fresh)
-        await self.apps.start()
-        for app in before:
-            if app.identity is not None:
-                await app.identity.keyring.stop()
+        for ring in before - kept:
+            await ring.stop()
         return f"{len(self.apps.all)} apps"
 
     async def _load_lexicon(self) -> str:
@@ -311,6 +318,7 @@ class Gateway:
             "entries": len(self.blocklist),
             "entries_version": self.entries.version,
             "entries_unreadable": self.blocklist.foreign,
+            "standings_unreadable": self.subjects.unreadable,
             "exceptions_unreadable": self.moderator.exceptions.foreign if self.moderator.exceptions is not None else 0,
             "store": self.store.up if self.store is not None else False,
         }

@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 from app import clock, settings
@@ -29,6 +29,8 @@ def call(method: str, path: str, body: Any = None, url: str | None = None) -> An
         raise SettingsError("SLUICE_ADMIN_TOKEN must be set (需要管理令牌)")
     host = f"[{conf.admin_host}]" if ":" in conf.admin_host else conf.admin_host
     base = url or f"http://{host}:{conf.admin_port}"
+    if not base.startswith(("http://", "https://")):
+        raise OfficeError(f"--admin: {base}: must be an address like http://127.0.0.1:8102 必须是 http 地址")
     request = urllib.request.Request(
         f"{base.rstrip('/')}/sluice/v1/admin{path}", method=method,
         data=None if body is None else json.dumps(body).encode(),
@@ -181,7 +183,9 @@ def publish_command(args: argparse.Namespace) -> int:
         content = {"fields": content} if args.kind == "disclosure" else content
     else:
         content = {"zh" if any(map(is_han, text)) else "en": text}
-    given = {"kind": args.kind, "public": not args.private, "note": args.note, **content}
+    if args.kind != "disclosure" and (unknown := sorted(set(content) - {"zh", "en"})):
+        raise OfficeError(f"{args.file}: {unknown[0]}: only zh and en may stand here 只能有 zh 与 en")
+    given = {**content, "kind": args.kind, "public": not args.private, "note": args.note}
     done = call("POST", "/statements", given, args.admin)
     print(f"{done['kind']} {done['version']}  {done['at']}  {done['sha256']}")
     return 0
@@ -213,8 +217,11 @@ def statement_command(args: argparse.Namespace) -> int:
 def evidence_command(args: argparse.Namespace) -> int:
     from app.evidence import html
 
+    try:
+        args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e:
+        raise OfficeError(f"{args.out}: cannot be made 无法创建 ({e.strerror})") from None
     found = call("GET", "/evidence", url=args.admin)
-    args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
     _private(args.out / "evidence.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     _private(args.out / "evidence.html", html(found))
     print(f"{args.out}: evidence.json, evidence.html; 审计链 audit chain: {found['audit']['chain']}", file=sys.stderr)
@@ -222,14 +229,21 @@ def evidence_command(args: argparse.Namespace) -> int:
 
 
 def privacy_command(args: argparse.Namespace) -> int:
+    # What cannot be written down must not be erased first.
+    out = None if args.out is None else _opened(args.out)
     # What stands on a command line, every process of the machine can read.
+    if args.user == "-" and sys.stdin.isatty():
+        print("用户标识 user id:", end=" ", file=sys.stderr, flush=True)
     user = sys.stdin.readline().rstrip("\r\n") if args.user == "-" else args.user
     found = call("POST", f"/privacy/{args.what}", {"app": args.app, "user": user}, args.admin)
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
-    if args.out is None:
+    if out is None:
         print(text, end="")
     else:
-        _private(args.out, text)
+        with out:
+            out.write(text)
+    if not found["known_app"]:
+        print(f"{args.app}: 应用文件中没有此应用 no such app in the apps file", file=sys.stderr)
     counts = found["erased"] if args.what == "erase" else {k: len(v) for k, v in found["held"].items() if v}
     said = "，".join(f"{name} {n}" for name, n in counts.items()) or "无 nothing"
     print(f"{'已删除 erased' if args.what == 'erase' else '持有 held'}: {said}", file=sys.stderr)
@@ -238,6 +252,14 @@ def privacy_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _opened(path: Path) -> TextIO:
+    """A file that only its owner can read. Raises OfficeError."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8")
+    except OSError as e:
+        raise OfficeError(f"{path}: cannot be written 无法写入 ({e.strerror})") from None
+
+
 def _private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+    with _opened(path) as f:
         f.write(text)

@@ -17,7 +17,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import PolicyError
-from app.policyfile import MODES, CategoryRule, DegradedRule, Mode, PolicyFile, Rules, check, explain, read_yaml
+from app.policyfile import (
+    MODES,
+    CategoryRule,
+    DegradedRule,
+    Mode,
+    PolicyFile,
+    Rules,
+    SuspectRule,
+    check,
+    explain,
+    read_yaml,
+)
 from app.taxonomy import OF_WORD, Profile, taxonomy
 from app.types import Action, Candidate, Direction, Finding
 
@@ -81,7 +92,7 @@ class Policy:
             return candidate
         near = rule.near and any(f.rule != candidate.rule and start - f.end <= rule.near for f in earlier)
         if near or (rule.count and len({f.start for f in earlier} | {start}) >= rule.count):
-            return replace(candidate, tier="certain")
+            return replace(candidate, tier="certain", raised=True)
         return candidate
 
     def usual(self, category: str, direction: Direction) -> Action:
@@ -205,6 +216,10 @@ def _stricter(rules: Rules, below: Rules) -> Rules:
     return rules.model_copy(
         update={
             "pace": _least(rules.pace, below.pace),
+            "suspects": SuspectRule(
+                near=max(rules.suspects.near, below.suspects.near),
+                count=_least(rules.suspects.count, below.suspects.count),
+            ),
             "degraded": DegradedRule(**degraded),
             "notices": rules.notices.model_copy(update=notices),
             "stream": below.stream if below.stream.mode == "strict" and rules.stream.mode != "strict" else rules.stream,

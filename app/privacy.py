@@ -8,6 +8,7 @@ reporter; what a law asks to be kept is named, with its basis and end. Whoever e
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from app.keys import Keys
 from app.remediation import DUTY, UNDECIDED, Case
 from app.store.cases import Cases, Writes
 from app.store.tables import Row, gone
+from app.subjects import mark
+from app.types import Subject
 
 _TRIES = 20
 _REWRITTEN = 15.0
@@ -248,6 +251,9 @@ async def _strikes(shelf: Shelf) -> list[Row]:
 async def _unstrike(shelf: Shelf, writes: Writes) -> tuple[int, Kept]:
     for key in _strike_keys(shelf):
         writes.erase(key)
+    for name in shelf.who.subjects:
+        # Told to all processes, so that a clean message ends a row.
+        writes.score("struck", base64.b64encode(mark(shelf.keys, Subject(shelf.who.app, name))).decode(), None)
     return len(await _strikes(shelf)), []
 
 
@@ -343,7 +349,8 @@ HOLDERS = [
 
 
 class Privacy:
-    """The desk where a person's own are asked for. `apps`: those there are now, for a name that is mistyped would find nothing."""
+    """The desk where a person's own are asked for. `apps`: those there are now: one that is gone
+    has persons still, one that is mistyped has none, and the answer says which it is."""
 
     def __init__(self, cases: Cases, keys: Keys, apps: Callable[[], set[str]]) -> None:
         self._cases, self._keys, self.apps = cases, keys, apps
@@ -354,7 +361,7 @@ class Privacy:
         found = {holder.name: await holder.held(shelf) for holder in HOLDERS}
         counts = {name: len(rows) for name, rows in found.items() if rows}
         await self._cases.commit(Writes(), {"who": who, "what": "privacy_export", "app": app, "held": counts})
-        return {"app": app, "at": clock.stamp(), "held": found}
+        return {"app": app, "known_app": await self._known(app), "at": clock.stamp(), "held": found}
 
     async def erase(self, app: str, user: str, who: str) -> Row:
         """Erase all that is held about a user of an app; how much that was, and what is kept and why. Raises StoreError, Conflict."""
@@ -373,12 +380,16 @@ class Privacy:
                 continue  # one of the cases was changed meanwhile
             return {
                 "app": app,
+                "known_app": await self._known(app),
                 "at": clock.stamp(),
                 "erased": counts,
                 "kept": kept,
                 "store_file": await self._rewritten(),
             }
         raise Conflict("what is held of this person is changed all the time; send it again", 0)
+
+    async def _known(self, app: str) -> bool:
+        return app in await asyncio.to_thread(self.apps)
 
     async def _rewritten(self) -> str:
         """Have the store write its file anew, which else holds every write that there ever was: "rewritten", or "as it was" where it does

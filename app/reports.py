@@ -31,6 +31,7 @@ from app.remediation import Case
 from app.store.cases import PATIENCE, Cases, Taken, Writes
 from app.store.client import within
 from app.store.tables import Row
+from app.subjects import Standing
 from app.surrogate import language
 from app.taxonomy import taxonomy
 from app.text import fold
@@ -67,8 +68,8 @@ class Report:
 
 class Sender(NamedTuple):
     """Who reports. `reporter`: a pseudonym, '' where nobody is known; `readers`: under which names answers to them are screened;
-    `source`: a pseudonym of where it came from. `older`: reporter, readers and source under each older key. `standing`: the number of what
-    is imposed on them, if anything.
+    `source`: a pseudonym of where it came from. `older`: reporter, readers and source under each older key. `standing`: what is imposed on
+    them, if anything.
 
     What one person's report writes stands under one key: who has the store and not the secret cannot tell who somebody was before a
     rotation. So a case goes on knowing a person by the name by which it came to know them."""
@@ -78,7 +79,7 @@ class Sender(NamedTuple):
     readers: tuple[str, ...]
     source: str
     older: tuple[tuple[str, tuple[str, ...], str], ...] = ()
-    standing: str = ""
+    standing: Standing | None = None
 
     def known(self, names: Collection[str]) -> Sender:
         """The same, by the name under which they stand among `names`; by the current one where they do not."""

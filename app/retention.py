@@ -61,6 +61,7 @@ TABLE = (
     Records("results", "done:<call>", 7 * DAY, "", _OWN, _STORE, False),
     Records("limits", "limit:<who>", 1 * HOUR, "", _OWN, _STORE, True),
     Records("strikes", "strikes:<app>:<subject>", 24 * HOUR, "", _OWN, _STORE, True),
+    Records("struck", "struck", 24 * HOUR, "", f"{_OWN}: who has an open row of strikes", _STORE, False),
     Records("standings", "standings", 30 * DAY, "after it has ended", f"{_OWN}: whether it happens again", _TIME, True),
     Records("agreements", "agreements", 0, "until it ends or is taken back", "Labelling Measures, Article 9", "app/agreements.py", True),
     Records("usage", "meter:<minute>", 0, "3 minutes", f"{_OWN}: limits over all replicas", _STORE, False),

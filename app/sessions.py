@@ -21,16 +21,15 @@ from app.store.client import Store, ended
 
 _MOST = 65_536
 _PAUSE = 1.0
-_LATEST = 1440 * 60
-"""Seconds after which any session has ended."""
 
 
 @dataclass(slots=True)
 class _Session:
-    """`turns`: by process, what each has seen. `reminded`: how often of hours, of turns."""
+    """`idle`: seconds that end it. `turns`: by process, what each has seen. `reminded`: how often of hours, of turns."""
 
     began: float
     last: float
+    idle: float
     turns: dict[str, int] = field(default_factory=dict)
     reminded: tuple[int, int] = (0, 0)
 
@@ -67,11 +66,9 @@ class Sessions:
         now = clock.now()
         session = self._sessions.get(who)
         if session is None or not 0 <= now - session.last < 60 * rule.idle:
-            session = self._sessions[who] = _Session(now, now)
-        self._sessions.move_to_end(who)
-        while len(self._sessions) > _MOST:
-            self._sessions.popitem(last=False)
-        session.last = now
+            session = self._sessions[who] = _Session(now, now, 60.0 * rule.idle)
+        self._bounded(who)
+        session.last, session.idle = now, 60.0 * rule.idle
         session.turns[self._run] = session.turns.get(self._run, 0) + 1
         self._changed.add(who)
         hours, turns = (now - session.began) / 3600, sum(session.turns.values())
@@ -81,12 +78,22 @@ class Sessions:
         session.reminded = max(reached[0], session.reminded[0]), max(reached[1], session.reminded[1])
         return Use(hours, turns)
 
+    def _bounded(self, who: str) -> None:
+        """The newest last; those that have ended, and the oldest of too many, are forgotten."""
+        self._sessions.move_to_end(who)
+        now = clock.now()
+        while self._sessions:
+            first = next(iter(self._sessions.values()))
+            if len(self._sessions) <= _MOST and first.last + first.idle >= now:
+                break
+            self._sessions.popitem(last=False)
+
     async def _tell(self, store: Store) -> None:
         while True:
             await asyncio.sleep(_PAUSE)
             changed, self._changed = self._changed, set()
             rows = [
-                [who, s.began, s.last, s.turns.get(self._run, 0), *s.reminded]
+                [who, s.began, s.last, s.idle, s.turns.get(self._run, 0), *s.reminded]
                 for who in changed if (s := self._sessions.get(who)) is not None
             ]  # fmt: skip
             if rows:
@@ -106,11 +113,14 @@ class Sessions:
         run, rows = json.loads(said)
         if run == self._run:
             return
-        for who, began, last, turns, hours, by_turns in rows:
+        for who, began, last, idle, turns, hours, by_turns in rows:
             mine = self._sessions.get(who)
             # What ended before the other one began is another session.
-            if mine is None or mine.last < began - _LATEST:
-                mine = self._sessions[who] = _Session(began, last)
+            if mine is None or mine.last < began - idle:
+                mine = self._sessions[who] = _Session(began, last, idle)
+            elif last < mine.began - idle:
+                continue
             mine.began, mine.last = min(mine.began, began), max(mine.last, last)
             mine.turns[run] = turns
             mine.reminded = max(mine.reminded[0], hours), max(mine.reminded[1], by_turns)
+            self._bounded(who)

@@ -514,7 +514,7 @@ class Channel:
         return Finding(
             c.category, c.detector, start, end, c.score, action,
             self._policy.shadowed(c), c.rule, "+".join(sorted(names)) or "plain", self._path,
-            tuple((self._original(a), self._original(b - 1) + 1) for a, b in c.spans), c.tier,
+            tuple((self._original(a), self._original(b - 1) + 1) for a, b in c.spans), "suspect" if c.raised else c.tier,
         )  # fmt: skip
 
     def _maskable(self, start: int, end: int) -> bool:

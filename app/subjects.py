@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from app import clock, metrics
 from app.deadlines import SHANGHAI
 from app.errors import Conflict, RequestError, StoreError
-from app.keys import Keys, decision_tail
+from app.keys import Keys
 from app.moderation import Judged
 from app.policy import Policy
 from app.policyfile import SubjectRule
@@ -30,8 +30,9 @@ from app.store.client import Store, ended
 from app.store.feed import Feed
 from app.store.tables import Row, Standings, gone
 from app.taxonomy import Profile, taxonomy
+from app.terms import CONTEXT
 from app.text import fold
-from app.types import Slot, Subject
+from app.types import Action, Slot, Subject
 
 log = logging.getLogger("sluice.subjects")
 
@@ -43,6 +44,8 @@ AGAIN = 30 * DAY
 _ROOM = 4096
 _OPEN = 65_536
 _TRIES = 8
+_LOOKED, _NEAR = 50, 4 * CONTEXT
+"""Findings of a message that are looked at; characters around one."""
 _OVER = "+00:00"
 _FOUND_BY = frozenset({"lexicon", "rules"})
 """Whose certain findings instruct or offer: shipped terms of that tier hold the verb or the offer (lint), and an operator's rules do."""
@@ -66,6 +69,7 @@ class Standing(NamedTuple):
     level: Level
     reason: str
     until: float | None
+    version: int = 0
 
     def words(self, language: str, profile: Profile) -> str:
         """What its subject is told. `profile`: by whose text."""
@@ -107,22 +111,31 @@ def step(rule: SubjectRule, row: int, day: int) -> Level | None:
     return "warn" if rule.warn and row >= rule.warn else None
 
 
-def counted(policy: Policy, slots: Sequence[Slot], judged: Judged, cues: Cues) -> str | None:
-    """The category for which a request is a strike, if it is one: found in the newest words of the user, by what instructs or offers,
+class Counted(NamedTuple):
+    """Why a message is a strike: the category, and the text."""
+
+    category: str
+    text: str
+
+
+def counted(policy: Policy, slots: Sequence[Slot], judged: Judged, cues: Cues) -> Counted | None:
+    """Whether a request is a strike: something that policy acts on was found in the newest words of the user, by what instructs or offers,
     in a sentence that shows no other stance (of the law, news, teaching, refutation, help, fiction, history)."""
     if not judged.verdict.findings:
         return None
     counts = frozenset(policy.rules.subjects.counts) or _may_count()
     fresh = {slot.path: slot.text for slot in slots if slot.origin == "user" and slot.age == 0 and slot.message >= 0}
-    for f in judged.verdict.findings:
+    for f in judged.verdict.findings[:_LOOKED]:
         if (
-            f.category in counts and f.tier == "certain" and f.detector in _FOUND_BY and not f.shadow
+            f.action > Action.PASS and f.category in counts and f.tier == "certain" and f.detector in _FOUND_BY and not f.shadow
             and f.path in fresh and "join" not in f.technique
         ):  # fmt: skip
             text = fresh[f.path]
-            start, end = len(fold(text[: f.start])), len(fold(text[: f.end]))
-            if not cues.around(fold(text), start, end, True):
-                return f.category
+            # As far as a stance reaches, whatever folding does to it.
+            before, after = text[max(0, f.start - _NEAR) : f.start], text[f.end : f.end + _NEAR]
+            near = fold(before + text[f.start : f.end] + after)
+            if not cues.around(near, len(fold(before)), len(near) - len(fold(after)), True):
+                return Counted(f.category, text)
     return None
 
 
@@ -136,6 +149,8 @@ class _Strike(NamedTuple):
     decision: str
     category: str | None
     """None: a message without one, which ends the row."""
+    same: str
+    """A MAC of the message: sent again, it is the same strike."""
     rule: SubjectRule
 
 
@@ -159,7 +174,9 @@ class Subjects:
         for row in rows.values():
             if row is not None:
                 until = _seconds(row.get("expires_at"))
-                now[row["app"], row["subject"]] = Standing(row["id"], row["level"], row["reason"], until)
+                now[row["app"], row["subject"]] = Standing(
+                    row["id"], row["level"], row["reason"], until, int(row["version"])
+                )
         self._rows = now
 
     def of(self, app: str, names: Iterable[str]) -> Standing | None:
@@ -170,6 +187,11 @@ class Subjects:
         found = (self._rows.get((app, name)) for name in names)
         live = [s for s in found if s is not None and (s.until is None or s.until > now)]
         return max(live, key=lambda s: LEVELS.index(s.level), default=None)
+
+    @property
+    def unreadable(self) -> int:
+        """Rows under a key that is listed no more: whom they are about cannot be told."""
+        return sum(name.partition(".")[0] not in self._keys.kids for _, name in self._rows)
 
     # ---- counting
 
@@ -186,19 +208,26 @@ class Subjects:
             await self._feed.stop()
 
     def _mark(self, subject: Subject) -> bytes:
-        return self._keys.mac("subject", "strikes", subject.app, subject.pseudonym)
+        return mark(self._keys, subject)
 
     def _heard(self, mark: bytes) -> None:
         self._open[mark] = None
         if len(self._open) > _OPEN:
             del self._open[next(iter(self._open))]
 
-    def asked(self, subject: Subject, decision: str, category: str | None, policy: Policy) -> None:
-        """A message of a subject was judged. Never waits. A clean one is only told of where strikes are open."""
-        if self._task is None or (category is None and (not self._open or self._mark(subject) not in self._open)):
+    def asked(self, subject: Subject, names: Iterable[str], decision: str, why: Counted | None, policy: Policy) -> None:
+        """A message of a subject was judged. Never waits. A clean one is only told of where strikes are open. `names`: their pseudonyms
+        under every key; whom something is imposed on goes on under the name by which that stands."""
+        known = next((name for name in names if (subject.app, name) in self._rows), subject.pseudonym)
+        subject = Subject(subject.app, known)
+        if self._task is None or (why is None and (not self._open or self._mark(subject) not in self._open)):
             return
+        category, same = None, ""
+        if why is not None:
+            category = why.category
+            same = self._keys.mac("subject", "strike", subject.app, known, fold(why.text)).hex()
         try:
-            self._waiting.put_nowait(_Strike(subject, decision, category, policy.rules.subjects))
+            self._waiting.put_nowait(_Strike(subject, decision, category, same, policy.rules.subjects))
         except asyncio.QueueFull:
             metrics.STRIKES.labels("dropped").inc()
 
@@ -212,13 +241,13 @@ class Subjects:
                 log.error("a strike is not counted", extra={"error": type(e).__name__})
 
     async def _clean(self, strike: _Strike) -> None:
-        self._open.pop(self._mark(strike.subject), None)
         await self._cases.store.run("HDEL", self._cases.store.key(_strikes(strike.subject)), "row")
+        self._open.pop(self._mark(strike.subject), None)
 
     async def _struck(self, strike: _Strike, category: str) -> None:
         metrics.STRIKES.labels("counted").inc()
         row, day, decisions = await self._cases.store.call(
-            "strike", [_strikes(strike.subject)], [strike.decision, _same(strike.decision), f"{clock.now():.3f}", DAY]
+            "strike", [_strikes(strike.subject)], [strike.decision, strike.same, f"{clock.now():.3f}", DAY]
         )
         mark = self._mark(strike.subject)
         self._heard(mark)
@@ -241,6 +270,13 @@ class Subjects:
             # All that count see the same first strike; and what begins anew after an erasure has another one.
             id = str(old["id"]) if old is not None else standing_id(self._keys, subject, decisions[0])
             live = old is not None and (_seconds(old.get("expires_at")) or 1e18) > now
+            counted = await self._cases.field(_strikes(subject), f"d:{strike.same}")
+            if counted is None:
+                return  # lifted meanwhile, and the strikes with it
+            if live and old is not None and old["by"] != "rule" and not old["proposed"]:
+                # What a person imposed no rule changes: it asks.
+                await self._propose(old)
+                return
             if live and old is not None and LEVELS.index(old["level"]) >= LEVELS.index(level):
                 return
             recent = old is not None and now - float(old.get("suspended", 0)) < AGAIN
@@ -266,15 +302,24 @@ class Subjects:
             await self.table.refresh()
             return
 
+    async def _propose(self, row: Row) -> None:
+        writes = Writes()
+        after = {k: v for k, v in row.items() if k != "version"} | {"proposed": True}
+        writes.table(self.table, row["id"], after, self._channel(), int(row["version"]))
+        with contextlib.suppress(Conflict):
+            await self._cases.commit(writes, {"who": "rule", "what": "propose", "standing": row["id"]})
+            await self.table.refresh()
+
     def _channel(self) -> str:
         return self._cases.store.key(f"{self.table.name}:changed")
 
     # ---- people
 
     async def listed(self, *, proposed: bool = False) -> list[Row]:
-        """What is in force, newest first; `proposed`: where somebody must say whether to end it for good."""
+        """What is in force, newest first; `proposed`: where somebody must say what becomes of it, ended meanwhile or not."""
         await self.table.refresh()
-        return [shown(row) for row in reversed(self.table.rows()) if not proposed or row.get("proposed")]
+        rows = [r for r in self.table.holding('"proposed":true') if r["proposed"]] if proposed else self.table.rows()
+        return [shown(row) for row in sorted(rows, key=lambda row: -int(row["version"]))]
 
     async def one(self, id: str) -> Row:
         """Raises RequestError 404."""
@@ -331,6 +376,11 @@ class Subjects:
         return ended
 
 
+def mark(keys: Keys, subject: Subject) -> bytes:
+    """By which the processes tell one another of a subject with an open row."""
+    return keys.mac("subject", "strikes", subject.app, subject.pseudonym, kid=subject.pseudonym.partition(".")[0])
+
+
 def standing_id(keys: Keys, subject: Subject, first: str) -> str:
     """The number of a subject's standing, by the decision that began it: it leads back to nobody, nor to another one of theirs."""
     return "std_" + keys.mac("subject", "standing", subject.app, subject.pseudonym, first).hex()[:24]
@@ -338,14 +388,6 @@ def standing_id(keys: Keys, subject: Subject, first: str) -> str:
 
 def _strikes(subject: Subject) -> str:
     return f"strikes:{subject.app}:{subject.pseudonym}"
-
-
-def _same(decision: str) -> str:
-    """What a message that was refused twice has in common: the tail of its decision; another one has none."""
-    try:
-        return decision_tail(decision).hex()
-    except ValueError:
-        return decision
 
 
 def _stamp(at: float) -> str:

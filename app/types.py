@@ -98,6 +98,8 @@ class Candidate:
     techniques: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
     spans: tuple[tuple[int, int], ...] = ()
+    raised: bool = False
+    """A suspicion, that a second signal beside it made certain."""
 
 
 class Scan(NamedTuple):
@@ -204,7 +206,7 @@ class Finding:
     spans: tuple[tuple[int, int], ...] = ()
     """What of it spoke most for the claim, where that is known and less than all."""
     tier: Tier = "certain"
-    """How much the claim could do by itself."""
+    """How much the claim could do by itself, without what stands beside it."""
 
     def public(self) -> dict[str, Any]:
         evidence: dict[str, Any] = {"rule": self.rule, "technique": self.technique, "text": None}

@@ -157,7 +157,7 @@ def admin_api(
     outcome_routes(api, complaints, authorised)
     list_routes(api, keys, entries, cases, authorised)
     standing_routes(api, subjects, authorised)
-    agreement_routes(api, agreements, authorised)
+    agreement_routes(api, agreements, authorised, apps)
     statement_routes(api, cases, statements, archive, authorised)
     privacy_routes(api, Privacy(cases, keys, apps), authorised)
 

@@ -19,6 +19,7 @@ from app.power import Power
 from app.statements import KINDS, Archive, Content, Disclosure, Document, Note, publish, said, shown
 from app.store.cases import Cases
 from app.store.tables import Row, Table
+from app.web import asgi
 from app.web.errors import error, reused
 from app.web.reports import body_of, idempotency_key, parsed
 
@@ -79,7 +80,7 @@ def disclosure_routes(
     def policy(request: Request) -> Policy:
         """That of the app whose key came along; nobody needs one."""
         try:
-            section = apps.identify({k.lower(): v for k, v in request.headers.items()}).policy
+            section = apps.identify(asgi.headers(request.scope)).policy
         except RequestError:
             return moderator.policies.common
         return moderator.policies.of(section)

@@ -144,10 +144,20 @@ class Proxy:
             raise RequestError(f"the request holds more than {SLOTS_MAX} texts", code="too_many_texts")
         if limits.choices and prompt.choices > limits.choices:
             raise RequestError(f"'n' is at most {limits.choices} for this app", code="limit_exceeded", param="n")
+        best = prompt.body.get("best_of")
+        if limits.choices and best is not None and (type(best) is not int or best > limits.choices):
+            raise RequestError(
+                f"'best_of' is an integer, at most {limits.choices} for this app",
+                code="limit_exceeded",
+                param="best_of",
+            )
         for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if limits.max_tokens else ():
-            if isinstance(wanted := prompt.body.get(name), int) and wanted > limits.max_tokens:
+            wanted = prompt.body.get(name)
+            if wanted is not None and (type(wanted) is not int or wanted > limits.max_tokens):
                 raise RequestError(
-                    f"'{name}' is at most {limits.max_tokens} for this app", code="limit_exceeded", param=name
+                    f"'{name}' is an integer, at most {limits.max_tokens} for this app",
+                    code="limit_exceeded",
+                    param=name,
                 )
         return prompt
 

@@ -87,14 +87,12 @@ def senders(callers: Callers, keys: Keys) -> Callable[[Request], Sender]:
     """Who a request comes from. Whoever is suspended is heard too."""
 
     def sender(request: Request) -> Sender:
-        head = {k.lower(): v for k, v in request.headers.items()}
-        caller = callers.known(head, asgi.peer(request.scope), "report")
+        caller = callers.known(asgi.headers(request.scope), asgi.peer(request.scope), "report")
         by_key = zip(keys.kids, caller.sources, strict=True)
         names = ((tuple(n for n in caller.readers if n.startswith(f"{kid}.")), source) for kid, source in by_key)
         known = caller.subject is not None
         now, *older = ((mine[0] if known else "", mine, source) for mine, source in names)
-        standing = caller.standing.id if caller.standing is not None else ""
-        return Sender(caller.app, *now, tuple(older), standing)
+        return Sender(caller.app, *now, tuple(older), caller.standing)
 
     return sender
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -36,11 +37,13 @@ class StandingIn(_Strict):
 
 
 class AgreementIn(_Strict):
-    """`user`: as the app names them; only a pseudonym is kept. `agreement`: which text they agreed to."""
+    """`user`: as the app names them, by a trusted header or (`named_by`) a token's `sub`; only a pseudonym is kept. `agreement`: which text
+    they agreed to."""
 
     app: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     user: str = Field(min_length=1, max_length=256)
     agreement: str = Field(min_length=1, max_length=200)
+    named_by: Literal["header", "token"] = "header"
     days: int = Field(default=365, ge=1, le=3660)
 
 
@@ -67,17 +70,22 @@ def standing_routes(api: FastAPI, subjects: Subjects, authorised: Callable[[Requ
             raise reused(e) from None
 
 
-def agreement_routes(api: FastAPI, agreements: Agreements, authorised: Callable[[Request], str]) -> None:
-    """Add those of agreements."""
+def agreement_routes(
+    api: FastAPI, agreements: Agreements, authorised: Callable[[Request], str], apps: Callable[[], set[str]]
+) -> None:
+    """Add those of agreements. `apps`: the ids of the apps file, read now."""
 
     @api.post("/sluice/v1/admin/agreements", status_code=201)
     async def add(request: Request, who: str = Depends(authorised)) -> Any:
         given: AgreementIn = parsed(await body_of(request), AgreementIn)
+        if given.app not in await asyncio.to_thread(apps):
+            raise RequestError("app: no such app in the apps file", code="invalid_value", param="app", status=422)
         until = clock.now() + given.days * 86_400
         try:
             return await agreements.add(
-                given.app, given.user, given.agreement, until, who, idempotency_key(request) or ""
-            )
+                given.app, given.user, given.agreement, until, who, idempotency_key(request) or "",
+                header=given.named_by == "header",
+            )  # fmt: skip
         except ValueError as e:
             raise reused(e) from None
 

@@ -93,5 +93,5 @@ class Words:
         """After it is over: whether the user's message counts against them. Never waits."""
         subject = x.caller.subject
         if self.subjects is not None and subject is not None and x.decision:
-            category = counted(x.policy, prompt.slots, x.judged, self.cues())
-            self.subjects.asked(subject, x.decision, category, x.policy)
+            why = counted(x.policy, prompt.slots, x.judged, self.cues())
+            self.subjects.asked(subject, x.caller.names, x.decision, why, x.policy)

@@ -1,5 +1,5 @@
--- Count a strike. Idempotent: the same decision, or the same refused message, counts once.
--- KEYS: 1 strikes (hash: "row" -> in a row, "d:<what>" -> "<seconds> <decision>")    ARGV: 1 decision, 2 what it is known by, 3 now, 4 seconds kept
+-- Count a strike. Idempotent: the same message counts once.
+-- KEYS: 1 strikes (hash: "row" -> in a row, "d:<what>" -> "<seconds> <decision>")    ARGV: 1 decision, 2 a MAC of the message, 3 now, 4 seconds kept
 -- Returns strikes in a row, strikes kept, their decisions (oldest first)
 local flat = redis.call('HGETALL', KEYS[1])
 local kept, seen = {}, false
@@ -22,4 +22,5 @@ end
 table.sort(kept, function(a, b) return a[1] < b[1] end)
 local decisions = {}
 for i, k in ipairs(kept) do decisions[i] = k[2] end
-return {tonumber(redis.call('HGET', KEYS[1], 'row') or '0'), #kept, decisions}
+-- A row is no longer than what is kept.
+return {math.min(tonumber(redis.call('HGET', KEYS[1], 'row') or '0'), #kept), #kept, decisions}
