@@ -266,6 +266,8 @@ _PLAIN = re.compile(
     rf"(?: ?(?P<scale>{'|'.join(_SCALE)}))?(?P<share> ?(?:%|per ?cent\b)|个百分点|成(?![a-z员立为长功本绩]))?"
 )
 _LATER = re.compile(r"(?:下午|晚上|傍晚|中午)(\d{1,2})(?=[点时:])|\b(\d{1,2})(?::\d{2})? ?p\.?m\b")
+_NUMERAL = 24
+"""Words, or Han characters, of a number at most: no longer one is meant as one."""
 _LONGEST = 15
 """Digits from which on a number is a code, compared as it is written."""
 
@@ -331,6 +333,8 @@ def _value(said: str) -> str | None:
     """A numeral's value, written in digits; None of what is no number (千万, 七八)."""
     said, _, rest = said.partition("点")
     fraction = "." + "".join(str(_DIGITS[ch]) for ch in rest) if rest else ""
+    if len(said) > _NUMERAL:
+        return None
     if all(ch in _DIGITS for ch in said):
         many = "".join(str(_DIGITS[ch]) for ch in said)
         return many + fraction if len(said) != 2 or "〇" in said else None
@@ -364,7 +368,10 @@ def _worded(m: re.Match[str], every: bool) -> str:
     if m[0] == "one":
         return " 1 " if every else m[0]
     total = section = 0
-    for word in re.split(r"[ -]", m[0]):
+    words = re.split(r"[ -]", m[0])
+    if len(words) > _NUMERAL:
+        return m[0]
+    for word in words:
         value = _NUMBER_WORDS.get(word, 0)
         if value >= 1000:
             total, section = total + (section or 1) * value, 0

@@ -164,11 +164,12 @@ def _decoded(picture: Picture) -> Image.Image:
     kinds: dict[str, type[ImageFile]] = {"png": PngImageFile, "jpeg": JpegImageFile, "webp": WebPImageFile}
     try:
         image: Image.Image = kinds[picture.kind](io.BytesIO(picture.bare))
+        # Before it is decoded: what was looked at is what is decoded.
+        if image.size != picture.size:
+            raise _unusable("a picture that cannot be decoded")
         image.load()
     except _BROKEN:
         raise _unusable("a picture that cannot be decoded") from None
-    if image.size != picture.size:
-        raise _unusable("a picture that cannot be decoded")
     if picture.kind != "png":
         return image
     clear = image.info.get("transparency")

@@ -18,7 +18,6 @@ GENERATED = "1"
 MARK = {"zh": "\n\n〔提示〕", "en": "\n\n[Notice] "}
 """What words of ours at the end of an answer begin with."""
 _PLAIN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]*\Z")
-_NOTICES = re.compile(r"\n\n(?:〔提示〕|\[Notice\] ).*\Z", re.DOTALL)
 
 
 GLYPHS = frozenset("本图片以下内容由人工智能生成合成大模型辅助制作、，。：（）") | frozenset(
@@ -51,17 +50,11 @@ def prepared(producer: str, produce_id: str, seal: str = "", before: Mapping[str
     return dict(zip(FIELDS, (GENERATED, producer, produce_id, seal, producer, produce_id, ""), strict=True))
 
 
-def within(text: str, *shown: str) -> tuple[int, int]:
-    """Where an answer's own text stands, between words of ours before and after it. `shown`: labels that it may have."""
-    start, end = 0, len(text)
-    if (notices := _NOTICES.search(text)) is not None:
-        end = notices.start()
+def unlabelled(text: str, *shown: str) -> str:
+    """A text without our labels, wherever they stand in it: a client joins the texts of an answer. `shown`: labels that there may be."""
     for label in shown:
-        if text.startswith(before(label), start, end):
-            start += len(before(label))
-        if text.endswith(after(label), start, end):
-            end -= len(after(label))
-    return start, end
+        text = text.replace(after(label), "").replace(before(label), "")
+    return text
 
 
 def before(label: str) -> str:

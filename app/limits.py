@@ -21,6 +21,8 @@ _PAUSE = 0.25
 """Seconds between two looks."""
 _DEAD = 5.0
 """Seconds after which a process that says nothing uses nothing."""
+_AFTER = 2.0
+"""Seconds for which a name is looked after once it was asked for."""
 _NAMES = 65_536
 _AT_ONCE = 500
 """Names of one call."""
@@ -39,7 +41,7 @@ class Meter:
         self._inside: Counter[str] = Counter()
         self._others: dict[str, int] = {}
         self._told: frozenset[str] = frozenset()
-        self._wanted: set[str] = set()  # asked for since the last look
+        self._wanted: dict[str, float] = {}  # name -> until when it is looked after, having been asked for
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -60,7 +62,7 @@ class Meter:
             self._turn(minute)
         before, used = self._known.get(name, (0, 0))
         used += self._fresh[name]
-        self._wanted.add(name)
+        self._wanted[name] = now + _AFTER
         into = now % _WINDOW / _WINDOW
         if before * (1 - into) + used >= per_minute:
             metrics.LIMITED.labels("rate").inc()
@@ -83,7 +85,7 @@ class Meter:
         if not most:
             yield
             return
-        self._wanted.add(name)
+        self._wanted[name] = clock.now() + _AFTER
         if self._inside[name] + self._others.get(name, 0) >= most:
             metrics.LIMITED.labels("concurrency").inc()
             raise RequestError(
@@ -105,7 +107,9 @@ class Meter:
                 self._turn(minute)
             # What was used, is at work, was at work, or was asked for and refused: the rest is as it was.
             names = sorted({*self._fresh, *self._wanted, *self._inside, *self._told})
-            minute, fresh, self._fresh, self._wanted = self._minute, self._fresh, Counter(), set()
+            minute, fresh, self._fresh = self._minute, self._fresh, Counter()
+            now = clock.now()
+            self._wanted = {name: until for name, until in self._wanted.items() if until > now}
             self._told = frozenset(self._inside)
             for at in range(0, len(names), _AT_ONCE):
                 try:

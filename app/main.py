@@ -52,7 +52,7 @@ from app.web.moderations import Moderations
 from app.web.passing import Passing
 from app.web.proxy import Limits, Proxy
 from app.web.reports import report_routes, senders
-from app.web.words import Words
+from app.web.words import Corrections, Words
 
 log = logging.getLogger("sluice")
 
@@ -112,6 +112,7 @@ class Gateway:
         self.reports = Reports(
             self.cases, self.keys, self.moderator, Clean(settings.models, settings.clean), self.deliveries
         )
+        self.reports.corrections = self.blocklist.corrections
         self.findings = Findings(self.store, self.keys, self.reports)
         self.moderator.exceptions = Exceptions(self.keys)
         self.exceptions = ExceptionRows(self.store, settings.data_dir, self.moderator.exceptions.change)
@@ -126,7 +127,7 @@ class Gateway:
         words = Words(
             self.keys,
             self.sessions,
-            self.blocklist.correction,
+            Corrections(self.blocklist.correction, self.blocklist.corrections),
             lambda: self.lexicon.cues,
             self.subjects if stored else None,
             self.agreements if stored else None,

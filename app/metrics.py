@@ -71,7 +71,10 @@ ATTRIBUTES = Counter(
 )
 UNMODERATED = Counter("sluice_unmoderated_total", "Requests on routes that policy passes unscreened", ["route"])
 NOT_EXAMINED = Counter(
-    "sluice_not_examined_total", "Parts that are no text (images, audio): passed, never called clean", ["kind"]
+    "sluice_not_examined_total",
+    "What is no text: kinds of parts of a request or an answer (image, audio, video, file); bytes within it (binary): passed, never "
+    "called clean",
+    ["kind"],
 )
 RELOADS = Counter("sluice_reloads_total", "Reloads of a file", ["file", "outcome"])
 JOURNAL_DROPPED = Counter("sluice_journal_dropped_total", "Journal records that could not be written")
@@ -111,6 +114,7 @@ STRIKES = Counter("sluice_strikes_total", "Messages that count against a subject
 STANDINGS = Counter("sluice_standings_total", "What was imposed on subjects, or lifted, and by whom", ["level", "by"])
 LIMITED = Counter("sluice_limited_total", "Requests beyond an app's or a user's limit", ["kind"])
 TURNED_AWAY = Counter("sluice_turned_away_total", "Requests refused for who sent them, by reason", ["reason"])
+UNGROUNDED = Counter("sluice_ungrounded_total", "Answers that could not be held against their references")
 NOTICES = Counter("sluice_notices_total", "Notices that went out with answers", ["kind"])
 LABELS = Counter(
     "sluice_labels_total",

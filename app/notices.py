@@ -6,10 +6,14 @@ answer, and depends on what went out alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from app import cautions, labels
+from app.policyfile import Rules
 from app.sessions import Use
 
 
@@ -43,12 +47,54 @@ def reliance(topics: Iterable[str], language: str) -> Notice:
     return Notice("reliance", cautions.notice(named, language), {"topics": named})
 
 
-def correction(rule: str, words: Mapping[str, str], language: str) -> Notice:
+def correction(words: Mapping[str, str], language: str) -> Notice:
     """What an operator has confirmed to be the truth about a rumour that the answer holds."""
-    return Notice("correction", words[language], {"rule": rule})
+    return Notice("correction", words[language], {"source": words["source"]} if "source" in words else {})
 
 
 def trailing(notices: Iterable[Notice], language: str) -> str:
     """Notices as they stand at the end of an answer."""
     texts = [n.text for n in notices]
     return labels.MARK[language] + ("".join(texts) if language == "zh" else " ".join(texts)) if texts else ""
+
+
+_FORMS = re.compile(
+    r"您已连续使用(?:约 [\d.]+ 小时，)?共 \d+ 条消息，建议休息一下。您正在与人工智能对话，请合理安排使用时间。"
+    r"|You have sent \d+ messages(?: in about [\d.]+ hours)?: time for a break\. You are talking to an AI\."
+    r"|(?:提醒：您的部分请求|您的使用)[^\n]{0,300}?编号申诉：std_[0-9a-f]{24}"
+    r"|(?:A warning: some|Your use is)[^\n]{0,400}?with the number std_[0-9a-f]{24}"
+)
+"""Notices whose numbers change."""
+
+
+@cache
+def _fixed() -> tuple[str, ...]:
+    topics = [c for n in range(1, len(cautions.TOPICS) + 1) for c in combinations(cautions.TOPICS, n)]
+    return tuple(cautions.notice(t, language) for language in ("zh", "en") for t in topics)
+
+
+def _end(text: str, at: int, corrections: Sequence[str]) -> int:
+    """Where the notices end that begin `at`."""
+    while True:
+        first = at + (text[at : at + 1] == " ")
+        known = next((n for n in (*_fixed(), *corrections) if text.startswith(n, first)), None)
+        form = _FORMS.match(text, first)
+        if known is None and form is None:
+            return at
+        at = first + len(known) if known is not None else form.end() if form is not None else at
+
+
+def without(text: str, rules: Rules, corrections: Sequence[str] = ()) -> str:
+    """An answer as the model gave it: without words of ours, by their exact form; where policy has none put into texts, as it is.
+    `corrections`: those that there may be."""
+    if rules.notices.show == "end":
+        for mark in labels.MARK.values():
+            at = text.find(mark)
+            while at >= 0:
+                first = at + len(mark)
+                end = _end(text, first, corrections)
+                if end > first:
+                    text = text[:at] + text[end:]
+                at = text.find(mark, at if end > first else first)
+    shown = rules.labels
+    return labels.unlabelled(text, shown.text.zh, shown.text.en) if shown.mode != "interface" else text

@@ -150,6 +150,9 @@ def _png(raw: bytes) -> Picture:
         if name in _PIXELS:
             bare.append(whole)
             if name == b"IHDR":
+                if len(bare) > 2:
+                    # Two readers could take different ones.
+                    raise ValueError("a PNG of several headers")
                 width, height = struct.unpack_from(">II", data)
                 picture.size = width, height
             elif name == b"IDAT":

@@ -12,11 +12,11 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from app import clock, deadlines, labels, metrics, remediation, vault
+from app import clock, deadlines, metrics, remediation, vault
 from app.apps import App
 from app.clean import Clean
 from app.copies import runs
@@ -25,6 +25,7 @@ from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
 from app.keys import Keys, verify
 from app.moderation import Judged, Moderator
+from app.notices import without
 from app.passages import MAX, compact, fingerprint
 from app.policy import Policy
 from app.remediation import Case
@@ -56,10 +57,14 @@ class Report:
     category: str | None = None
     comment: str | None = None
     prompt: str | None = None
+    bare: str | None = None
+    """The passage without words of ours."""
 
     @property
     def marked(self) -> str:
         """The passage."""
+        if self.bare is not None:
+            return self.bare
         if self.passage is None:
             return self.text
         start, end = self.passage
@@ -100,6 +105,8 @@ class Reports:
     def __init__(self, cases: Cases, keys: Keys, moderator: Moderator, clean: Clean, deliveries: Deliveries) -> None:
         self._cases, self._keys, self._moderator = cases, keys, moderator
         self._clean, self._deliveries = clean, deliveries
+        self.corrections: Callable[[], Sequence[str]] = list
+        """The words of corrections that answers may hold."""
         self._turn = asyncio.Lock()
 
     async def receive(self, report: Report, sender: Sender, key: str | None = None) -> Row:
@@ -135,10 +142,8 @@ class Reports:
                 "receipt: it is not of this text and decision; send text and receipt as they were delivered, or neither",
                 code="receipt_mismatch", param="receipt", status=422,
             )  # fmt: skip
-        if report.passage is None:
-            # What we said around the answer is no part of what is wrong with it.
-            shown = policy.rules.labels.text
-            report = replace(report, passage=labels.within(report.text, shown.zh, shown.en))
+        # What we said around the answer is no part of what is wrong with it.
+        report = replace(report, bare=without(report.marked, policy.rules, self.corrections()))
         if len(compact(fold(report.marked))) < 2:
             raise RequestError(
                 "passage: there is nothing in it but spaces and marks",

@@ -99,6 +99,11 @@ class Blocklist:
                 return found
         return None
 
+    def corrections(self) -> list[str]:
+        """The words of all of them."""
+        rows = (row for part, gone in self.now.parts() for id, row in part.rows.items() if id not in gone)
+        return [row["correction"][language] for row in rows if "correction" in row for language in ("zh", "en")]
+
     def load(self, rows: Iterable[Row]) -> None:
         """Replace the whole list by the unexpired `rows` of the entries table."""
         self._put(_Generation(_Part(rows, self._keys, self._folder), self._empty, _NONE))

@@ -267,6 +267,36 @@ def media(body: dict[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unread(body: dict[str, Any]) -> list[str]:
+    """Kinds of what an answer, or an event of one, holds that is no text."""
+    found: list[str] = []
+    for choice in body.get("choices") or ():
+        part = (choice.get("delta") or choice.get("message")) if isinstance(choice, dict) else None
+        if isinstance(part, dict):
+            found += [kind for name, kind in (("audio", "audio"), ("images", "image")) if part.get(name)]
+    kind = body.get("type")
+    if isinstance(kind, str) and kind.startswith(("response.image_generation_call", "response.audio")):
+        found.append("audio" if kind.startswith("response.audio") else "image")
+    response = body.get("response")
+    items = [
+        body.get("item"),
+        *(body.get("output") or ()),
+        *((response.get("output") or ()) if isinstance(response, dict) else ()),
+    ]
+    if any(isinstance(item, dict) and item.get("type") == "image_generation_call" for item in items):
+        found.append("image")
+    return found
+
+
+def paints(body: dict[str, Any]) -> bool:
+    """A request has the model make pictures within a text's answer, where nobody could label them."""
+    tools, modalities = body.get("tools"), body.get("modalities")
+    return (isinstance(modalities, list) and "image" in modalities) or any(
+        isinstance(tool, dict) and tool.get("type") == "image_generation"
+        for tool in (tools if isinstance(tools, list) else ())
+    )
+
+
 def rest(body: dict[str, Any], *screened: str) -> Iterator[Slot]:
     """Slots of every other field of the request (tools, stop strings, metadata, vendor fields)."""
     for name, value in body.items():

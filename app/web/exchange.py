@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from app import cautions, grounding, labels, metrics, notices, surrogate
 from app.apps import App
 from app.callers import Caller
 from app.dialects import Prompt, Shown
+from app.errors import UpstreamError
 from app.findings import wanted
 from app.keys import Receipt
 from app.moderation import Judged
@@ -19,6 +21,8 @@ from app.policy import Policy, strictest
 from app.types import Action, Finding, Scope, Verdict
 from app.web import asgi
 from app.web.asked import NOTHING, Asked
+
+log = logging.getLogger("sluice.exchange")
 
 
 def _none(_: str) -> None:
@@ -68,7 +72,7 @@ class Exchange:
     """By which the answer goes out without a visible label."""
     notices: list[Notice] = field(default_factory=list)
     not_examined: tuple[str, ...] = ()
-    """Kinds of what in the prompt is no text."""
+    """Kinds of what in the prompt, or in the answer, is no text."""
     cautioning: bool = False
     """It is to be told of what an answer is no substitute for."""
     watches: dict[int, cautions.Watch] = field(default_factory=dict)
@@ -76,8 +80,8 @@ class Exchange:
     spoken: dict[int, list[str]] = field(default_factory=dict)
     """Choice -> the model's own words that went out, where they are checked against references."""
     grounded: grounding.Grounding | None = None
-    told: set[str] = field(default_factory=set)
-    """Notices that stand in the answer's text already."""
+    told: dict[int, set[str]] = field(default_factory=dict)
+    """Choice -> notices that stand in its text already."""
     led: set[int] = field(default_factory=set)
     trailed: set[int] = field(default_factory=set)
     """Choices that have their label in the text."""
@@ -147,6 +151,22 @@ class Exchange:
         if wanted(self.policy):
             self.heard.append(text)
 
+    def unexamined(self, kinds: Iterable[str]) -> None:
+        """Something that is no text was in the prompt, or in the answer."""
+        fresh = [kind for kind in dict.fromkeys(kinds) if kind not in self.not_examined]
+        for kind in fresh:
+            metrics.NOT_EXAMINED.labels(kind).inc()
+        self.not_examined = (*self.not_examined, *fresh)
+
+    def answered_with(self, kinds: list[str]) -> None:
+        """The same, in the answer. Raises UpstreamError where policy lets none pass."""
+        if kinds:
+            self.unexamined(kinds)
+            if self.policy.rules.media.not_examined == "refuse":
+                raise UpstreamError(
+                    f"the model answered with {kinds[0]}, which nobody can examine", code="not_examined"
+                )
+
     # ---- words of ours about the answer
 
     def lead(self, choice: int) -> str:
@@ -162,14 +182,18 @@ class Exchange:
 
     def trailing(self, choice: int, findings: Iterable[Finding]) -> str:
         """The same, not said yet."""
-        self._correct(findings)
+        words = ""
         if self.policy.rules.notices.show == "end":
-            self._caution()
-            fresh = [n for n in self.notices if n.text not in self.told]
-            self.told.update(n.text for n in fresh)
-        else:
-            fresh = []
-        words = notices.trailing(fresh, self.language)
+            topics = self._topics(choice)
+            mine = [
+                *(n for n in self.notices if n.kind in ("usage", "standing")),
+                *self._corrected(findings),
+                *([notices.reliance(topics, self.language)] if topics else []),
+            ]
+            told = self.told.setdefault(choice, set())
+            fresh = [n for n in mine if n.text not in told]
+            told.update(n.text for n in fresh)
+            words = notices.trailing(fresh, self.language)
         if self.policy.rules.labels.mode == "end" and not self.agreement and choice not in self.trailed:
             self.trailed.add(choice)
             words += labels.after(self.label)
@@ -181,32 +205,39 @@ class Exchange:
         self.receipt.add(choice, words)
         return words
 
-    def _correct(self, findings: Iterable[Finding]) -> None:
-        # What replaces is said in the answer's place, not beside it.
-        for rule in dict.fromkeys(f.rule for f in findings if Action.PASS < f.action < Action.REPLACE and not f.shadow):
-            if (words := self.corrections(rule)) is not None:
-                notice = notices.correction(rule, words, self.language)
-                if notice not in self.notices:
-                    self.notices.append(notice)
+    def _corrected(self, findings: Iterable[Finding]) -> list[Notice]:
+        """What is right instead of what was found, and let go."""
+        rules = dict.fromkeys(f.rule for f in findings if Action.PASS < f.action < Action.REPLACE and not f.shadow)
+        return [notices.correction(words, self.language) for words in map(self.corrections, rules) if words is not None]
 
-    def _caution(self) -> None:
-        """Say what the answer is no substitute for."""
-        topics = {topic for watch in self.watches.values() for topic in watch.finish()}
-        wanted = topics.intersection(self.policy.rules.notices.reliance)
-        earlier = next((n for n in self.notices if n.kind == "reliance"), None)
-        if wanted and (earlier is None or list(earlier.more["topics"]) != sorted(wanted)):
-            self.notices = [n for n in self.notices if n is not earlier]
-            self.notices.append(notices.reliance(wanted, self.language))
+    def _topics(self, *choices: int) -> list[str]:
+        """Of what the answer gives advice in these choices."""
+        found = {topic for choice in choices if choice in self.watches for topic in self.watches[choice].finish()}
+        return sorted(found.intersection(self.policy.rules.notices.reliance))
+
+    def _noticed(self) -> list[Notice]:
+        """All notices of the answer, each once."""
+        topics = self._topics(*self.watches)
+        found = [*self.notices, *self._corrected(self.answer.findings)]
+        return [*found, *([notices.reliance(topics, self.language)] if topics else [])]
 
     async def ground(self) -> None:
-        """Check what was said against the references that came with the request."""
-        if self.asked.references and self.spoken:
-            said = "".join(self.spoken[min(self.spoken)])
+        """Check what was said first against the references that came with the request."""
+        said = "".join(self.spoken.get(0, ()))
+        if not self.asked.references or not said:
+            return
+        try:
             self.grounded = await asyncio.to_thread(grounding.checked, said, self.asked.references)
+        except Exception as e:
+            # The type alone: a message could hold the text.
+            metrics.UNGROUNDED.inc()
+            log.error("an answer is not checked against its references", extra={"error": type(e).__name__})
 
     def _labelled(self) -> dict[str, Any]:
         rule = self.policy.rules.labels
-        mode = "none" if self.agreement else rule.mode
+        # What stands in no text the app has to show: of JSON, of calls alone.
+        stands = self.led if rule.mode == "start" else self.trailed
+        mode = "none" if self.agreement else rule.mode if stands else "interface"
         metrics.LABELS.labels(mode).inc()
         self.labelled = mode
         prepared = None
@@ -218,8 +249,7 @@ class Exchange:
         """Put decision id, action, receipt, label and notices into a body, or into the last event of a stream; where something was
         stopped, the guidance for users too."""
         assert self.receipt is not None
-        self._correct(self.answer.findings)
-        self._caution()
+        self.notices = self._noticed()
         if self.withdrawn is not None:
             action = max(action, self.withdrawn.action)
         action = max(action, self.judged.verdict.action)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
 
-from app import images, labels, metrics, strictjson, surrogate
+from app import clock, images, labels, metrics, strictjson, surrogate
 from app.callers import Callers
-from app.dialects import Prompt, fields, openai, put
+from app.dialects import Key, Prompt, fields, openai, put
 from app.errors import RequestError, UpstreamError
 from app.journal import Journal
 from app.keys import Keys, Receipt, decision_id
@@ -33,7 +34,7 @@ _MOST = 10
 _BYTES = 64 << 20
 """Of the model's answer: pictures are large."""
 _AT_ONCE = 2
-"""Pictures that one process labels at a time: each takes a core."""
+"""Answers that one process labels at a time: each takes a core."""
 
 
 class Images:
@@ -44,7 +45,8 @@ class Images:
     ) -> None:
         self._moderator, self._callers, self._keys = moderator, callers, keys
         self._upstream, self._journal, self._words = upstream, journal, words
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        # Of its own: what a client that has left does not wait for is still at work, and the next one waits for that.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "pictures")
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         head = asgi.headers(scope)
@@ -108,6 +110,8 @@ class Images:
                 await asgi.respond_json(send, 400, error, x.head(verdict.action))
                 return
             if text != slot.text:
+                if isinstance(slot.path[-1], Key):
+                    raise RequestError("a field name holds what policy masks; rename it", code="content_filter")
                 put(prompt.body, slot.path, text)
         x.receipt = Receipt(self._keys, x.decision, x.app.id)
         reply = await self._upstream.send("POST", ROUTE, x.headers, strictjson.dumps(prompt.body))
@@ -122,21 +126,28 @@ class Images:
             raw = await reply.read(_BYTES)
         finally:
             reply.close()
-        body = await self._labelled(x, raw)
+        body = await asyncio.get_running_loop().run_in_executor(self._threads, self._labelled, x, raw, prompt.choices)
+        for row in body["data"]:
+            if (said := row.pop("revised_prompt", None)) is not None and (
+                words := await self._screened(x, said)
+            ) is not None:
+                row["revised_prompt"] = words
         x.begun, x.first = True, perf_counter()
-        x.not_examined, x.labelled = ("image",), "image"
+        x.unexamined(["image"])
+        x.labelled = "image"
         x.seal(body, x.answer.action)
         body["sluice"]["label"] = {"mode": "image", "text": x.policy.rules.labels.image, "prepared": None}
-        await asgi.respond_json(send, 200, body, x.head(x.answer.action))
+        out = await asyncio.to_thread(strictjson.dumps, body)
+        await asgi.respond(send, 200, out, x.head(x.answer.action))
 
-    async def _labelled(self, x: Exchange, raw: bytes) -> dict[str, Any]:
+    def _labelled(self, x: Exchange, raw: bytes, most: int) -> dict[str, Any]:
         """The answer with every picture labelled. Raises UpstreamError."""
         try:
             given = strictjson.loads_upstream(raw)
             rows = given["data"]
-            assert isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+            assert isinstance(rows, list) and 0 < len(rows) <= most and all(isinstance(row, dict) for row in rows)
         except (ValueError, KeyError, TypeError, AssertionError):
-            raise fields.broken("the model's answer holds no pictures") from None
+            raise fields.broken("the model's answer does not hold the pictures that were asked for") from None
         made = []
         for at, row in enumerate(rows):
             picture = row.get("b64_json")
@@ -146,24 +157,15 @@ class Images:
                 data = base64.b64decode(picture, validate=True)
             except (binascii.Error, ValueError):
                 raise fields.broken("the model's picture is not base64") from None
-            async with self._turn:
-                marked = await asyncio.to_thread(self._marked, x, data, f"{x.decision}-{at}")
+            marked = self._marked(x, data, f"{x.decision}-{at}")
             one: dict[str, Any] = {"b64_json": base64.b64encode(marked).decode()}
-            if (
-                isinstance(said := row.get("revised_prompt"), str)
-                and (words := await self._screened(x, said)) is not None
-            ):
-                one["revised_prompt"] = words
+            if isinstance(row.get("revised_prompt"), str):
+                one["revised_prompt"] = row["revised_prompt"]
             made.append(one)
-        body: dict[str, Any] = {
-            "created": given["created"] if isinstance(given.get("created"), int) else 0,
-            "data": made,
-        }
-        body |= {
-            k: given[k]
-            for k in ("background", "output_format", "quality", "size")
-            if fields.plain(given.get(k)) and k in given
-        }
+        created = given["created"] if isinstance(given.get("created"), int) else int(clock.now())
+        body: dict[str, Any] = {"created": created, "data": made}
+        named = ("background", "output_format", "quality", "size")
+        body |= {k: given[k] for k in named if k in given and fields.plain(given[k])}
         if "usage" in given:
             body["usage"] = fields.counts(given["usage"])
         return body
@@ -174,7 +176,6 @@ class Images:
         if images.bound(data):
             metrics.LABELS.labels("manifest_dropped").inc()
         metrics.LABELS.labels("image").inc()
-        metrics.NOT_EXAMINED.labels("picture").inc()
         return images.marked(data, labels.prepared(rule.producer, id, x.seal_of(id), before), rule.image)
 
     async def _screened(self, x: Exchange, said: str) -> str | None:
@@ -214,4 +215,4 @@ def _prompt(body: Any, most: int) -> Prompt:
     if str(given["model"]).startswith("dall-e"):
         body["response_format"] = "b64_json"  # it would answer with an address
     slots = [Slot(("prompt",), body["prompt"], "user", message=0), *fields.rest(body, "prompt")]
-    return Prompt(body, slots, str(given["model"]), stream=False)
+    return Prompt(body, slots, str(given["model"]), stream=False, choices=n)

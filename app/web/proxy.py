@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from app import metrics, sse, strictjson, surrogate
 from app.callers import Callers
 from app.deliveries import Deliveries
-from app.dialects import Delta, Dialect, Key, Prompt, Shown, put
+from app.dialects import Delta, Dialect, Key, Prompt, Shown, fields, put
 from app.errors import RequestError, UpstreamError
 from app.findings import Findings, Stopped
 from app.journal import Journal
@@ -317,6 +317,7 @@ class Proxy:
         if body.get("error"):
             raise UpstreamError("the model reported an error", code="upstream_error")
         texts = self._dialect.texts(body, prompt)
+        x.answered_with(fields.unread(body))
         slots = [
             # Clients join the parts of one answer's own text.
             Slot(t.path, t.text, "assistant", message=0 if t.visible and prompt.choices == 1 else -1, json=t.json)
@@ -346,7 +347,9 @@ class Proxy:
             if not prompt.tokens or choice in masked or await self._objectionable(x, tokens):
                 self._dialect.without_tokens(body, choice)
         for choice, verdict in stopped.items():
-            self._dialect.stop(body, prompt, choice, x.shown(verdict))
+            shown = x.shown(verdict)
+            self._dialect.stop(body, prompt, choice, shown)
+            x.say(choice, shown.text)
         if stopped and x.policy.rules.blocked_as == "error" and x.answer.action is Action.BLOCK:
             x.released = 0
             await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x, x.answer.action)
@@ -354,7 +357,7 @@ class Proxy:
         for delta in self._dialect.texts(body, prompt):
             if delta.visible:
                 self._deliver(x, body, delta, stopped.keys())
-        x.generated = len(stopped) < prompt.choices
+        x.generated = any(delta.text for delta in texts if delta.choice not in stopped)
         await x.ground()
         if attempt.ends_as is not None:
             self._dialect.refinish(body, attempt.ends_as)
@@ -367,10 +370,9 @@ class Proxy:
 
     def _deliver(self, x: Exchange, body: dict[str, Any], delta: Delta, stopped: Collection[int]) -> None:
         """Count a text of a plain answer, and put our words around it."""
-        said = _text_at(body, delta.path)
         if delta.choice in stopped:
-            x.say(delta.choice, said)
-            return
+            return  # what is shown instead was said
+        said = _text_at(body, delta.path)
         ours = bool(said) and not delta.json
         lead = x.lead(delta.choice) if ours else ""
         x.deliver(delta.choice, said)

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from app import metrics, sse, strictjson
-from app.dialects import Delta, Dialect, Prompt, Shown, Tokens, put
+from app.dialects import Delta, Dialect, Prompt, Shown, Tokens, fields, put
 from app.errors import UpstreamError
 from app.moderation import Moderator, Outcome, conclude, count
 from app.streaming import Channel
@@ -212,6 +212,7 @@ class Stream:
         if deltas is None:
             metrics.DROPPED_FIELDS.labels(self._name).inc()
             return []
+        self._x.answered_with(fields.unread(body))
         tokens = {given.path: given for given in events.tokens(body)}
         at = _Place(body)
         for text in [t for t in self._asking if t.asking is not None and t.asking.done()]:
@@ -501,7 +502,7 @@ class Stream:
         if any(t.out and _spoken(t) for t in own) and (words := self._x.trailing(choice, ()).strip()):
             # What was said before the stop is the model's, and says so.
             shown = Shown(shown.action, f"{words}\n\n{shown.text}")
-        self._x.say(choice, f"\n\n{shown.text}" if begun else shown.text)
+        self._x.say(choice, f"\n\n{shown.text}" if begun and not self._prompt.structured else shown.text)
         return self._events.ending(choice, shown, begun)
 
 

@@ -7,10 +7,11 @@ a model says itself is never taken away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from app import labels, metrics, notices
+from app import notices
 from app.agreements import Agreements
 from app.dialects import Prompt, fields
 from app.errors import RequestError
@@ -23,6 +24,13 @@ from app.types import Slot
 from app.web.exchange import Exchange
 
 
+class Corrections(NamedTuple):
+    """What operators say is right: `of` a rule, and the words of `all`."""
+
+    of: Callable[[str], Mapping[str, str] | None]
+    all: Callable[[], Sequence[str]]
+
+
 def _never(prompt: Prompt, slot: Slot, text: str) -> None:
     raise AssertionError("no answer of a model stands in this request")
 
@@ -33,7 +41,7 @@ class Words:
 
     keys: Keys
     sessions: Sessions
-    corrections: Callable[[str], Mapping[str, str] | None]
+    corrections: Corrections
     cues: Callable[[], Cues]
     subjects: Subjects | None = None
     agreements: Agreements | None = None
@@ -41,18 +49,22 @@ class Words:
     def begin(self, x: Exchange, prompt: Prompt, rewrite: Callable[[Prompt, Slot, str], None] = _never) -> None:
         """Before the prompt is judged. `rewrite`: how an API's slot is changed. Raises RequestError for what policy refuses."""
         rules = x.policy.rules
-        x.corrections = self.corrections
+        x.corrections = self.corrections.of
         x.seal_of = lambda id: f"{self.keys.kid}.{self.keys.mac('receipt', 'label', x.app.id, id).hex()}"
         for at, slot in enumerate(prompt.slots):
-            # The newest text of an assistant is one that the model is to go on with: it may have a label, too.
+            # The newest text of an assistant is one that the model is to go on with: it may have our words, too.
             if slot.origin == "assistant" and slot.message >= 0:
-                start, end = labels.within(slot.text, rules.labels.text.zh, rules.labels.text.en)
-                if end - start < len(slot.text):
-                    rewrite(prompt, slot, slot.text[start:end])
-                    prompt.slots[at] = replace(slot, text=slot.text[start:end])
-        x.not_examined = fields.media(prompt.body)
-        for kind in x.not_examined:
-            metrics.NOT_EXAMINED.labels(kind).inc()
+                bare = notices.without(slot.text, rules, self.corrections.all())
+                # An empty text is none that a model's server would take.
+                if bare != slot.text and bare.strip():
+                    rewrite(prompt, slot, bare)
+                    prompt.slots[at] = replace(slot, text=bare)
+        if fields.paints(prompt.body):
+            raise RequestError(
+                "pictures are made at /v1/images/generations, where they are labelled (图片请走 /v1/images/generations)",
+                code="unsupported_parameter", param="tools",
+            )  # fmt: skip
+        x.unexamined(fields.media(prompt.body))
         if x.not_examined and rules.media.not_examined == "refuse":
             raise RequestError(
                 f"this service takes text alone: a part of the kind {x.not_examined[0]!r} cannot be examined",

@@ -153,3 +153,51 @@ def test_so_many_at_once_and_no_more(make_gateway: Make, model: Model) -> None:
         thread.join()
     assert sorted(got) == [200, 200, 429, 429]
     assert ask(running, "k").status_code == 200, "and afterwards there is room again"
+
+
+def test_one_user_beyond_their_pace_takes_nothing_from_the_app(make_gateway: Make) -> None:
+    row = {"id": "web", "keys": [hashed("k")], "limits": {"per_minute": 20}, "trusted_headers": {"subject": "x-user"}}
+    running = make_gateway("pace: 3", apps=file(row))
+
+    def say(user: str) -> int:
+        body = {"model": "m", "messages": [{"role": "user", "content": "你好"}]}
+        return running.http.post(
+            "/v1/chat/completions", json=body, headers={"Authorization": "Bearer k", "x-user": user}
+        ).status_code
+
+    assert [say("greedy") for _ in range(40)].count(200) == 3
+    assert say("another") == 200
+
+
+def test_a_worker_that_was_full_elsewhere_lets_in_again_when_it_is_not(redis_server: RedisServer) -> None:
+    import asyncio
+
+    from app.errors import RequestError
+    from app.limits import Meter
+    from app.store.client import Store
+
+    async def run() -> None:
+        store = Store(redis_server.url, "d")
+        one, two = Meter(store, "one"), Meter(store, "two")
+        await one.start()
+        await two.start()
+        with one.inside("web", 1):
+            with two.inside("web", 1):
+                pass  # what the others do it learns when it is first asked
+            await asyncio.sleep(0.7)
+            with pytest.raises(RequestError), two.inside("web", 1):
+                pass
+        await asyncio.sleep(1.0)
+        with two.inside("web", 1):
+            pass
+        await one.stop()
+        await two.stop()
+        await store.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("wanted", [100_000.0, "100000", True, 101])
+def test_a_limit_of_tokens_is_not_talked_around(make_gateway: Make, wanted: Any) -> None:
+    running = make_gateway(apps=file({"id": "web", "keys": [hashed("k")], "limits": {"max_tokens": 100}}))
+    assert ask(running, "k", max_tokens=wanted).json()["error"]["param"] == "max_tokens"

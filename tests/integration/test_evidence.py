@@ -341,9 +341,11 @@ def test_article_14_a_gateway_that_runs_is_seen_and_its_answers_are_measured(des
 
     wait_for(lambda: bool(exported(desk)["articles"]["14"]["replicas"]), 20)
     wait_for(counted, 20)
+    common = {"answer": "block", "prompt": "flag", "scorer": "flag", "guard": "flag"}
+    strict = common | {"prompt": "block"}
     assert exported(desk)["articles"]["14"]["fail_modes"] == {
-        "*": {"answer": "block", "prompt": "flag", "scorer": "flag", "guard": "flag"}
-    }
+        "*": common, "*+restricted": strict, "*+minor+restricted": strict
+    }  # fmt: skip
     page = evidence.html(exported(desk))
     for title in ("第六条", "第七条", "第八条", "第十四条"):
         assert title in page

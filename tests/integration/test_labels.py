@@ -65,7 +65,7 @@ def test_article_16_thoughts_and_calls_are_left_as_they_are(make_gateway: Make, 
         assert (read.text(), read.reasoning()) == ("我查一下。" + LABEL, "先想想。")
         assert [json.loads(a) for a in read.all("arguments")] == [{"q": "天气"}]
     for read in both(running, model, api, Answer("", "", (call,))):
-        assert read.text() == "" and read.sluice["label"]["mode"] == "end"
+        assert read.text() == "" and read.sluice["label"]["mode"] == "interface"
 
 
 def test_article_16_every_choice_has_its_label(make_gateway: Make, model: Model) -> None:
@@ -253,3 +253,74 @@ def test_article_16_the_log_is_kept_for_six_months_and_no_longer(tmp_path: Any) 
 def test_what_is_asked_of_the_gateway_is_checked_by_field(make_gateway: Make, asked: Any, param: str) -> None:
     refused = make_gateway().chat("你好", sluice=asked)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+# ---- what others found
+
+
+def test_the_history_loses_our_words_alone_wherever_they_stand(make_gateway: Make, model: Model) -> None:
+    running = make_gateway(policy("end", notices={"show": "end"}))
+    own = "用法如下。\n\n〔提示〕孕妇禁用。\n\n第二步：每日三次，饭后服用。"
+    for sent, kept in (
+        (f"第一段。{LABEL}第二段。", "第一段。第二段。"),
+        (f"好的。{LABEL}\n", "好的。\n"),
+        (own, own),
+        (own + LABEL, own),
+        (LABEL, LABEL),
+    ):
+        running.chat("问", {"role": "assistant", "content": sent}, "再问")
+        assert model.script.asked[-1]["messages"][1]["content"] == kept
+    plain = make_gateway(policy("interface"))
+    plain.chat("问", {"role": "assistant", "content": own + LABEL}, "再问")
+    assert model.script.asked[-1]["messages"][1]["content"] == own + LABEL
+
+
+def test_notices_stand_in_the_choice_that_they_are_about(make_gateway: Make, model: Model) -> None:
+    running = make_gateway(policy("interface", notices={"show": "end", "turns": 1}))
+    dose = "成人头痛可以服用布洛芬，每次200毫克，每日不超过1200毫克，饭后服用；症状持续超过三天建议就医检查。"
+    for read in both(running, model, speech.ALL[0], Answer("今天天气很好。"), Answer(dose)):
+        assert "医生" not in read.text(0) and "医生" in read.text(1)
+        assert all("建议休息" in read.text(n) for n in (0, 1))
+
+
+def test_an_answer_without_words_is_labelled_alike_plain_and_streamed(make_gateway: Make, model: Model) -> None:
+    running = make_gateway(policy("end"))
+    for api in speech.ALL:
+        plain, streamed = both(running, model, api, Answer(""))
+        assert set(plain.sluice) == set(streamed.sluice), api.route
+    form = {"type": "json_object"}
+    for read in both(running, model, speech.ALL[0], Answer('{"a": 1}'), response_format=form):
+        assert read.sluice["label"]["mode"] == "interface", "nothing stands in the text: the app shows it"
+
+
+def test_references_that_are_no_use_break_nothing(make_gateway: Make, model: Model) -> None:
+    running = make_gateway(policy("interface"))
+    for text in ("one" + " hundred" * 2300, "一" + "亿" * 6000 + "元", "9" * 9000):
+        for read in both(running, model, speech.ALL[0], Answer(f"It costs {text}."), sluice={"references": [text]}):
+            assert read.ended
+
+
+def test_a_picture_within_a_text_answer_is_asked_for_elsewhere_and_never_called_clean(
+    make_gateway: Make, model: Model
+) -> None:
+    running = make_gateway(policy("interface"))
+    body = {"model": "m", "input": "画一只猫", "tools": [{"type": "image_generation"}]}
+    refused = running.http.post("/v1/responses", json=body)
+    assert refused.status_code == 400 and "/v1/images/generations" in refused.text
+    model.script.chat("好的。", audio={"id": "a", "data": "A" * 80, "expires_at": 1, "transcript": "好"})
+    assert running.chat("念一下").json()["sluice"]["not_examined"] == ["audio"]
+    strict = make_gateway(policy("interface", media={"not_examined": "refuse"}))
+    assert strict.chat("念一下").json()["error"]["code"] == "not_examined"
+
+
+def test_the_receipt_covers_a_refusal_where_json_was_asked_for(make_gateway: Make, model: Model) -> None:
+    from app.keys import verify
+
+    running = make_gateway(policy("interface"))
+    running.block(WORD)
+    form = {"type": "json_object"}
+    given = Answer(json.dumps({"a": f"先说一句。{WORD}"}, ensure_ascii=False))
+    plain, streamed = both(running, model, speech.ALL[0], given, response_format=form)
+    for read in (plain, streamed):
+        s, shown = read.sluice, "".join(read.all("text")) + "".join(read.all("refusal"))
+        assert read.refusal() and verify(running.gateway.keys, s["receipt"], s["decision"], "default", shown)

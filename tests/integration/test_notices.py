@@ -201,8 +201,8 @@ def test_notices_pass_our_own_detectors(language: str) -> None:
         notices.usage(Use(2.5, 130), language).text,
         notices.usage(Use(0, 100), language).text,
         notices.reliance(["emergency", "financial", "legal", "medical"], language).text,
-        *(Standing("std_0", level, "abuse_malware", 1.0).words(language) for level in LEVELS),
-        *(Standing("std_0", level, "illegal_acts", None).words(language) for level in LEVELS),
+        *(Standing("std_0", level, "abuse_malware", 1.0).words(language, "draft_2023_04") for level in LEVELS),
+        *(Standing("std_0", level, "illegal_acts", None).words(language, "interim_2023_08") for level in LEVELS),
     ]
     for text in texts:
         verdict, _, _ = pipeline.screened(moderator, [text], Scope("default", "answer"))

@@ -183,3 +183,32 @@ def test_the_models_own_refusal_keeps_its_status_and_says_nothing_of_its_own(mak
     model.script.plain = (400, {}, orjson.dumps({"error": {"message": "canary", "code": "x"}}))
     refused = ask(make_gateway(POLICY))
     assert refused.status_code == 400 and "canary" not in refused.text
+
+
+def test_a_picture_of_two_sizes_and_more_than_was_asked_for_do_not_go_out(make_gateway: Make, model: Model) -> None:
+    import struct
+    import zlib
+
+    running = make_gateway(POLICY)
+    raw = picture()
+    data = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    second = struct.pack(">I", len(data)) + b"IHDR" + data + struct.pack(">I", zlib.crc32(b"IHDR" + data))
+    gives(model, raw[:33] + second + raw[33:])
+    assert ask(running).status_code == 502
+    gives(model, raw, raw, raw)
+    assert ask(running, n=2).status_code == 502 and ask(running, n=3).status_code == 200
+
+
+def test_what_is_masked_in_a_fields_name_is_refused_and_no_value_is_lost(make_gateway: Make, model: Model) -> None:
+    gives(model, picture())
+    refused = ask(make_gateway(POLICY), meta={"13800138000": "sunny day"})
+    assert refused.status_code == 400 and not model.script.asked
+
+
+def test_a_refusal_carries_guidance_and_a_warning_is_told_with_pictures_too(make_gateway: Make, model: Model) -> None:
+    running = make_gateway(POLICY)
+    running.block(WORD)
+    refused = ask(running, f"写上{WORD}").json()
+    assert refused["error"]["code"] == "content_filter" and refused["sluice"]["guidance"]["report"]
+    for asked in ({"unlabelled": True}, {"references": ["x"]}):
+        assert ask(running, sluice=asked).json()["error"]["param"].startswith("sluice.")

@@ -250,6 +250,45 @@ def test_article_19_only_a_person_terminates_and_is_asked_when_it_happens_again_
     assert lifted.json()["lifted"] and standing(one, user) is None
 
 
+def test_article_19_one_message_sent_again_and_again_is_one_strike(
+    both: tuple[Whole, Whole], shared_model: Model
+) -> None:
+    one, _ = both
+    for _ in range(5):  # a client that tries again, a reader who asks for another answer
+        say(one, "u-retry", MALWARE)
+    time.sleep(1)
+    assert level(one, "u-retry") == "warn"
+
+
+def test_article_19_what_a_person_imposed_no_rule_shortens(both: tuple[Whole, Whole]) -> None:
+    one, _ = both
+    offend(one, "u-person", 1, "warn")
+    id = number("u-person")
+    longer = {"decision": "limit", "hours": 720, "reason": "seen"}
+    assert admin(one, "POST", f"/standings/{id}/decision", json=longer).status_code == 200
+    until = admin(one, "GET", f"/standings/{id}").json()["expires_at"]
+    offend(one, "u-person", 2)
+    wait_for(lambda: admin(one, "GET", f"/standings/{id}").json()["proposed"], 3)
+    row = admin(one, "GET", f"/standings/{id}").json()
+    assert (row["level"], row["expires_at"]) == ("limit", until)
+
+
+def test_article_19_an_appeal_undoes_what_it_is_against_and_not_what_came_after(both: tuple[Whole, Whole]) -> None:
+    one, _ = both
+    offend(one, "u-later", 1, "warn")
+    id = number("u-later")
+    wait_for(lambda: standing(one, "u-later") == "提醒", 3)
+    sent = {"kind": "standing", "comment": "不是我"}
+    first = one.http.post("/sluice/v1/appeals", json=sent, headers={"x-user": "u-later"}).json()["ticket"]
+    again = one.http.post("/sluice/v1/appeals", json=sent | {"comment": "真的不是"}, headers={"x-user": "u-later"})
+    assert again.json()["ticket"] == first, "one appeal against one thing"
+    ended = {"decision": "terminate", "reason": "something else"}
+    assert admin(one, "POST", f"/standings/{id}/decision", json=ended).status_code == 200
+    upheld = {"decision": "uphold", "reason": "the warning was wrong"}
+    assert admin(one, "POST", f"/complaints/{first}/decision", json=upheld).status_code == 409
+    assert level(one, "u-later") == "terminate"
+
+
 @pytest.mark.parametrize("category", sorted(c.id for c in taxonomy().values() if not c.counts_for_article_19))
 def test_article_19_a_policy_that_counts_opinions_or_distress_is_refused(category: str) -> None:
     for where in (
@@ -264,3 +303,47 @@ def test_article_19_a_policy_that_counts_opinions_or_distress_is_refused(categor
 def test_article_19_a_policy_may_count_less(tmp_path: Path) -> None:
     assert parse(b"subjects: {counts: [abuse_spam], row: 0}").common.rules.subjects.counts == ["abuse_spam"]
     assert read({}).policy.exists()
+
+
+def test_article_19_what_policy_lets_pass_and_what_a_second_signal_raised_never_counts(tmp_path: Path) -> None:
+    import asyncio
+
+    from app import pipeline
+    from app.detectors.lexicon import Lexicon, cues, load, phrases
+    from app.subjects import counted
+    from app.types import Scope, Slot
+
+    conf = read({})
+    moderator = pipeline.moderator(conf)
+    words = Lexicon(load(conf.lexicons), phrases(conf.lexicons), cues(conf.lexicons)).cues
+    suspects = [t for t in load(conf.lexicons) if t.tier == "suspect" and t.category == "abuse_malware"][:2]
+    assert len(suspects) == 2
+
+    def why(text: str, policy: bytes) -> object:
+        slots = [Slot(("messages", 0, "content"), text, "user", message=0)]
+        rules = parse(policy).common
+        judged = asyncio.run(moderator.judge(slots, Scope("default", "prompt"), rules))
+        return counted(rules, slots, judged, words)
+
+    assert why(MALWARE, b"") is not None
+    assert why(MALWARE, b"categories: {abuse_malware: {prompt: off}, illegal_acts: {prompt: off}}") is None
+    both_words = "、".join(t.term for t in suspects)
+    assert why(f"请问{both_words}有什么不同？", b"suspects: {count: 2}") is None
+
+
+def test_a_prompt_of_nothing_but_what_is_excused_costs_little() -> None:
+    import asyncio
+
+    from app import pipeline
+    from app.detectors.lexicon import Lexicon, cues, load, phrases
+    from app.subjects import counted
+    from app.types import Scope, Slot
+
+    conf = read({})
+    words = Lexicon(load(conf.lexicons), phrases(conf.lexicons), cues(conf.lexicons)).cues
+    slots = [Slot(("messages", 0, "content"), f"小说里写：{SPAM}" * 8000, "user", message=0)]
+    rules = parse(b"").common
+    judged = asyncio.run(pipeline.moderator(conf).judge(slots, Scope("default", "prompt"), rules))
+    began = time.perf_counter()
+    counted(rules, slots, judged, words)
+    assert time.perf_counter() - began < 0.2
