@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from app import clock, deliveries, findings, journal, surrogate
+from app import clock, deliveries, findings, journal, retention, surrogate
 from app.policy import Policy
 from app.policyfile import GuidanceRule
 from app.power import UNNAMED
@@ -22,8 +22,6 @@ from app.taxonomy import taxonomy
 
 ROUTE = "/sluice/v1/disclosure"
 REPORTS, COMPLAINTS = "/sluice/v1/reports", "/sluice/v1/complaints"
-_ERASED = 30
-"""Days after the end of a case at which its comments, or all of its evidence, are erased (app.duties)."""
 _NOTHING = {"zh": "运营者尚未公布", "en": "the operator has published nothing yet"}
 _MISSING = {
     "zh": "存储暂不可用，近期数字暂缺",
@@ -81,6 +79,10 @@ def _authorities(rule: GuidanceRule, current: Row | None) -> list[Row]:
     return named
 
 
+def _days(name: str) -> int:
+    return retention.seconds(name) // retention.DAY
+
+
 def _stored(policy: Policy) -> list[Row]:
     """What is kept under this policy, and for how long."""
     rules = policy.rules
@@ -91,10 +93,19 @@ def _stored(policy: Policy) -> list[Row]:
         ("每小时计数", "Hourly counts", f"{journal.COUNTERS_KEPT // 86400} 天", f"{journal.COUNTERS_KEPT // 86400} days"),
         ("被拒消息的带密钥指纹", "Keyed fingerprints of refused messages", f"{feed.KEPT // 3600} 小时", f"{feed.KEPT // 3600} hours"),
         ("举报、投诉与申诉所附的内容（加密）", "What came with reports, complaints and appeals (encrypted)",
-         f"办结为止；案件证据办结后再留 {_ERASED} 天，确认属实的另留至多十一个月供复测",
-         f"until decided; the evidence of a case {_ERASED} days more, of a confirmed one up to eleven months for probing again"),
-        ("案件、决定与审计记录：没有原文，举报人只是带密钥的化名",
-         "Cases, decisions and the audit chain: no text; who reported is a keyed pseudonym", "长期", "kept"),
+         f"办结为止；案件证据办结后再留 {_days('comments')} 天，确认属实的另留至多十一个月供复测",
+         f"until decided; the evidence of a case {_days('comments')} days more, of a confirmed one up to eleven months for probing again"),
+        ("案件、决定与审计记录：没有原文", "Cases, decisions and the audit chain: no text", "长期", "kept"),
+        ("举报人的带密钥假名", "Keyed pseudonyms of who reported",
+         f"办结后 {_days('reporters')} 天", f"{_days('reporters')} days after the end"),
+        ("申诉成立后放行的提问：带密钥指纹", "Prompts that an upheld appeal lets through: keyed fingerprints",
+         f"{_days('exceptions')} 天", f"{_days('exceptions')} days"),
+        ("用户（带密钥假名）的违规次数与决定编号", "Strikes of a user (keyed pseudonym): a count and decision ids", "24 小时", "24 hours"),
+        ("对用户的提醒、限制、暂停或终止", "Warnings, limits, suspensions and ends of a user's use",
+         f"结束后 {_days('standings')} 天", f"{_days('standings')} days after their end"),
+        ("无标识约定：假名与约定版本", "Agreements to go without a visible label: pseudonym and version", "至约定结束", "until they end"),
+        ("无标识回答的发放日志：时间、决定编号、假名", "Log of answers that went out without a label: time, decision id, pseudonym",
+         f"{_days('unlabelled')} 天", f"{_days('unlabelled')} days"),
     ]  # fmt: skip
     if rules.reports.deliveries:
         lines.append((

@@ -7,10 +7,14 @@ SluiceError
 ├── ModelError             a model's folder is wrong, or its files are not those its card names
 ├── TrainingError          data to learn from or to test on is wrong: names file and line
 ├── GuardError             a guard model gave no answer, or none that can be read
+├── OfficeError            a command: the admin API refused, or nobody answers there (app/office.py)
+├── ListError              a command: a file that is no list, by its lines (app/lists.py)
 ├── RequestError           what the client sent is wrong: a 4xx in its dialect
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again
     ├── StoreMissing       no server to start
+    ├── Taken              somebody was first with what had to be new (app/store/cases.py)
+    ├── Unreadable         sealed under a key that is listed no more
     ├── Unreadable         what is kept is sealed under a key that is no longer listed
     ├── Limited            too many from one sender: a 429 that says when to come back
     └── Conflict           somebody else decided first: a 409 with the current version

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 from app import clock, evidence, metrics, retention
+from app.agreements import Agreements
 from app.apps import App
 from app.complaints import Complaints
+from app.duties import Duties
 from app.journal import KEEP_DAYS, Journal
 from app.keys import Keys
 from app.moderation import Moderator
@@ -20,6 +22,8 @@ from app.statements import Archive
 from app.store import sweeps
 from app.store.cases import Writes
 from app.store.tables import ExceptionRows, Shadows
+from app.subjects import Subjects
+from app.types import Subject
 from tests.conftest import SECRET, RedisServer
 from tests.integration.test_duties import DAY, house
 from tests.integration.test_reports import PASSAGE
@@ -120,5 +124,41 @@ def test_article_11_the_journal_says_when_it_was_swept(redis_server: RedisServer
             await journal.stop()
             assert (await sweeps.last(h.cases.store))["journal"]["erased"] == 2
             assert not list((tmp_path / "journal").glob("2020*"))
+
+    asyncio.run(story())
+
+
+def test_article_11_agreements_standings_and_the_log_go_on_their_day_and_each_sweep_is_written_down(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with house(redis_server, tmp_path) as h:
+            keys, store = Keys(SECRET), h.cases.store
+            subjects, agreements = Subjects(h.cases, keys, store, tmp_path), Agreements(h.cases, keys, store, tmp_path)
+            await subjects.table.start()
+            await agreements.table.start()
+            duties = Duties(h.cases, None, None, subjects, agreements)
+            name = keys.pseudonym("default", "mia")
+            await agreements.add("default", "mia", "terms-1", clock.now() + DAY, "anna")
+            assert agreements.logged("agr_x", "slc_x", Subject("default", name))
+            writes = Writes()
+            row = {"id": "std_1", "app": "default", "subject": name, "level": "warn", "reason": "abuse_spam", "by": "rule",
+                   "expires_at": clock.stamp(clock.now() + DAY).replace("Z", "+00:00")}  # fmt: skip
+            writes.table(subjects.table, "std_1", row, store.key("standings:changed"), 0)
+            await h.cases.commit(writes, {"who": "test", "what": "warn"})
+            for days, left in ((2, {"std", "log"}), (30, {"log"}), (160, set())):
+                h.clock.move(days)
+                await subjects.table.refresh()
+                await agreements.table.refresh()
+                await duties.sweep()
+                found = everything(redis_server.url)
+                assert any(name in v and "agr_" in v for v in found) == ("agr" in left)
+                assert any(name in v and "std_1" in v for v in found) == ("std" in left)
+                assert bool(list((tmp_path / "unlabelled").glob("*.jsonl"))) == ("log" in left)
+            runs = await sweeps.last(store)
+            mine = {r.name for r in retention.TABLE if r.eraser in ("app/duties.py", "app/agreements.py")}
+            assert mine <= set(runs), "each sweep is written down"
+            await subjects.table.stop()
+            await agreements.table.stop()
 
     asyncio.run(story())
