@@ -7,7 +7,7 @@ answer, and depends on what went out alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -84,15 +84,16 @@ def _end(text: str, at: int, corrections: Sequence[str]) -> int:
         at = first + len(known) if known is not None else form.end() if form is not None else at
 
 
-def without(text: str, rules: Rules, corrections: Sequence[str] = ()) -> str:
+def without(text: str, rules: Rules, corrections: Callable[[], Sequence[str]] = list) -> str:
     """An answer as the model gave it: without words of ours, by their exact form; where policy has none put into texts, as it is.
-    `corrections`: those that there may be."""
-    if rules.notices.show == "end":
+    `corrections`: those that there may be, asked for where there may be one."""
+    if rules.notices.show == "end" and any(mark in text for mark in labels.MARK.values()):
+        known = corrections()
         for mark in labels.MARK.values():
             at = text.find(mark)
             while at >= 0:
                 first = at + len(mark)
-                end = _end(text, first, corrections)
+                end = _end(text, first, known)
                 if end > first:
                     text = text[:at] + text[end:]
                 at = text.find(mark, at if end > first else first)

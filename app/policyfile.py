@@ -37,7 +37,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Words(_Strict):
+class Wording(_Strict):
     """What a person reads, per language."""
 
     zh: str = Field(min_length=1, max_length=500)
@@ -165,7 +165,7 @@ class LabelRule(_Strict):
     provider's name or code in the metadata; without it none is prepared and pictures are not served."""
 
     mode: Literal["start", "end", "interface"] = "interface"
-    text: Words = Words(zh="（AI生成）", en="(AI-generated · AI生成)")
+    text: Wording = Wording(zh="（AI生成）", en="(AI-generated · AI生成)")
     image: str = Field(default="AI生成", min_length=4, max_length=40)
     producer: str = Field(default="", max_length=128)
 

@@ -143,7 +143,7 @@ class Reports:
                 code="receipt_mismatch", param="receipt", status=422,
             )  # fmt: skip
         # What we said around the answer is no part of what is wrong with it.
-        report = replace(report, bare=without(report.marked, policy.rules, self.corrections()))
+        report = replace(report, bare=without(report.marked, policy.rules, self.corrections))
         if len(compact(fold(report.marked))) < 2:
             raise RequestError(
                 "passage: there is nothing in it but spaces and marks",

@@ -54,7 +54,7 @@ class Words:
         for at, slot in enumerate(prompt.slots):
             # The newest text of an assistant is one that the model is to go on with: it may have our words, too.
             if slot.origin == "assistant" and slot.message >= 0:
-                bare = notices.without(slot.text, rules, self.corrections.all())
+                bare = notices.without(slot.text, rules, self.corrections.all)
                 # An empty text is none that a model's server would take.
                 if bare != slot.text and bare.strip():
                     rewrite(prompt, slot, bare)

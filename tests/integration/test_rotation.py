@@ -21,7 +21,7 @@ from tests.integration.test_reports import ANSWER, APPS, PASSAGE, REVIEWERS, Des
 
 OLD = "old:old-secret-0123456789abcdef-0123456789"
 NEW = "new:new-secret-0123456789abcdef-0123456789"
-POLICY = "probes: {terms_allow: true, per_minute: 6000}\nreports: {per_reporter: 4}\n"
+POLICY = "probes: {terms_allow: true, per_minute: 6000}\nreports: {per_reporter: 5}\n"
 TERM = "示例违禁短语"
 REFUSED = f"请问{TERM}到底是什么意思？我在写论文。"
 USER = "reader-7"

@@ -17,10 +17,9 @@ from app.copies import LEAST, RUN, SPACED, Copies, Runs, grams, runs
 from app.detectors.blocklist import Blocklist, pack, unpack, unpack_runs
 from app.keys import Keys
 from app.passages import compact, fingerprint
-from app.policy import TECHNIQUES
 from app.streaming import Channel
 from app.text import fold, origins
-from app.types import Action, Finding, Scope
+from app.types import TECHNIQUES, Action, Finding, Scope
 from tests.bench import copies as bench
 from tests.conftest import SECRET
 
