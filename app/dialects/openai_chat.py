@@ -59,7 +59,8 @@ class Chat(openai.Choices):
                 if not isinstance(part, dict):
                     raise fields.broken(f"the model sent a {name} that is no object")
                 for delta in fields.texts_below(part, ("choices", i, name), (), index, own_index=True, number=number):
-                    if delta.channel == _CONTENT:
+                    # Some servers give the content in parts.
+                    if delta.channel == _CONTENT or (delta.channel[0], delta.channel[-1]) == ("content", "text"):
                         delta = delta._replace(visible=True, json=prompt.structured)
                     found.append(delta)
         return sorted(found, key=_order)

@@ -324,3 +324,17 @@ def test_the_receipt_covers_a_refusal_where_json_was_asked_for(make_gateway: Mak
     for read in (plain, streamed):
         s, shown = read.sluice, "".join(read.all("text")) + "".join(read.all("refusal"))
         assert read.refusal() and verify(running.gateway.keys, s["receipt"], s["decision"], "default", shown)
+
+
+def test_content_that_comes_in_parts_is_labelled_and_covered_too(make_gateway: Make, model: Model) -> None:
+    from app.keys import verify
+
+    running = make_gateway(policy("end"))
+    parts = [{"type": "text", "text": "今天天气很好，"}, {"type": "text", "text": "适合散步。"}]
+    choice = {"index": 0, "message": {"role": "assistant", "content": parts}, "finish_reason": "stop"}
+    model.script.plain = (200, {}, orjson.dumps({"id": "u", "object": "chat.completion", "choices": [choice]}))
+    body = running.chat("说吧").json()
+    said = "".join(p["text"] for p in body["choices"][0]["message"]["content"])
+    assert LABEL in said and body["sluice"]["label"]["mode"] == "end"
+    s = body["sluice"]
+    assert verify(running.gateway.keys, s["receipt"], s["decision"], "default", said)
