@@ -1,7 +1,7 @@
 """Notices: what an answer tells its reader besides the answer. Draft Measures, Articles 4(4), 10 and 19.
 
-Law: words of ours, each once, never in the middle of the model's; they pass our own detectors. Which there are is known at the end of the
-answer, and depends on what went out alone.
+Law: words of ours, each once, never inside a text of the model's (where an answer comes in several, they stand after the first); they pass
+our own detectors. Which there are is known at the end of the answer, and depends on what went out alone.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ class Subjects:
             if counted is None:
                 return  # lifted meanwhile, and the strikes with it
             if live and old is not None and old["by"] != "rule" and not old["proposed"]:
-                # What a person imposed no rule changes: it asks.
+                # What a person imposed no rule changes unasked. Asked for already, a step above it is imposed: nobody is immune.
                 await self._propose(old)
                 return
             if live and old is not None and LEVELS.index(old["level"]) >= LEVELS.index(level):

@@ -145,9 +145,10 @@ class Images:
         try:
             given = strictjson.loads_upstream(raw)
             rows = given["data"]
-            assert isinstance(rows, list) and 0 < len(rows) <= most and all(isinstance(row, dict) for row in rows)
-        except (ValueError, KeyError, TypeError, AssertionError):
-            raise fields.broken("the model's answer does not hold the pictures that were asked for") from None
+        except (ValueError, KeyError, TypeError):
+            rows = None
+        if not isinstance(rows, list) or not 0 < len(rows) <= most or not all(isinstance(row, dict) for row in rows):
+            raise fields.broken("the model's answer does not hold the pictures that were asked for")
         made = []
         for at, row in enumerate(rows):
             picture = row.get("b64_json")
