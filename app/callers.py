@@ -16,6 +16,7 @@ from app.errors import RequestError
 from app.identity import Assertion
 from app.keys import Keys
 from app.limits import Meter
+from app.load import Load
 from app.policy import Policies, Policy
 from app.policyfile import Mode
 from app.subjects import Standing, Subjects
@@ -47,10 +48,16 @@ class Callers:
     """`policies`: those in force now."""
 
     def __init__(
-        self, apps: Apps, keys: Keys, policies: Callable[[], Policies], subjects: Subjects | None, meter: Meter
+        self,
+        apps: Apps,
+        keys: Keys,
+        policies: Callable[[], Policies],
+        subjects: Subjects | None,
+        meter: Meter,
+        load: Load,
     ) -> None:
         self._apps, self._keys, self._policies = apps, keys, policies
-        self._subjects, self._meter = subjects, meter
+        self._subjects, self._meter, self.load = subjects, meter, load
 
     def known(self, headers: Mapping[str, str], peer: str, reach: Reach) -> Caller:
         """Who it is, whatever is imposed on them. Raises RequestError 401 or 403 for the app's key."""
@@ -76,6 +83,7 @@ class Callers:
 
     def admitted(self, headers: Mapping[str, str], peer: str, reach: Reach = "generate") -> Caller:
         """Who it is, if let in. Raises RequestError."""
+        self.load.admit()
         caller = self.known(headers, peer, reach)
         self._vouched(caller)
         standing = caller.standing
@@ -100,8 +108,8 @@ class Callers:
 
     @contextmanager
     def inside(self, caller: Caller) -> Iterator[None]:
-        """While the caller's request is served. Raises RequestError 429."""
-        with self._meter.inside(caller.app.id, caller.app.limits.concurrent):
+        """While the caller's request is served. Raises RequestError 429, or UpstreamError 503 where a shutdown ends it."""
+        with self._meter.inside(caller.app.id, caller.app.limits.concurrent), self.load.exchange():
             yield
 
     def _vouched(self, caller: Caller) -> None:

@@ -14,7 +14,6 @@ SluiceError
 └── StoreError             the store cannot take a write now: a 503, safe to send again
     ├── StoreMissing       no server to start
     ├── Taken              somebody was first with what had to be new (app/store/cases.py)
-    ├── Unreadable         sealed under a key that is listed no more
     ├── Unreadable         what is kept is sealed under a key that is no longer listed
     ├── Limited            too many from one sender: a 429 that says when to come back
     └── Conflict           somebody else decided first: a 409 with the current version

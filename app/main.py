@@ -30,6 +30,7 @@ from app.findings import Findings
 from app.guards.named import NamedGuard
 from app.journal import Journal
 from app.limits import Meter
+from app.load import Load, allotted, fit, raised
 from app.moderation import Moderator
 from app.power import Power
 from app.probes import Prober
@@ -98,6 +99,10 @@ class Gateway:
         self._policies, self._shadowed = self.moderator.policies, frozenset[str]()
         self.shadows = Shadows(self.store, settings.data_dir, self._shadows_changed)
         self.cases = Cases(self.store, self.entries)
+        self.load = Load(
+            settings.max_exchanges or fit(raised()),
+            settings.memory_limit * (1 << 20) if settings.memory_limit else allotted(settings.workers),
+        )
         self.meter, self.sessions = Meter(self.store, run), Sessions(self.store, run)
         self.subjects = Subjects(self.cases, self.keys, self.store, settings.data_dir)
         self.agreements = Agreements(self.cases, self.keys, self.store, settings.data_dir, run)
@@ -107,6 +112,7 @@ class Gateway:
             lambda: self.moderator.policies,
             self.subjects if self.store is not None else None,
             self.meter,
+            self.load,
         )
         self.deliveries = Deliveries(self.store, self.keys)
         self.reports = Reports(
@@ -208,6 +214,7 @@ class Gateway:
             self.keys.refusal.tell = self.refusals.tell
             await self.refusals.start()
         self._tasks = [
+            asyncio.create_task(self.load.watch()),
             asyncio.create_task(self._watch("policy", [self.settings.policy], self._load_policy)),
             asyncio.create_task(self._watch("lexicon", [self.settings.lexicons], self._load_lexicon)),
             asyncio.create_task(self._watch("model", classifier.sources(self.settings.models), self._load_model)),
@@ -307,7 +314,7 @@ class Gateway:
     def status(self) -> dict[str, Any]:
         """What this process enforces now."""
         return {
-            "ready": True,
+            "ready": not self.load.draining,
             "policy": self.moderator.policies.common.version,
             "profile": self.moderator.policies.common.profile,
             "lexicon": self.lexicon.version,

@@ -59,7 +59,11 @@ SECONDS = Histogram(
     "sluice_first_text_seconds", "From request to first byte of the answer", ["dialect"],
     buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60),
 )  # fmt: skip
-UPSTREAM_ERRORS = Counter("sluice_upstream_errors_total", "Failures of the model", ["code"])
+UPSTREAM_ERRORS = Counter(
+    "sluice_upstream_errors_total",
+    "Answers that the model did not give, or that were broken off, by the code told to the client",
+    ["code"],
+)
 DISCONNECTS = Counter("sluice_disconnects_total", "Clients that left before their answer ended")
 DROPPED_FIELDS = Counter(
     "sluice_dropped_fields_total", "Fields of a model's answer that no rule lets through", ["dialect"]
@@ -130,6 +134,20 @@ ENTRIES_VERSION = Gauge(
 )
 ENTRIES = Gauge("sluice_entries", "Live blocklist entries", multiprocess_mode="livemin")
 INFLIGHT = Gauge("sluice_inflight", "Exchanges being served", multiprocess_mode="livesum")
+LAG = Gauge(
+    "sluice_loop_lag_seconds", "How late a worker's loop is (the latest of the workers)", multiprocess_mode="livemax"
+)
+SHED = Counter(
+    "sluice_shed_total",
+    "Requests turned away unread, with Retry-After: exchanges, connections, memory, lag (as many as can be carried), draining",
+    ["reason"],
+)
+CUT_OFF = Counter(
+    "sluice_cut_off_total",
+    "Connections cut off for what came over them: slow_head, slow_body, large_head, malformed, stalled (reads nothing), connections (far "
+    "too many)",
+    ["reason"],
+)
 
 
 def render() -> bytes:

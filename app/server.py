@@ -1,8 +1,9 @@
 """The processes. The parent owns the embedded store, the ops and admin listeners, the metrics of all, and the table's
 snapshot on disk; N children own the client port.
 
-Law: a child that dies comes back; a parent that dies takes its children and its store with it. A second parent on the
-same DATA_DIR joins the running store and takes it over when its owner goes.
+Law: a child that dies, or says nothing any more, comes back; a parent that dies takes its children and its store with it. Told to stop,
+it is ready no more at once, and answers that are under way get a while to end in. A second parent on the same DATA_DIR joins the running
+store and takes it over when its owner goes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import logging
@@ -19,11 +21,11 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
@@ -34,6 +36,7 @@ from app.complaints import Complaints
 from app.detectors import lexicon
 from app.duties import Duties
 from app.errors import SettingsError
+from app.load import fit, raised
 from app.main import Gateway, create_app
 from app.review import Review
 from app.settings import Settings
@@ -46,40 +49,21 @@ from app.subjects import Subjects
 from app.uptime import Minutes
 from app.web.admin import admin_api
 from app.web.health import Ops
+from app.web.protocol import Bounds, Protocol
 
 log = logging.getLogger("sluice.server")
 
 STATUS = 0.5
 """Seconds between a child's reports to its parent."""
 _STALE = 5.0
-_GRACE = 10
-"""Seconds that open streams get at shutdown."""
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, with deadlines and limits of its own (docs/adr/0008)."""
-
-    stall = 60.0
-    """Seconds after which a client that reads nothing is cut off: what is written to it would wait for ever, and the model
-    with it."""
-    _stalled: asyncio.TimerHandle | None = None
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._stalled = self.loop.call_later(self.stall, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        self._forget_stall()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_stall()
-        super().connection_lost(exc)
-
-    def _forget_stall(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+_HUNG = 30.0
+"""Seconds of silence after which a child is killed, for it is started anew then."""
+_STARTING = 120.0
+"""The same, of a child that has not spoken yet: a large lexicon may have to be compiled."""
+_LAST = 1
+"""Seconds that connections get for their last bytes."""
+_FREED = 2.0
+"""Seconds that the ports of a parent that was killed may take to be free."""
 
 
 class Server(uvicorn.Server):
@@ -90,33 +74,39 @@ class Server(uvicorn.Server):
         yield
 
 
-def _uvicorn(app: Any, *, lifespan: str = "off", stall: float = Protocol.stall) -> Server:
-    protocol = type("Protocol", (Protocol,), {"stall": stall})
+def _uvicorn(app: Any, *, lifespan: str = "off", bounds: Bounds | None = None) -> Server:
+    protocol = type("Protocol", (Protocol,), {"bounds": bounds or Bounds()})
     return Server(
         uvicorn.Config(
             app, loop="none", http=protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
-            server_header=False, date_header=True, proxy_headers=False, timeout_graceful_shutdown=_GRACE, backlog=2048,
+            server_header=False, date_header=True, proxy_headers=False, timeout_graceful_shutdown=_LAST, backlog=2048,
         )
     )  # fmt: skip
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies (Linux prctl PR_SET_PDEATHSIG)."""
+    """Ask the kernel for SIGHUP when the parent dies (Linux prctl PR_SET_PDEATHSIG): its ports are wanted by the next one at once."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGHUP)
 
 
 def _bind(host: str, port: int, name: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as e:
-        sock.close()
-        raise SettingsError(
-            f"SLUICE_{name}: cannot listen on {host}:{port} ({e.strerror}); choose another port (端口被占用时请换一个)"
-        ) from None
+    end = time.monotonic() + _FREED
+    while True:
+        try:
+            sock.bind((host, port))
+            break
+        except OSError as e:
+            if e.errno == errno.EADDRINUSE and time.monotonic() < end:
+                time.sleep(0.05)
+                continue
+            sock.close()
+            raise SettingsError(
+                f"SLUICE_{name}: cannot listen on {host}:{port} ({e.strerror}); choose another port (端口被占用时请换一个)"
+            ) from None
     sock.listen(2048)
     sock.setblocking(False)
     return sock
@@ -130,7 +120,7 @@ class _Child:
     ) -> None:
         self.process, self.reader, self.transport = process, reader, transport
         self.status: dict[str, Any] | None = None
-        self.at = 0.0
+        self.at = asyncio.get_running_loop().time()
 
 
 class Parent:
@@ -148,6 +138,8 @@ class Parent:
         self.children: dict[int, _Child] = {}
         self.restarts = 0
         self.failed = False
+        self._complete = False
+        """Every child has been ready at once."""
         self.stopping = asyncio.Event()
         self.embedded: EmbeddedStore | None = None
 
@@ -209,6 +201,7 @@ class Parent:
             changes = Changes(cases, lambda: self.readiness()[1]["workers"], s.guard, replica)
             tasks.append(self._supervise(changes.run()))
             tasks.append(self._supervise(Minutes(self.store, self.readiness, replica).run()))
+            tasks.append(self._supervise(self._watch()))
             tasks += [self._supervise(self._keep(i, client)) for i in range(s.workers)]
             await self._announce(client, ops, admin)
             await self.stopping.wait()
@@ -219,7 +212,7 @@ class Parent:
             await asyncio.wait(
                 [asyncio.create_task(c.process.wait()) for c in self.children.values()]
                 or [asyncio.create_task(asyncio.sleep(0))],
-                timeout=_GRACE + 2,
+                timeout=s.drain_timeout + 2 * _LAST,
             )
             for child in self.children.values():
                 with contextlib.suppress(ProcessLookupError):
@@ -290,6 +283,18 @@ class Parent:
             delay = 0.1 if asyncio.get_running_loop().time() - born > 10 else min(delay * 2, 5)
             await asyncio.sleep(delay)
 
+    async def _watch(self) -> None:
+        """Kill a child that lives and says nothing."""
+        while True:
+            await asyncio.sleep(1)
+            now = asyncio.get_running_loop().time()
+            for number, child in self.children.items():
+                silent = now - child.at
+                if child.process.returncode is None and silent > (_STARTING if child.status is None else _HUNG):
+                    log.error("worker says nothing, killing it", extra={"worker": number, "silent": round(silent)})
+                    with contextlib.suppress(ProcessLookupError):
+                        child.process.kill()
+
     async def _spawn(self, client: socket.socket) -> _Child:
         read, write = os.pipe()
         # Only the private socket's path stands on the command line: a REDIS_URL may hold a password.
@@ -308,7 +313,7 @@ class Parent:
         return _Child(process, reader, transport)
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Ready when every worker says so."""
+        """Ready when every worker has said so, and as long as one of them is: one that is started anew takes no other with it."""
         now = asyncio.get_running_loop().time()
         workers = []
         for number in range(self.settings.workers):
@@ -326,7 +331,11 @@ class Parent:
             "foreign": self.entries.foreign,
             "entries_version": self.entries.version,
         }
-        return all(w["ready"] for w in workers), {"workers": workers, "store": store, "worker_restarts": self.restarts}
+        self._complete = self._complete or all(w["ready"] for w in workers)
+        stopping = self.stopping.is_set()
+        ready = self._complete and not stopping and any(w["ready"] for w in workers)
+        told = {"workers": workers, "store": store, "worker_restarts": self.restarts}
+        return ready, told | ({"reason": "stopping"} if stopping else {})
 
     def _replica(self) -> dict[str, Any]:
         versions = [c.status["entries_version"] if c.status else None for c in self.children.values()]
@@ -347,13 +356,27 @@ async def _report(gateway: Gateway, fd: int) -> None:
 async def _child(fd: int, status: int, store: str | None) -> None:
     os.set_blocking(status, False)
     gateway = create_app(configuration.read(), store)
-    server = _uvicorn(gateway, lifespan="on", stall=gateway.settings.client_stall_timeout)
+    s, load = gateway.settings, gateway.load
+    bounds = Bounds(s.client_header_timeout, s.client_body_timeout, s.client_stall_timeout, fit(raised()))
+    server = _uvicorn(gateway, lifespan="on", bounds=bounds)
+    draining: list[asyncio.Task[None]] = []
 
-    def stop() -> None:
+    async def drain(seconds: float) -> None:
+        await load.drain(seconds)
         server.should_exit = True
 
+    def stop() -> None:
+        if not draining:
+            draining.append(asyncio.create_task(drain(s.drain_timeout)))
+
+    def orphaned() -> None:
+        server.should_exit = True
+        draining.append(asyncio.create_task(drain(0)))
+
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, orphaned)
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=fd)]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)

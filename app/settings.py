@@ -51,7 +51,18 @@ class Settings(BaseModel):
     surrogate_model: str | None = Field(None, description="the safe model's name; unset: the one the client asked for")
     answer_max_characters: int = Field(4 << 20, ge=1024, description="what a model may say in one answer")
     answer_max_seconds: float = Field(3600.0, gt=0)
+    client_header_timeout: float = Field(10.0, gt=0, description="for all headers of a request")
+    client_body_timeout: float = Field(60.0, gt=0, description="for all of a request's body")
     client_stall_timeout: float = Field(60.0, gt=0, description="a client that reads nothing for so long is cut off")
+    max_exchanges: int | None = Field(
+        None, ge=1, description="at once in each worker; unset: as many as its file descriptors allow"
+    )
+    memory_limit: int | None = Field(
+        None, ge=64, description="MiB that each worker may have; unset: its share of the container's"
+    )
+    drain_timeout: float = Field(
+        8.0, ge=0, description="that running answers get to end in when Sluice is told to stop"
+    )
     host: str = "127.0.0.1"
     port: int = Field(8100, ge=0, le=65535)
     ops_host: str = "127.0.0.1"

@@ -25,9 +25,9 @@ from app import clock
 from app.demo import speech
 from app.demo.story import free_port, running
 from app.main import Gateway, create_app
-from app.server import Protocol
 from app.settings import read
 from app.web import asgi
+from app.web.protocol import Bounds, Protocol
 from tests import scorers
 
 ROOT = Path(__file__).parent.parent
@@ -43,10 +43,10 @@ WORD = "示例违禁短语"
 class _Thread(threading.Thread):
     """An ASGI app on a real socket, in a loop and thread of its own."""
 
-    def __init__(self, app: Any, lifespan: str, stall: float = 60.0) -> None:
+    def __init__(self, app: Any, lifespan: str, bounds: Bounds | None = None) -> None:
         super().__init__(daemon=True)
         self.port = free_port()
-        protocol = type("Protocol", (Protocol,), {"stall": stall})
+        protocol = type("Protocol", (Protocol,), {"bounds": bounds or Bounds()})
         config = uvicorn.Config(
             app, host="127.0.0.1", port=self.port, http=protocol, ws="none", lifespan=lifespan, access_log=False, log_config=None,  # type: ignore[arg-type]
             timeout_graceful_shutdown=1,
@@ -307,7 +307,9 @@ def gateways(model: Model, under: Path) -> Iterator[Callable[..., Running]]:
             "models": scorers.models(),
         }
         gateway = create_app(read({}, **(defaults | settings)))
-        thread = _Thread(gateway, "on", gateway.settings.client_stall_timeout)
+        s = gateway.settings
+        bounds = Bounds(s.client_header_timeout, s.client_body_timeout, s.client_stall_timeout)
+        thread = _Thread(gateway, "on", bounds)
         opened.append(thread)
         thread.__enter__()
         return Running(gateway, thread)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app import strictjson
-from app.errors import RequestError
+from app.errors import RequestError, UpstreamError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,6 +36,11 @@ def peer(scope: Scope) -> str:
 def retry(e: RequestError) -> Headers:
     """The header that says when it may be sent again."""
     return [] if e.retry is None else [(b"retry-after", b"%d" % e.retry)]
+
+
+def later(e: UpstreamError) -> Headers:
+    """The header that says when to ask again, where we are who could not."""
+    return [(b"retry-after", b"1")] if e.status == 503 else []
 
 
 async def read_body(receive: Receive, head: dict[str, str], limit: int) -> bytes:

@@ -77,7 +77,8 @@ class Images:
             assert x is not None
             x.outcome = e.code
             metrics.UPSTREAM_ERRORS.labels(e.code).inc()
-            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, None, e.status), x.head())
+            more = [*(x.head() if x.decision else []), *asgi.later(e)]
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, None, e.status), more)
         except asgi.Disconnected:
             if x is not None:
                 x.outcome = "disconnected"

@@ -8,7 +8,7 @@ from typing import Any
 from app import strictjson
 from app.callers import Callers
 from app.dialects import fields, openai
-from app.errors import RequestError
+from app.errors import RequestError, UpstreamError
 from app.keys import decision_id
 from app.moderation import Moderator
 from app.taxonomy import taxonomy
@@ -37,20 +37,23 @@ class Moderations:
             head = asgi.headers(scope)
             caller = self._callers.admitted(head, asgi.peer(scope), "moderate")
             app, policy = caller.app, caller.policy
-            body = strictjson.loads(await asgi.read_body(receive, head, policy.rules.max_body_bytes))
-            texts = _inputs(body)
-            model = fields.field(body, "model", str, "a string", "sluice")
-            results = []
-            for text in texts:
-                judged = await self._moderator.judge(
-                    [Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy
-                )
-                results.append(_result(judged.verdict, await self._moderator.scores(text, policy)))
-            answer = {"id": decision_id(), "model": model, "results": results}
-            await asgi.respond_json(send, 200, answer)
+            with self._callers.inside(caller):
+                body = strictjson.loads(await asgi.read_body(receive, head, policy.rules.max_body_bytes))
+                texts = _inputs(body)
+                model = fields.field(body, "model", str, "a string", "sluice")
+                results = []
+                for text in texts:
+                    judged = await self._moderator.judge(
+                        [Slot(("input",), text, "assistant")], Scope(app.id, "answer"), policy
+                    )
+                    results.append(_result(judged.verdict, await self._moderator.scores(text, policy)))
+                answer = {"id": decision_id(), "model": model, "results": results}
+                await asgi.respond_json(send, 200, answer)
         except RequestError as e:
             more = [(b"allow", b"POST")] if e.status == 405 else asgi.retry(e)
             await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status), more)
+        except UpstreamError as e:
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, None, e.status), asgi.later(e))
         except asgi.Disconnected:
             pass
 

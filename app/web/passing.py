@@ -39,6 +39,6 @@ class Passing:
         except RequestError as e:
             await asgi.respond_json(send, e.status, openai.error(e.message, e.code, e.param, e.status), asgi.retry(e))
         except UpstreamError as e:
-            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, None, e.status))
+            await asgi.respond_json(send, e.status, openai.error(e.message, e.code, None, e.status), asgi.later(e))
         except asgi.Disconnected:
             pass

@@ -101,7 +101,8 @@ class Proxy:
             assert x is not None
             x.outcome = e.code
             metrics.UPSTREAM_ERRORS.labels(e.code).inc()
-            await self._error(send, e.message, e.code, None, e.status, x)
+            if not x.begun:
+                await self._error(send, e.message, e.code, None, e.status, x, more=asgi.later(e))
         except asgi.Disconnected:
             if x is None or not x.ended:
                 metrics.DISCONNECTS.inc()
@@ -426,20 +427,21 @@ class Proxy:
         pending = b""
         try:
             parser = sse.Parser(stream.event_max)
-            async for chunk in reply.chunks():
-                pending += await stream.feed(parser.feed(chunk))
-                if stream.stopped and not x.begun and not stream.told:
-                    stream.conclude()
-                    self._unavailable(x)
-                if pending and (stream.told or not waits):
-                    await self._send(x, send, pending)
-                    pending = b""
-                if stream.failed is not None:
-                    raise stream.failed
-                if stream.over:
-                    break
-                if perf_counter() - x.started > self._limits.seconds:
-                    raise UpstreamError("the model's answer takes too long", code="upstream_too_long", status=504)
+            with self._callers.load.ending():
+                async for chunk in reply.chunks():
+                    pending += await stream.feed(parser.feed(chunk))
+                    if stream.stopped and not x.begun and not stream.told:
+                        stream.conclude()
+                        self._unavailable(x)
+                    if pending and (stream.told or not waits):
+                        await self._send(x, send, pending)
+                        pending = b""
+                    if stream.failed is not None:
+                        raise stream.failed
+                    if stream.over:
+                        break
+                    if perf_counter() - x.started > self._limits.seconds:
+                        raise UpstreamError("the model's answer takes too long", code="upstream_too_long", status=504)
             if not stream.over and (parser.pending or not stream.complete):
                 raise UpstreamError("the model's stream ended in the middle", code="upstream_reset")
             if stream.stopped and waits and not stream.told:

@@ -1,0 +1,170 @@
+"""Load: what one worker carries, and when it takes no more.
+
+Law: who is turned away is turned away before anything of the request is read, is told when to come back, and is counted by reason. A
+worker that is told to stop lets answers end for a while, then ends each with a last word; it never just vanishes. Reports, complaints
+and the ops port are no part of this: they answer while chats are turned away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import resource
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app import metrics
+from app.errors import RequestError, UpstreamError
+
+_TICK = 0.1
+_LATE = 0.5
+"""Seconds that the loop is behind at every one of the last looks: a standing queue, not a burst (after CoDel, RFC 8289)."""
+_LOOKS = 5
+_FULL = 0.85
+"""Share of the memory beyond which one exchange at a time is taken: what those under way still need must fit."""
+_OWN_FILES = 256
+"""File descriptors of a worker's own: the store's pool, the journal, metrics, what a guard needs."""
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_NONE = 1 << 60
+"""What stands there where nothing is limited is as large as this."""
+
+
+def fit(files: int) -> int:
+    """How many exchanges fit into so many file descriptors: each needs one to the client and one to the model."""
+    return max(16, (files - _OWN_FILES) // 2)
+
+
+def raised() -> int:
+    """The file descriptors that this process may have, after asking for all it may ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = max(soft, 1 << 20)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def allotted(workers: int) -> int:
+    """Bytes of memory that the container lets each worker have; 0 where nothing is limited."""
+    for path in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            if (limit := int(Path(path).read_text())) < _NONE:
+                # The parent and the store take a share too.
+                return limit // (workers + 1)
+    return 0
+
+
+class Load:
+    """`most`: exchanges at once; `memory`: bytes of resident memory, 0 for no limit."""
+
+    def __init__(self, most: int, memory: int = 0) -> None:
+        self._most, self._memory = most, memory
+        self._space, _ = resource.getrlimit(resource.RLIMIT_AS)
+        self._running: set[asyncio.Task[None]] = set()
+        self._lags: deque[float] = deque([0.0], maxlen=_LOOKS)
+        self._full = self._cut = False
+        self.draining = False
+
+    # ---- who is let in
+
+    def admit(self) -> None:
+        """Raises RequestError 503 where no more is taken."""
+        if self.draining:
+            raise _turned_away("draining", "this gateway is shutting down; send it again", "gateway_draining")
+        reason = (
+            "exchanges"
+            if len(self._running) >= self._most
+            else "memory"
+            if self._full and self._running
+            else "lag"
+            if min(self._lags) > _LATE and len(self._lags) == _LOOKS
+            else ""
+        )
+        if reason:
+            raise _turned_away(reason, "this gateway is carrying all that it can; send it again", "overloaded")
+
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """While one is served. Raises UpstreamError 503 where a shutdown ends it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            with self.ending():
+                yield
+        finally:
+            self._running.discard(task)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Within an exchange, where its end has to be told in another way: the same, here."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._cut:
+                raise
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            raise UpstreamError(
+                "this gateway is shutting down; send it again", code="gateway_draining", status=503
+            ) from None
+
+    # ---- shutting down
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing more; return when the last exchange has ended, at the latest so many seconds from now and one more."""
+        self.draining = True
+        await self._emptied(seconds)
+        self._cut = True
+        for task in self._running:
+            task.cancel()
+        await self._emptied(1.0)
+
+    async def _emptied(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._running and loop.time() < end:
+            await asyncio.sleep(0.02)
+
+    # ---- how it goes
+
+    async def watch(self) -> None:
+        """Look at the loop and the memory, for as long as the process lives."""
+        loop, looks = asyncio.get_running_loop(), 0
+        while True:
+            due = loop.time() + _TICK
+            await asyncio.sleep(_TICK)
+            lag = max(0.0, loop.time() - due)
+            self._lags.append(lag)
+            metrics.LAG.set(lag)
+            full, was = self._used() > _FULL, self._full
+            self._full = full
+            looks += 1
+            if full and (not was or looks % 50 == 0):
+                _give_back()
+
+    def _used(self) -> float:
+        """The share of the memory that is used, of what is limited."""
+        if not self._memory and self._space == resource.RLIM_INFINITY:
+            return 0.0
+        size, resident = map(int, Path("/proc/self/statm").read_text().split()[:2])
+        page = resource.getpagesize()
+        shares = [resident * page / self._memory] if self._memory else []
+        if self._space != resource.RLIM_INFINITY:
+            shares.append(size * page / self._space)
+        return max(shares)
+
+
+def _turned_away(reason: str, message: str, code: str) -> RequestError:
+    metrics.SHED.labels(reason).inc()
+    return RequestError(f"{message} (服务繁忙，请稍后重试)", code=code, status=503, retry=1)
+
+
+def _give_back() -> None:
+    """Have the allocator return what it keeps for later (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,199 @@
+"""HTTP/1.1 on a socket of ours: uvicorn's protocol, with deadlines and limits of its own (docs/adr/0008).
+
+Law: who sends too slowly, sends too much, or reads nothing is cut off at a time and a size that are stated, and is counted. An answer
+that is under way is never broken off for what its client sends beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app import metrics, strictjson
+from app.dialects import openai
+from app.web import asgi
+
+HEAD_MAX = 65_536
+"""Bytes of a request's line and headers; trailers count too. Also the most that may come between two pieces of a body."""
+_OVER = 64
+"""Connections beyond the limit that still get an answer; any more are closed at once."""
+
+
+class Bounds(NamedTuple):
+    """Seconds for a whole head, for a whole body, and for a client that reads nothing; connections at once, 0 for any number."""
+
+    head: float = 10.0
+    body: float = 60.0
+    stall: float = 60.0
+    connections: int = 0
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection. What is read now is one of: nothing, a head, a body, nothing more until the answer is out."""
+
+    bounds = Bounds()
+    _reading = "head"
+    _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+    _heard = False
+    """A byte has come."""
+    _head = 0
+    """Bytes of the head so far."""
+    _beside = 0
+    """Bytes since the last that belonged to a head that is complete, or to a body."""
+    _progress = False
+    _refused = False
+    _over = False
+    _serving: Any = None
+    """The exchange that is under way, or was the last."""
+
+    # ---- the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        most = self.bounds.connections
+        if most and len(self.connections) > most:
+            self._over = True
+            if len(self.connections) > most + _OVER:
+                metrics.CUT_OFF.labels("connections").inc()
+                self._refused = True
+                transport.abort()
+                return
+        self._expect("head", self.bounds.head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget(self._deadline)
+        self._forget(self._stalled)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._heard, self._progress = True, False
+        super().data_received(data)
+        if self._progress:
+            self._beside = 0
+        else:
+            self._beside += len(data)
+            if self._beside > HEAD_MAX:
+                self._refuse(431 if self._reading == "head" else 400, "large_head", "header fields are too large")
+        if self._deadline is None and self._reading == "nothing":
+            # Blank lines between two requests begin nothing, and stop the clock of an idle connection.
+            self._expect("nothing", self.bounds.head)
+
+    # ---- deadlines
+
+    def _expect(self, what: str, seconds: float) -> None:
+        self._reading = what
+        self._forget(self._deadline)
+        self._deadline = self.loop.call_later(seconds, self._late, seconds)
+
+    def _forget(self, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+    def _late(self, seconds: float) -> None:
+        # We read nothing ourselves, or the next request was begun while this one is answered.
+        if self.flow.read_paused or (self._answering() and self._reading == "head"):
+            self._expect(self._reading, seconds)
+        elif not self._heard or self._reading == "nothing":
+            self.transport.close()
+        else:
+            self._refuse(408, f"slow_{self._reading}", f"the request's {self._reading} did not arrive in time")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.bounds.stall, self._stall)
+
+    def resume_writing(self) -> None:
+        self._forget(self._stalled)
+        super().resume_writing()
+
+    def _stall(self) -> None:
+        # What is written to it would wait for ever, and the model with it.
+        metrics.CUT_OFF.labels("stalled").inc()
+        self.transport.abort()
+
+    # ---- the parser's calls
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head = 0
+        self._expect("head", self.bounds.head)
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        # What follows a body tells nothing that anybody reads.
+        if self._reading == "head" and not self._refused:
+            super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > HEAD_MAX:
+            self._refuse(431, "large_head", "header fields are too large")
+
+    def on_headers_complete(self) -> None:
+        if self._refused:
+            return
+        self._progress = True
+        self._expect("body", self.bounds.body)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refused:
+            return
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._refused:
+            return
+        self._progress = True
+        self._forget(self._deadline)
+        self._deadline, self._reading = None, "nothing"
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._serving = cycle
+        chosen: Any = _overloaded if self._over else app
+        super()._start_asgi_task(cycle, chosen)
+
+    def _answering(self) -> bool:
+        return self._serving is not None and not self._serving.response_complete
+
+    # ---- refusing
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "malformed", "this is no HTTP/1.1 request that can be read in one way only")
+
+    def _refuse(self, status: int, reason: str, message: str) -> None:
+        """Say why and close: at once, or when what came before is answered."""
+        if self._refused:
+            return
+        self._refused = True
+        metrics.CUT_OFF.labels(reason).inc()
+        if self._answering() and (self.pipeline or self._reading != "body"):
+            self.pipeline.clear()
+            self._serving.keep_alive = False
+            return
+        if not self._answering() or not self._serving.response_started:
+            code = {408: "request_timeout", 431: "head_too_large"}.get(status, "bad_request")
+            body = strictjson.dumps(openai.error(message, code, None, status))
+            head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+
+async def _overloaded(scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+    """Too many connections: before anything of the request is looked at."""
+    metrics.SHED.labels("connections").inc()
+    error = openai.error(
+        "this gateway has too many connections; send it again (服务繁忙，请稍后重试)", "overloaded", None, 503
+    )
+    await asgi.respond_json(send, 503, error, [(b"retry-after", b"1"), (b"connection", b"close")])
