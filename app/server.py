@@ -8,10 +8,8 @@ store and takes it over when its owner goes.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import ctypes
 import errno
 import gc
 import json
@@ -20,7 +18,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -38,6 +35,7 @@ from app.duties import Duties
 from app.errors import SettingsError
 from app.load import fit, raised
 from app.main import Gateway, create_app
+from app.nursery import Nursery, Worker
 from app.review import Review
 from app.settings import Settings
 from app.statements import Archive
@@ -58,6 +56,8 @@ STATUS = 0.5
 _STALE = 5.0
 _HUNG = 30.0
 """Seconds of silence after which a child is killed, for it is started anew then."""
+_YOUNG = 3.0
+"""Seconds within which a death is taken for the beginning of a row of them, and the next start waits longer."""
 _STARTING = 120.0
 """The same, of a child that has not spoken yet: a large lexicon may have to be compiled."""
 _LAST = 1
@@ -82,12 +82,6 @@ def _uvicorn(app: Any, *, lifespan: str = "off", bounds: Bounds | None = None) -
             server_header=False, date_header=True, proxy_headers=False, timeout_graceful_shutdown=_LAST, backlog=2048,
         )
     )  # fmt: skip
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for SIGHUP when the parent dies (Linux prctl PR_SET_PDEATHSIG): its ports are wanted by the next one at once."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGHUP)
 
 
 def _bind(host: str, port: int, name: str) -> socket.socket:
@@ -115,9 +109,7 @@ def _bind(host: str, port: int, name: str) -> socket.socket:
 class _Child:
     """One worker process and its last report."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, transport: asyncio.ReadTransport
-    ) -> None:
+    def __init__(self, process: Worker, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
         self.process, self.reader, self.transport = process, reader, transport
         self.status: dict[str, Any] | None = None
         self.at = asyncio.get_running_loop().time()
@@ -128,6 +120,7 @@ class Parent:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        raised()  # files, for the workers too
         loaded = apps.load(settings.apps)
         if reasons := configuration.unsafe(settings, app_keys=loaded.keyed):
             raise SettingsError("refusing to start (拒绝启动):\n- " + "\n- ".join(reasons))
@@ -142,6 +135,7 @@ class Parent:
         """Every child has been ready at once."""
         self.stopping = asyncio.Event()
         self.embedded: EmbeddedStore | None = None
+        self.nursery: Nursery
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -154,7 +148,7 @@ class Parent:
             _bind(s.ops_host, s.ops_port, "OPS_PORT"),
             _bind(s.admin_host, s.admin_port, "ADMIN_PORT"),
         )
-        tasks: list[asyncio.Task[Any]] = []
+        tasks: list[asyncio.Task[Any]] = [self._supervise(self.nursery.run())]
         url = s.redis_url
         if url is None:
             self.embedded = EmbeddedStore(s.data_dir)
@@ -207,16 +201,14 @@ class Parent:
             await self.stopping.wait()
             log.info("stopping")
             for child in self.children.values():
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.terminate()
+                child.process.signal(signal.SIGTERM)
             await asyncio.wait(
                 [asyncio.create_task(c.process.wait()) for c in self.children.values()]
                 or [asyncio.create_task(asyncio.sleep(0))],
                 timeout=s.drain_timeout + 2 * _LAST,
             )
             for child in self.children.values():
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.kill()
+                child.process.signal(signal.SIGKILL)
             for server, _ in servers:
                 server.should_exit = True
         finally:
@@ -234,6 +226,7 @@ class Parent:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.nursery.close()
 
     def _supervise(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work`; if it fails, so do we: a parent that supervises nothing must not look alive."""
@@ -280,7 +273,7 @@ class Parent:
                 return
             self.restarts += 1
             log.error("worker died", extra={"worker": number, "code": code})
-            delay = 0.1 if asyncio.get_running_loop().time() - born > 10 else min(delay * 2, 5)
+            delay = 0.1 if asyncio.get_running_loop().time() - born > _YOUNG else min(delay * 2, 5)
             await asyncio.sleep(delay)
 
     async def _watch(self) -> None:
@@ -290,22 +283,14 @@ class Parent:
             now = asyncio.get_running_loop().time()
             for number, child in self.children.items():
                 silent = now - child.at
-                if child.process.returncode is None and silent > (_STARTING if child.status is None else _HUNG):
+                if child.process.code is None and silent > (_STARTING if child.status is None else _HUNG):
                     log.error("worker says nothing, killing it", extra={"worker": number, "silent": round(silent)})
-                    with contextlib.suppress(ProcessLookupError):
-                        child.process.kill()
+                    child.process.signal(signal.SIGKILL)
 
     async def _spawn(self, client: socket.socket) -> _Child:
         read, write = os.pipe()
-        # Only the private socket's path stands on the command line: a REDIS_URL may hold a password.
-        store = ["--store", self.embedded.url] if self.embedded is not None else []
-        values = {
-            configuration.PREFIX + k.upper(): str(v) for k, v in self.settings.model_dump().items() if v is not None
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app.server", "--fd", str(client.fileno()), "--status", str(write), *store,
-            pass_fds=(client.fileno(), write), env=os.environ | values, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        orders = {"store": self.embedded.url if self.embedded is not None else None}
+        process = await self.nursery.fork(orders, [client.fileno(), write])
         os.close(write)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
@@ -353,9 +338,9 @@ async def _report(gateway: Gateway, fd: int) -> None:
         await asyncio.sleep(STATUS)
 
 
-async def _child(fd: int, status: int, store: str | None) -> None:
+async def _child(settings: Settings, fd: int, status: int, store: str | None) -> None:
     os.set_blocking(status, False)
-    gateway = create_app(configuration.read(), store)
+    gateway = create_app(settings, store)
     s, load = gateway.settings, gateway.load
     bounds = Bounds(s.client_header_timeout, s.client_body_timeout, s.client_stall_timeout, fit(raised()))
     server = _uvicorn(gateway, lifespan="on", bounds=bounds)
@@ -401,9 +386,16 @@ def _loop() -> asyncio.AbstractEventLoop:
 def serve(settings: Settings) -> int:
     """Run the parent until it is told to stop."""
     logs.setup()
+    parent = Parent(settings)
+
+    def work(orders: dict[str, Any], files: list[int]) -> int:
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            runner.run(_child(settings, files[0], files[1], orders["store"]))
+        return 0
+
+    parent.nursery = Nursery(work)
 
     async def main() -> int:
-        parent = Parent(settings)
         await parent.run()
         return 1 if parent.failed else 0
 
@@ -411,21 +403,3 @@ def serve(settings: Settings) -> int:
         status = runner.run(main())
     shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
     return status
-
-
-def main() -> None:
-    """A child: started by the parent, never by hand."""
-    p = argparse.ArgumentParser()
-    p.add_argument("--fd", type=int, required=True)
-    p.add_argument("--status", type=int, required=True)
-    p.add_argument("--store")
-    args = p.parse_args()
-    die_with_parent()
-    logs.setup()
-    os.umask(0o077)
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(_child(args.fd, args.status, args.store))
-
-
-if __name__ == "__main__":
-    main()

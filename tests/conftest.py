@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import orjson
+import psutil  # type: ignore[import-untyped]
 import pytest
 import uvicorn
 
@@ -423,6 +424,14 @@ class Whole:
 
     def call(self, method: str, path: str, **more: Any) -> httpx.Response:
         return self._admin.request(method, "/sluice/v1/admin" + path, **more)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that own the client port."""
+        try:
+            family = psutil.Process(self.process.pid).children(recursive=True)
+            return [p for p in family if p.name() == "sluice-worker" and p.status() != psutil.STATUS_ZOMBIE]
+        except psutil.NoSuchProcess:
+            return []
 
     def ready(self) -> dict[str, Any]:
         return dict(httpx.get(self.ops + "/readyz").json())

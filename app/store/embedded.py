@@ -33,6 +33,8 @@ _SILENT = 5.0
 """Seconds without a word from the server before its start counts as failed; while it loads its files it is not silent."""
 _GRACE = 5.0
 _BACKOFF = (0.1, 5.0)
+_YOUNG = 3.0
+"""Seconds within which a death is taken for the beginning of a row of them."""
 # What nobody needs at run time: no FLUSHALL, DEBUG, MODULE, CONFIG SET or SHUTDOWN through the socket. What was erased must go from the
 # file too: BGREWRITEAOF.
 _RIGHTS = ["default", "on", "nopass", "~*", "&*", "+@all", "-@dangerous", "+info", "+config|get", "+bgrewriteaof"]
@@ -173,7 +175,7 @@ class EmbeddedStore:
             if self._stopping:
                 return
             log.error("embedded store died", extra={"code": code})
-            delay = _BACKOFF[0] if asyncio.get_running_loop().time() - born > 10 else min(delay * 2, _BACKOFF[1])
+            delay = _BACKOFF[0] if asyncio.get_running_loop().time() - born > _YOUNG else min(delay * 2, _BACKOFF[1])
             await asyncio.sleep(delay)
             await self._launch()
 

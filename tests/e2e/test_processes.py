@@ -15,12 +15,6 @@ import pytest
 from tests.conftest import Model, Whole, chunk, said, wait_for, whole_gateway
 
 
-def _workers(whole: Whole) -> list[psutil.Process]:
-    children = psutil.Process(whole.process.pid).children()
-    # One that has just been killed is a zombie for a moment and has no command line.
-    return [c for c in children if c.status() != psutil.STATUS_ZOMBIE and "app.server" in c.cmdline()]
-
-
 def _stores(whole: Whole) -> list[psutil.Process]:
     return [c for c in psutil.Process(whole.process.pid).children() if "redis-server" in c.name()]
 
@@ -31,9 +25,9 @@ def _store(whole: Whole) -> psutil.Process:
 
 def test_a_worker_that_dies_comes_back_and_is_counted(model: Model, tmp_path: Path) -> None:
     with whole_gateway(tmp_path / "a", model.url, WORKERS="2") as a:
-        first = {p.pid for p in _workers(a)}
+        first = {p.pid for p in a.workers()}
         os.kill(min(first), signal.SIGKILL)
-        wait_for(lambda: len(_workers(a)) == 2 and {p.pid for p in _workers(a)} != first, 10)
+        wait_for(lambda: len(a.workers()) == 2 and {p.pid for p in a.workers()} != first, 10)
         wait_for(lambda: httpx.get(a.ops + "/readyz").status_code == 200, 10)
         assert a.ready()["worker_restarts"] == 1
         assert a.chat("你好").status_code == 200
@@ -42,7 +36,7 @@ def test_a_worker_that_dies_comes_back_and_is_counted(model: Model, tmp_path: Pa
 def test_when_the_parent_is_killed_nothing_of_it_stays(model: Model, tmp_path: Path) -> None:
     with whole_gateway(tmp_path / "a", model.url, WORKERS="2") as a:
         family = psutil.Process(a.process.pid).children(recursive=True)
-        assert len(family) == 3
+        assert len(family) == 4
         a.process.kill()
         _, alive = psutil.wait_procs(family, timeout=8)
         assert alive == []

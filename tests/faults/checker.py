@@ -22,12 +22,14 @@ import httpx
 
 from app import clock, deadlines
 from tests.conftest import Model, Whole
+from tests.faults.matrix import told, within
+from tests.integration.test_privacy import CANARY
 from tests.integration.test_reports import ANSWER, OTHER, PASSAGE, REVIEWERS, Desk
 
 MONTHS = 3
-PATIENCE = 2.0
+PATIENCE = within(2.0)
 """Seconds within which a report is answered, whatever happens."""
-DESK_PATIENCE = 5.5
+DESK_PATIENCE = within(5.5)
 """And a decision."""
 ASKED = "说说搬箱子的事"
 _TOKENS = [pair.partition(":")[2] for pair in REVIEWERS.split(",")]
@@ -163,9 +165,9 @@ class Checker:
             text = (
                 self._storm
                 if n % 8 == 0
-                else f"请把编号{key}的东西搬到河边，再用绳子捆好，最后写上日期和名字，交给夜班。"
+                else f"请把编号{key}的东西搬到河边，再用绳子捆好，最后写上日期和{CANARY}，交给夜班。"
             )
-            call = Call(key, {"text": text, "comment": "看看"})
+            call = Call(key, {"text": text, "comment": f"看看{CANARY}"})
             self.reports.append(call)
         self.send(call, http)
         return call
@@ -217,7 +219,7 @@ class Checker:
 
     def _chat(self, http: httpx.Client) -> None:
         whole, blocked = random.choice(self.wholes), random.random() < 0.5
-        content = ASKED if blocked else "今天怎么样"
+        content = ASKED if blocked else f"今天怎么样，{CANARY}"
         body = {"model": "m", "messages": [{"role": "user", "content": content}]}
         started = time.perf_counter()
         try:
@@ -274,7 +276,7 @@ class Checker:
         assert [r["seq"] for r in rows] == list(range(1, len(rows) + 1))
         return rows
 
-    def verify(self, name: str) -> Figures:
+    def verify(self, row: str, what: str = "") -> Figures:
         """Read back, send again what nobody acknowledged, and read back once more. Fails where anything is lost, twice or made up."""
         figures = self._figures()
         first = self._count(figures, settled=False)
@@ -288,9 +290,11 @@ class Checker:
                     self.send(call, http)
         assert self.odd == [], self.odd[:5]
         self._count(figures, settled=True, before=first)
-        print(f"\n{name}: {figures}")
+        told(row, f"{what + ': ' if what else ''}{figures}")
         assert (figures.lost, figures.duplicated, figures.phantom) == (0, 0, 0), figures
         self._cases()
+        for whole in self.wholes:
+            assert CANARY not in httpx.get(whole.ops + "/metrics").text
         return figures
 
     def _figures(self) -> Figures:

@@ -33,16 +33,9 @@ from app.store.client import Store
 from app.store.tables import Entries
 from tests.conftest import SECRET, Model, RedisServer, Whole, redis_binaries, wait_for, whole_gateway
 from tests.faults.checker import Checker, script
+from tests.faults.matrix import told, within
 from tests.faults.test_store_faults import metric, started
 from tests.integration.test_reports import Desk
-
-
-def workers(whole: Whole) -> list[psutil.Process]:
-    try:
-        found = psutil.Process(whole.process.pid).children()
-        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and "app.server" in p.cmdline()]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def ready(whole: Whole) -> bool:
@@ -54,7 +47,7 @@ def ready(whole: Whole) -> bool:
 
 def kill_all(whole: Whole) -> None:
     """SIGKILL for the parent and its workers at once."""
-    family = [psutil.Process(whole.process.pid), *workers(whole)]
+    family = [psutil.Process(whole.process.pid), *whole.workers()]
     for process in family:
         process.kill()
     whole.process.wait()
@@ -100,9 +93,9 @@ def test_f21_workers_and_the_whole_gateway_are_killed_under_load(
                     kill_all(whole)
                     start()
                 else:
-                    random.choice(workers(whole)).kill()
+                    random.choice(whole.workers()).kill()
                 slowest[killed] = max(slowest[killed], checker.until(1, 30))
-                wait_for(lambda: len(workers(whole)) == 2, 20)
+                wait_for(lambda: len(whole.workers()) == 2, 20)
                 checker.until(3, 30)
         after = f"after {slowest['worker']:.1f} s where a worker was killed, {slowest['all']:.1f} s where all were"
         figures = checker.verify(f"F21, {kills} kills, reports taken again {after}")
@@ -256,7 +249,7 @@ def test_f23_two_gateways_that_decide_the_same_reports_at_once_decide_each_once(
             (decided,) = [r for r in rows if r.get("case") == case["id"] and r["what"] in ("confirm", "reject")]
             (winner,) = [r.json() for r in answers[ticket] if r.status_code == 200]
             assert decided["to"] == winner["state"] == case["state"] and winner["version"] == case["version"]
-        print(f"\nF23: {len(tickets)} cases decided by four at once: {len(tickets)} winners, one row each")
+        told("F23", f"{len(tickets)} cases decided by four at once: {len(tickets)} winners, one row each")
 
         # F24: who works on a page that is no longer true is told the version that is.
         with httpx.Client(timeout=10) as http:
@@ -289,7 +282,7 @@ def test_f25_a_probe_that_breaks_its_worker_each_time_is_set_aside_and_holds_up_
 
         def before(body: dict[str, Any]) -> None:
             if "毒药" in body["messages"][-1]["content"]:
-                for worker in workers(whole):
+                for worker in whole.workers():
                     broken_workers.append(worker.pid)
                     os.kill(worker.pid, signal.SIGKILL)
 
@@ -327,7 +320,7 @@ def test_f25_a_probe_that_breaks_its_worker_each_time_is_set_aside_and_holds_up_
         ]  # fmt: skip
         assert metric(whole, 'sluice_probes_total{outcome="set_aside"}') == 1
         assert [c["id"] for c in desk.admin("GET", "/cases").json()["cases"]] == [names["毒药"]]
-        print(
-            f"\nF25: set aside after {len(set(broken_workers))} workers, due date kept, the other probe closed its case"
+        told(
+            "F25", f"set aside after {len(set(broken_workers))} workers, due date kept, the other probe closed its case"
         )
     server.kill()
