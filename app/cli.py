@@ -112,6 +112,20 @@ def doctor_command(args: argparse.Namespace) -> int:
     return doctor.run()
 
 
+def backup_command(args: argparse.Namespace) -> int:
+    """`sluice backup`: one moment of the store, in a file."""
+    from app import backup
+
+    return backup.backup_command(args)
+
+
+def restore_command(args: argparse.Namespace) -> int:
+    """`sluice restore`: a backup, put into force."""
+    from app import restore
+
+    return restore.restore_command(args)
+
+
 def demo_command(args: argparse.Namespace) -> int:
     """`sluice demo`: a gateway before a stand-in model, and a short conversation through it."""
     from app.demo import story
@@ -157,6 +171,29 @@ def parser() -> argparse.ArgumentParser:
     office_parsers(commands)
 
     list_parser(commands)
+
+    c = commands.add_parser("backup", help="the store and the logs in one file · 备份")
+    c.add_argument("file", type=Path, metavar="FILE", help="a .tar.gz, for you alone · 仅本人可读")
+    c.add_argument("--force", action="store_true", help="write over FILE · 覆盖已有文件")
+    c.add_argument("--journal", action="store_true", help="the decision records of DATA_DIR too · 含日志")
+    c.add_argument(
+        "--secret-key", action="store_true", help="DATA_DIR/secret_key too: whoever has FILE can open it · 含密钥"
+    )
+    c.set_defaults(run=backup_command)
+
+    c = commands.add_parser("restore", help="put a backup into force · 恢复")
+    c.add_argument("file", type=Path, metavar="FILE")
+    c.add_argument(
+        "--replace",
+        action="store_true",
+        help="in the place of what is there, once that is backed up beside FILE · 替换现有数据",
+    )
+    c.add_argument(
+        "--without-keys",
+        action="store_true",
+        help="although what needs keys that are not here cannot be opened · 缺少密钥也恢复",
+    )
+    c.set_defaults(run=restore_command)
 
     c = commands.add_parser("demo", help="a gateway before a stand-in model · 演示")
     c.add_argument("--serve", action="store_true", help="stay up afterwards")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from app import clock, deliveries, findings, journal, retention, surrogate
+from app import clock, csp, deliveries, findings, journal, retention, surrogate
 from app.policy import Policy
 from app.policyfile import GuidanceRule
 from app.power import UNNAMED
@@ -136,6 +136,7 @@ font-size:.9em;font-weight:400}table{border-collapse:collapse;font-size:.9rem;wi
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}td.n{text-align:right}
 .wide{overflow-x:auto}.said{white-space:pre-wrap;overflow-wrap:anywhere}dt{font-weight:600;margin-top:.8rem}dd{margin:0}
 code{overflow-wrap:anywhere}"""
+CSP = csp.policy(_STYLE)
 _ACTIONS = {
     "pass": ("不处理", "nothing"), "flag": ("放行并记录", "delivered, recorded"), "mask": ("打码", "masked"),
     "replace": ("换成别的回答", "replaced"), "block": ("拦截", "stopped"),

@@ -97,6 +97,11 @@ class EntryIn(_Strict):
         return self
 
 
+def acts(entry: EntryIn) -> bool:
+    """It changes what people get, by itself."""
+    return entry.action != "flag" and entry.tier == "certain"
+
+
 def public(row: Row) -> Row:
     """An entry as it is returned: a passage's fingerprint stays inside."""
     return {k: v for k, v in row.items() if k != "fingerprint"} | (

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app import changes, clock, deadlines, looks, modelfile, retention, statements, uptime
+from app import changes, clock, csp, deadlines, looks, modelfile, retention, statements, uptime
 from app.complaints import APPEALS, KINDS, Complaints, Matter
 from app.errors import ModelError
 from app.keys import Keys
@@ -332,7 +332,9 @@ def html(export: Mapping[str, Any]) -> str:
     audit = export["audit"]
     alarm = "" if audit["chain"] == "whole" else ' class="alarm"'
     parts = [
-        '<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>合规证据 Evidence</title>',
+        '<!doctype html><html lang="zh-CN"><meta charset="utf-8">',
+        csp.meta(_STYLE),
+        "<title>合规证据 Evidence</title>",
         f"<style>{_STYLE}</style><h1>合规证据 <small>Evidence</small></h1>",
         f"<p>{escape(export['at'])} · {escape(export['versions']['profile'])} · 策略 policy {escape(export['versions']['policy'])}</p>",
         f"<p{alarm}>审计链 audit chain: {escape(audit['chain'])}, {audit['rows']} 行 rows</p>",

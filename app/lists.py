@@ -25,6 +25,8 @@ from app.office import call
 _BYTES = 600_000
 """Of one call's body, about; the admin port takes 1 MiB."""
 _TOLD = 20
+SHRINK = 0.2
+"""Share of a list that a load may take away without being told to."""
 
 
 class ListError(SluiceError):
@@ -62,6 +64,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     p.add_argument("--owner-reason", metavar="TEXT", help="why; stands at every entry · 依据")
     p.add_argument("--expires", type=_day, metavar="DATE", help="its last day, Shanghai time: 2027-06-30 · 有效期")
     p.add_argument("--action", choices=["flag", "mask", "replace", "block"], help="instead of the kind's own · 处置")
+    p.add_argument(
+        "--shrink", action="store_true", help="allow the list to lose more than 20%% of its entries · 允许大幅缩减"
+    )
     p.set_defaults(run=load_command)
     p = what.add_parser("show", help="what is in force of a list, passages without their text · 查看清单")
     p.add_argument("--list", dest="name", metavar="NAME", required=True)
@@ -185,6 +190,12 @@ def load_command(args: argparse.Namespace) -> int:
         "reason": args.owner_reason or f"list {name} ({args.kind})", "expires_at": args.expires, "list": name,
     }  # fmt: skip
     entries = read(args.file, args.kind, {k: v for k, v in common.items() if v is not None})
+    before = len(_in_force(name, args.admin))
+    if len(entries) < before * (1 - SHRINK) and not args.shrink:
+        raise ListError(
+            f"{name} would shrink from {before} to at most {len(entries)} entries, by more than {SHRINK:.0%}; --shrink if that is meant "
+            "条目将大幅减少；确实如此请加 --shrink"
+        )
     kept: set[str] = set()
     added = 0
     for batch in _batches(entries):

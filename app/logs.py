@@ -37,6 +37,7 @@ def setup(level: str = "INFO") -> None:
     """Configure the root logger of this process."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
+    logging.captureWarnings(True)  # a warning is a line like any other
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

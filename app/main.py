@@ -354,7 +354,10 @@ def _client_api(gateway: Gateway) -> FastAPI:
         finally:
             await gateway.stop()
 
-    api = FastAPI(title="Sluice", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    api = FastAPI(
+        title="Sluice", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
+    answer_errors(api, "no such route here; moderated routes are " + ", ".join(gateway._routes))
 
     @api.get("/sluice/v1/decisions/{decision}")
     async def decision(decision: str, request: Request) -> JSONResponse:
@@ -390,22 +393,10 @@ def _client_api(gateway: Gateway) -> FastAPI:
             }
         )
 
-    answer_errors(api)
     sender = senders(gateway.callers, gateway.keys)
     report_routes(api, gateway.reports, sender)
     complaint_routes(api, gateway.complaints, gateway.moderator, sender)
     disclosure_routes(api, gateway.moderator, gateway.apps, gateway.archive, gateway.power, gateway.status)
-
-    @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
-    async def unknown(path: str) -> JSONResponse:
-        message = (
-            f"no route /{path[:100]} here; moderated routes are " + ", ".join(gateway._routes)
-            if path.isascii()
-            else "no such route"
-        )
-        return JSONResponse(
-            {"error": {"message": message, "type": "not_found_error", "code": "unknown_route", "param": None}}, 404
-        )
 
     return api
 

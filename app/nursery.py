@@ -21,6 +21,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from app.errors import SluiceError
+
 log = logging.getLogger("sluice.nursery")
 
 _PDEATHSIG, _NAME = 1, 15
@@ -195,6 +197,8 @@ def _live(
         _called("sluice-worker", signal.SIGHUP)
         if os.getppid() == mother:
             status = work(orders, files)
+    except SluiceError as e:
+        log.critical("a worker cannot start", extra={"reason": str(e)})
     except BaseException:
         log.critical("a worker failed", exc_info=True)
     finally:

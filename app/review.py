@@ -39,6 +39,8 @@ _DECISIONS = {
 }  # fmt: skip
 DECISIONS = (*_DECISIONS, "undo", "probe", "second")
 _SAMPLES = 5
+_ORDINARY = 1000
+"""A term that stands in more than one of so many clean texts would hit what everybody says."""
 PAGE = 50
 
 
@@ -212,6 +214,11 @@ class Review:
         were = {row["id"]: _bare(self._cases.entries.get(row["id"]))}
         self._put(writes, row["id"], row)
         return replace(after, entries=(*case.entries, row["id"]), widening=None, before=(_memory(case, were),))
+
+    def ordinary(self, term: str) -> int:
+        """In how many clean texts a term stands, where that is more than one in a thousand; else 0."""
+        hits = len(self._clean.hits(term))
+        return hits if hits * _ORDINARY > len(self._clean.lines) else 0
 
     def _gate(self, case: Case, term: str) -> Row:
         """Why a wider entry may not be, and what of the clean corpus it would have blocked."""

@@ -30,7 +30,7 @@ from app.agreements import Agreements
 from app.changes import Changes
 from app.clean import Clean
 from app.complaints import Complaints
-from app.detectors import lexicon
+from app.detectors import classifier, lexicon, rules
 from app.duties import Duties
 from app.errors import SettingsError
 from app.load import fit, raised
@@ -127,6 +127,8 @@ class Parent:
         # Read here so that a fault is told once, before any child.
         policy.load(settings.policy)
         lexicon.compiled(settings.lexicons, settings.data_dir / "compiled")
+        rules.load(settings.lexicons)
+        classifier.tried(settings.models)
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
         self.children: dict[int, _Child] = {}
         self.restarts = 0
@@ -311,7 +313,7 @@ class Parent:
                 workers.append(child.status)
         store = {
             "up": self.store.up,
-            "problem": self.store.problem,
+            "problem": self.store.problem or self.store.fit(),
             "durability": self.store.durability,
             "foreign": self.entries.foreign,
             "entries_version": self.entries.version,

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -179,18 +179,35 @@ def _guardless(settings: Settings) -> list[str]:
     return []
 
 
-_NAMED = re.compile(r"([a-z][a-z0-9_-]{0,31}):(\S{16,})\Z")
+Scope = Literal["review", "lists", "audit", "operate"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+_NAMED = re.compile(r"([a-z][a-z0-9_-]{0,31})(?:/([a-z+]+))?:(\S{16,})\Z")
 
 
-def admins(token: str) -> dict[str, str]:
-    """Token -> whose it is. SLUICE_ADMIN_TOKEN is one token, which is `admin`'s, or `name:token,name:token…`: who decides is written
-    down, and what needs a second reviewer needs two names. Raises SettingsError for a name that stands twice."""
+class Admin(NamedTuple):
+    """Whose token it is, and what it may do."""
+
+    name: str
+    scopes: frozenset[Scope] = frozenset(SCOPES)
+
+
+def admins(token: str) -> dict[str, Admin]:
+    """Token -> whose it is. SLUICE_ADMIN_TOKEN is one token, which is `admin`'s, or `name:token,name/scope+scope:token…`: who decides is
+    written down, and what needs a second reviewer needs two names; without scopes a token may do everything. Raises SettingsError for a
+    name that stands twice, and for a scope that is none."""
     parts = [part.strip() for part in token.split(",")]
     found = [_NAMED.match(part) for part in parts]
     if not token or not all(found):
-        return {token: "admin"} if token else {}
-    named = {m[2]: m[1] for m in found if m is not None}
-    if len(set(named.values())) != len(parts):
+        return {token: Admin("admin")} if token else {}
+    named: dict[str, Admin] = {}
+    for m in found:
+        assert m is not None
+        asked = m[2].split("+") if m[2] else SCOPES
+        scopes = frozenset(scope for scope in SCOPES if scope in asked)
+        if len(scopes) != len(set(asked)):
+            raise SettingsError(f"SLUICE_ADMIN_TOKEN: {m[1]}: the scopes are {', '.join(SCOPES)}, joined by +")
+        named[m[3]] = Admin(m[1], scopes)
+    if len({who.name for who in named.values()}) != len(parts):
         raise SettingsError("SLUICE_ADMIN_TOKEN: a name or a token stands twice")
     return named
 
@@ -213,7 +230,8 @@ def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
             "SLUICE_SECRET_KEY must be set when SLUICE_REDIS_URL is: replicas share it; "
             "`python -c 'import secrets; print(secrets.token_urlsafe(48))'` makes one"
         )
-    if not loopback(settings.admin_host) and min(map(len, admins(settings.admin_token or "")), default=0) < 32:
+    named = admins(settings.admin_token or "")
+    if not loopback(settings.admin_host) and min(map(len, named), default=0) < 32:
         reasons.append("SLUICE_ADMIN_HOST is not loopback: SLUICE_ADMIN_TOKEN must be set, at least 32 characters each")
     return reasons
 

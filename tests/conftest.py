@@ -443,8 +443,8 @@ class Whole:
 
 
 @contextmanager
-def whole_gateway(folder: Path, upstream: str, **environment: str) -> Iterator[Whole]:
-    """Start `sluice serve` with SLUICE_<name>=value for each keyword, and wait until it is ready."""
+def whole_gateway(folder: Path, upstream: str, *under: str, **environment: str) -> Iterator[Whole]:
+    """Start `sluice serve` with SLUICE_<name>=value for each keyword, and wait until it is ready. `under`: a command that runs it."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = (free_port(), free_port(), free_port())
     names = {
@@ -455,7 +455,7 @@ def whole_gateway(folder: Path, upstream: str, **environment: str) -> Iterator[W
         f"SLUICE_{k}": v for k, v in names.items()
     }
     with running(
-        [sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{ports[1]}/readyz", env, folder / "log"
+        [*under, sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{ports[1]}/readyz", env, folder / "log"
     ) as process:
         yield Whole(process, ports, folder)
 

@@ -56,6 +56,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     a.add_argument("--json", action="store_true")
 
 
+def _drawn(said: str) -> str:
+    """`said` with what would steer a terminal or turn the line around written as an escape: a list may be anybody's."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in said)
+
+
 def lint_command(args: argparse.Namespace) -> int:
     """`sluice lexicon lint`: a line for each problem."""
     from app.curation.lint import lint
@@ -78,9 +83,11 @@ def diff_command(args: argparse.Namespace) -> int:
         print(f"{category}: 新增 added {len(d.added)}, 删除 removed {len(d.removed)}, 修改 changed {len(d.changed)}")
         for sign, terms in (("+", d.added), ("-", d.removed)):
             for term in terms:
-                print(f"  {sign} {term}")
+                print(_drawn(f"  {sign} {term}"))
         for term, cells in d.changed.items():
-            print(f"  ~ {term}: " + "; ".join(f"{name}: {was or '-'} → {now or '-'}" for name, was, now in cells))
+            print(
+                _drawn(f"  ~ {term}: " + "; ".join(f"{name}: {was or '-'} → {now or '-'}" for name, was, now in cells))
+            )
     if not found:
         print("相同 equal")
     return 1 if found else 0
@@ -98,7 +105,7 @@ def import_command(args: argparse.Namespace) -> int:
         if c.what != "unchanged" or c.notes:
             notes = "".join(f"; {note}" for note in c.notes)
             allow = f"; 可放行 allow? {'|'.join(c.allow)}" if c.allow else ""
-            print(f"{c.where}: {_WHAT[c.what]} {c.what}: {c.term} {c.tier}".rstrip() + notes + allow)
+            print(_drawn(f"{c.where}: {_WHAT[c.what]} {c.what}: {c.term} {c.tier}".rstrip() + notes + allow))
     print(", ".join(f"{_WHAT[name]} {name} {count}" for name, count in plan.counts.items()))
     if plan.against:
         print(f"拒绝 refused: {plan.against}; 确实如此请加 --shrink if that is meant", file=sys.stderr)
@@ -178,7 +185,7 @@ def _print_problems(problems: Iterable[Problem]) -> None:
     from app.curation.files import KINDS
 
     for p in problems:
-        print(f"{p.where}: {KINDS[p.kind]} {p.kind}: {p.said}")
+        print(_drawn(f"{p.where}: {KINDS[p.kind]} {p.kind}: {p.said}"))
 
 
 def _print_tallies(title: str, tallies: dict[str, Tally]) -> None:

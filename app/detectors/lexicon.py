@@ -263,6 +263,11 @@ def rows(path: Path, columns: Sequence[str], required: str) -> Iterator[tuple[st
         lines = raw.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as e:
         raise LexiconError(f"{path}:{raw[: e.start].count(10) + 1}: not UTF-8 (byte {e.start})") from None
+    if (nul := raw.find(0)) >= 0:
+        # So a crash leaves a file whose bytes never reached the disk.
+        raise LexiconError(
+            f"{path}:{raw.count(10, 0, nul) + 1}: a NUL byte stands there (byte {nul}); write the file anew"
+        )
     header = lines[0].rstrip("\r").split("\t")
     if unknown := [c for c in header if c not in columns]:
         raise LexiconError(f"{path}:1: column {unknown[0]!r} is unknown; the columns are {', '.join(columns)}")

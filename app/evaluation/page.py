@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from app import csp
 from app.evaluation import plots
 from app.evaluation.aspects import RISKS, TOPICS, Aspect
 from app.evaluation.plots import Bar
@@ -66,8 +67,8 @@ def html(report: Report) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="zh-Hans"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
-        f"<title>Sluice 评测报告 · Evaluation</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        + csp.meta(_STYLE)
+        + f"<title>Sluice 评测报告 · Evaluation</title><style>{_STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     )

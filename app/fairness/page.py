@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from app import csp
 from app.pairs import material
 from app.taxonomy import taxonomy
 
@@ -36,7 +37,9 @@ def html(report: Mapping[str, Any]) -> str:
     counts, rows = report["counts"], report["comparisons"]
     found = [c for c in rows if c["significant"]]
     parts = [
-        '<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>成对提问报告 Paired prompts</title>',
+        '<!doctype html><html lang="zh-CN"><meta charset="utf-8">',
+        csp.meta(_STYLE),
+        "<title>成对提问报告 Paired prompts</title>",
         f"<style>{_STYLE}</style><h1>成对提问报告 <small>Paired prompts, Articles 4(2) and 12</small></h1>",
         f"<p>{escape(report['at'])} – {escape(report['ended'])} · 模型 model {escape(report['model'])} "
         f"<small>{escape(report['named'])} {escape(report['version'])}</small> · {escape(report['profile'])} · "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
 
@@ -43,6 +43,10 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.2)
 
 
+def _script(name: str) -> str:
+    return (files("app") / "store" / "scripts" / f"{name}.lua").read_text()
+
+
 @asynccontextmanager
 async def within(seconds: float) -> AsyncGenerator[None]:
     """Raises StoreError where the block takes longer: what it was to write may be written by then, or not."""
@@ -54,13 +58,14 @@ async def within(seconds: float) -> AsyncGenerator[None]:
 
 
 class Store:
-    """One Redis, seen from one process. `replicas`: how many must have a durable write before it counts."""
+    """One Redis, seen from one process. `replicas`: how many must have a durable write before it counts. `patience`: seconds that it may
+    take to answer."""
 
-    def __init__(self, url: str, deployment: str, replicas: int = 0) -> None:
+    def __init__(self, url: str, deployment: str, replicas: int = 0, patience: float = 1.0) -> None:
         self._replicas = replicas
         self.prefix = f"{{sluice:{deployment}}}:"
         options: dict[str, Any] = {
-            "socket_timeout": 1.0,
+            "socket_timeout": patience,
             "socket_connect_timeout": 0.3,
             "retry": Retry(NoBackoff(), 0),
             "decode_responses": True,
@@ -74,8 +79,23 @@ class Store:
         self.up = False
         self.problem: str | None = None
         """Why writes are refused although the server answers."""
+        self.schema = ""
+        """Of what is there, as it was last read; '': not known."""
         self.durability = "unknown"
         """What a kill of the server may lose of what it acknowledged: strict, nothing; 1s, a second or more; none, everything."""
+
+    def fit(self) -> str | None:
+        """Why nothing of what is there is touched: another Sluice's store is left as it is. None: it is ours."""
+        if self.schema in ("", SCHEMA):
+            return None
+        return f"the store is of schema {self.schema}, this Sluice knows {SCHEMA}: run the Sluice that it belongs to"
+
+    async def _fits(self) -> None:
+        if not self.schema:
+            with suppress(RedisError, OSError, TimeoutError):  # told by the call itself
+                self.schema = str(await self._redis.get(self.key("schema")) or "")
+        if reason := self.fit():
+            raise StoreError(reason)
 
     def key(self, name: str) -> str:
         return self.prefix + name
@@ -101,10 +121,13 @@ class Store:
         """Run scripts/<script>.lua atomically. Raises StoreError; after it the outcome is unknown, and the same
         idempotency key gives the first result. `durable`: an answer means that as many replicas as the operator asked for
         (SLUICE_REDIS_REPLICAS) have it too."""
+        # A look at the tables tells when that is over.
+        if script != "table_read":
+            await self._fits()
         if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script(
-                (files("app") / "store" / "scripts" / f"{script}.lua").read_text()
-            )
+            text = _script(script)
+            # What is acknowledged is told to a backup that reads meanwhile.
+            self._scripts[script] = self._redis.register_script(_script("trace") + text if durable else text)
         named = [self.key(k) for k in keys]
         try:
             if durable and self._replicas:
@@ -133,6 +156,8 @@ class Store:
 
     async def run(self, *command: str | int) -> Any:
         """One command that changes nothing twice. Raises StoreError."""
+        if command[0] != "CONFIG":
+            await self._fits()
         try:
             result = await self._twice(lambda: self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as e:

@@ -194,6 +194,7 @@ class Table:
         store_id, version, total, schema, flat = await self._store.call(
             "table_read", keys, [since, secrets.token_hex(8), SCHEMA, self.store_id]
         )
+        self._store.schema = str(schema)
         # A server that lost rows, or another one, must not shrink a list in silence.
         foreign = (
             (self.store_id != "" and store_id != self.store_id)

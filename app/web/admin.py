@@ -1,7 +1,9 @@
-"""The admin port's API: live entries. Law: every call carries the admin token; a write answers only when the store confirmed it."""
+"""The admin port's API: live entries. Law: every call carries an admin token that may do it; a write answers only when the store confirmed
+it, and an entry that would hit what everybody says has two people's word."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -9,19 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Query, Request, Security
+from fastapi.security import HTTPBearer
 
-from app import evidence, strictjson
+from app import clock, evidence, strictjson
 from app.agreements import Agreements
 from app.complaints import Complaints
-from app.entries import EntryIn, gone_row, public, written
+from app.entries import EntryIn, acts, gone_row, public, written
 from app.errors import Conflict, RequestError
 from app.keys import Keys
 from app.policy import Policies
 from app.privacy import Privacy
-from app.review import Review
-from app.settings import admins
+from app.review import WIDE_DAYS, Review
+from app.settings import Admin, Scope, admins
 from app.statements import Archive
 from app.store.cases import Cases
 from app.store.tables import Entries, Row, Statements
@@ -30,10 +32,32 @@ from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.disclosure import statement_routes
 from app.web.entries import list_routes
-from app.web.errors import answer_errors, error, reused
+from app.web.errors import answer_errors, reused
 from app.web.privacy import privacy_routes
-from app.web.reports import body_of, idempotency_key, parsed
+from app.web.reports import body_of, idempotency_key, parsed, takes
 from app.web.standings import agreement_routes, standing_routes
+
+_ROOT = "/sluice/v1/admin/"
+_SCOPES: dict[str, Scope] = {
+    "cases": "review",
+    "complaints": "review",
+    "standings": "review",
+    "entries": "lists",
+    "lists": "lists",
+    "samples": "audit",
+    "evidence": "audit",
+    "audit": "audit",
+    "statements": "operate",
+    "agreements": "operate",
+    "privacy": "operate",
+}
+_READ_BY_ALL = ("entries", "statements", "agreements")
+
+
+def needed(method: str, route: str) -> Scope | None:
+    """The scope that a call of a route takes; None where any token will do. Raises KeyError for a route that has none."""
+    first = route.removeprefix(_ROOT).split("/")[0]
+    return None if method == "GET" and first in _READ_BY_ALL else _SCOPES[first]
 
 
 def admin_api(
@@ -54,33 +78,68 @@ def admin_api(
 ) -> FastAPI:
     """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows. `apps`: the ids of the
     apps file, read now. `models`: the folder of SLUICE_MODELS."""
-    api = FastAPI(title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json")
+    api = FastAPI(
+        title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json", redirect_slashes=False,
+        dependencies=[Security(HTTPBearer(auto_error=False))],
+    )  # fmt: skip
 
     named = admins(token)
 
-    def authorised(request: Request) -> str:
+    def holder(given: str) -> Admin | None:
         """Whose token it is."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-        for secret, name in named.items():
-            if hmac.compare_digest(given, secret.encode()):
-                return name
-        raise RequestError(
-            "the admin token is missing or wrong: Authorization: Bearer $SLUICE_ADMIN_TOKEN",
-            code="unauthorized",
-            status=401,
-        )
+        raw = given.encode("utf-8", "surrogateescape")
+        # Every one is compared, so that the time tells nothing of which it is.
+        found = [who for secret, who in named.items() if hmac.compare_digest(raw, secret.encode())]
+        return found[0] if found else None
+
+    def authorised(request: Request) -> str:
+        """Whose token it is, if it may do that."""
+        who = holder(request.headers.get("authorization", "").removeprefix("Bearer "))
+        if who is None:
+            raise RequestError(
+                "the admin token is missing or wrong: Authorization: Bearer $SLUICE_ADMIN_TOKEN",
+                code="unauthorized",
+                status=401,
+            )
+        scope = needed(request.method, request.scope["route"].path)
+        if scope is not None and scope not in who.scopes:
+            raise RequestError(
+                f"this token may not do that: it needs the scope {scope} (SLUICE_ADMIN_TOKEN)", code="scope", status=403
+            )
+        return who.name
+
+    def seconded(entry: EntryIn, row: Row, who: str, other: str) -> None:
+        """A term that stands in ordinary texts acts only with the word of a second person. Raises RequestError."""
+        hits = review.ordinary(entry.term) if entry.term and acts(entry) else 0
+        if not hits:
+            return
+        second = holder(other)
+        why = f"term: it stands in {hits} of the clean texts, so it would hit what everybody says"
+        if second is None or second.name == who or "lists" not in second.scopes:
+            way = "make it longer or suspect, or have a second person agree, whose token stands in X-Sluice-Second"
+            raise RequestError(f"{why}: {way} (需第二人同意)", code="gate", param="term", status=422)
+        until = entry.expires_at
+        if until is None or until.timestamp() > clock.now() + WIDE_DAYS * 86400:
+            raise RequestError(
+                f"expires_at: {why}; it may act for {WIDE_DAYS} days at most",
+                code="gate",
+                param="expires_at",
+                status=422,
+            )
+        row["second"] = second.name
 
     def idempotency(request: Request) -> str:
         return idempotency_key(request) or secrets.token_hex(16)
 
-    answer_errors(api)
+    answer_errors(api, "no such route on the admin port")
 
-    @api.post("/sluice/v1/admin/entries", status_code=201)
+    @api.post("/sluice/v1/admin/entries", status_code=201, openapi_extra=takes(EntryIn))
     async def add(request: Request, who: str = Depends(authorised)) -> Any:
         raw = await body_of(request)
         entry: EntryIn = parsed(raw, EntryIn)
         key = idempotency(request)
         row = written(entry, who, keys)
+        await asyncio.to_thread(seconded, entry, row, who, request.headers.get("x-sluice-second", ""))
         asked, other = strictjson.dumps(strictjson.loads(raw)).decode(), ValueError()
         # Under an older key too: the same call, sent again after a rotation, is the same call.
         for kid in keys.kids:
@@ -155,14 +214,10 @@ def admin_api(
 
     case_routes(api, review, cases, authorised, policies, collected)
     outcome_routes(api, complaints, authorised)
-    list_routes(api, keys, entries, cases, authorised)
+    list_routes(api, keys, entries, cases, authorised, review.ordinary)
     standing_routes(api, subjects, authorised)
     agreement_routes(api, agreements, authorised, apps)
     statement_routes(api, cases, statements, archive, authorised)
     privacy_routes(api, Privacy(cases, keys, apps), authorised)
-
-    @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    async def unknown(path: str) -> JSONResponse:
-        return error(404, "no such route on the admin port", "unknown_route")
 
     return api

@@ -21,10 +21,12 @@ class Disconnected(Exception):
 
 
 def headers(scope: Scope) -> dict[str, str]:
-    """Names lower-case. Of a repeated name the first counts: no two parts of the path may read different ones."""
+    """Names lower-case. Of a repeated name the first counts: no two parts of the path may read different ones. Connection alone is one
+    list over all its lines (RFC 9110, 5.2): what any of them names stays here."""
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
-        found.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+        key, said = name.decode("latin-1"), value.decode("latin-1")
+        found[key] = f"{found[key]}, {said}" if key == "connection" and key in found else found.get(key, said)
     return found
 
 

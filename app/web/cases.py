@@ -18,7 +18,7 @@ from app.review import DECISIONS, Review, shown
 from app.store.cases import Cases, broken
 from app.store.tables import Row
 from app.web.errors import reused
-from app.web.reports import body_of, idempotency_key, parsed
+from app.web.reports import body_of, idempotency_key, parsed, takes
 
 _ROWS = 500
 
@@ -73,7 +73,7 @@ def case_routes(
     async def one(name: str) -> Any:
         return shown(await review.find(name), clock.now())
 
-    @api.post("/sluice/v1/admin/cases/{name}/decision")
+    @api.post("/sluice/v1/admin/cases/{name}/decision", openapi_extra=takes(DecisionIn))
     async def decide(name: str, request: Request, who: str = Depends(authorised)) -> Any:
         given: DecisionIn = parsed(await body_of(request), DecisionIn)
         said = given.model_dump(exclude_none=True, exclude={"decision", "expected_version"})
@@ -99,7 +99,7 @@ def case_routes(
         return await collected(await asyncio.to_thread(policies))
 
     @api.get("/sluice/v1/admin/audit", dependencies=[Depends(authorised)])
-    async def audit(after: int = 0) -> Any:
+    async def audit(after: Annotated[int, Query(ge=0)] = 0) -> Any:
         rows = await cases.audit()
         at = broken(rows, await cases.head())
         return {

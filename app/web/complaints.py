@@ -13,7 +13,7 @@ from app.complaints import APPEALS, KINDS, Complaints, shown
 from app.moderation import Moderator
 from app.reports import Sender
 from app.web.errors import error, reused
-from app.web.reports import ReportIn, body_of, idempotency_key, parsed
+from app.web.reports import ReportIn, body_of, idempotency_key, parsed, takes
 
 _TEXT = 60_000
 
@@ -82,13 +82,13 @@ def complaint_routes(
         except ValueError as e:
             raise reused(e) from None
 
-    @api.post("/sluice/v1/complaints", status_code=202)
+    @api.post("/sluice/v1/complaints", status_code=202, openapi_extra=takes(ComplaintIn))
     async def complain(request: Request) -> Any:
         who = sender(request)
         said = parsed(await body_of(request), ComplaintIn).model_dump()
         return await take(said.pop("kind"), who, said, request)
 
-    @api.post("/sluice/v1/appeals", status_code=202)
+    @api.post("/sluice/v1/appeals", status_code=202, openapi_extra=takes(AppealIn))
     async def appeal(request: Request) -> Any:
         who = sender(request)
         said = parsed(await body_of(request), AppealIn).model_dump()
@@ -131,7 +131,7 @@ def outcome_routes(api: FastAPI, complaints: Complaints, authorised: Callable[[R
     async def evidence(ticket: str, who: str = Depends(authorised)) -> Any:
         return await complaints.evidence(ticket, who)
 
-    @api.post("/sluice/v1/admin/complaints/{ticket}/decision")
+    @api.post("/sluice/v1/admin/complaints/{ticket}/decision", openapi_extra=takes(OutcomeIn))
     async def decide(ticket: str, request: Request, who: str = Depends(authorised)) -> Any:
         given: OutcomeIn = parsed(await body_of(request), OutcomeIn)
         if given.decision == "ask":

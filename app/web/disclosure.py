@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.apps import Apps
-from app.disclosure import ROUTE, collected, html, statement_html
+from app.disclosure import CSP, ROUTE, collected, html, statement_html
 from app.errors import RequestError
 from app.moderation import Moderator
 from app.policy import Policy
@@ -21,13 +21,14 @@ from app.store.cases import Cases
 from app.store.tables import Row, Table
 from app.web import asgi
 from app.web.errors import error, reused
-from app.web.reports import body_of, idempotency_key, parsed
+from app.web.reports import body_of, idempotency_key, parsed, takes
 
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": f"{CSP}; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "vary": "accept, authorization",
 }  # fmt: skip
+_ALSO_A_PAGE: dict[int | str, Row] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
 _ADMIN = "/sluice/v1/admin/statements"
 
 
@@ -90,12 +91,12 @@ def disclosure_routes(
             return HTMLResponse(page(), headers=_HEADERS)
         return JSONResponse(value, headers=_HEADERS)
 
-    @api.get(ROUTE)
+    @api.get(ROUTE, responses=_ALSO_A_PAGE)
     async def disclosure(request: Request) -> Response:
         found = collected(policy(request), status(), archive, await power.figures())
         return answer(request, found, lambda: html(found))
 
-    @api.get(ROUTE + "/{kind}/{version}")
+    @api.get(ROUTE + "/{kind}/{version}", responses=_ALSO_A_PAGE)
     async def one(kind: str, version: str, request: Request) -> Response:
         row = _found(archive, kind, version)
         if row is None or not row["public"]:
@@ -108,7 +109,7 @@ def statement_routes(
 ) -> None:
     """Add those of the admin port. `table`: the one that `archive` follows."""
 
-    @api.post(_ADMIN, status_code=201)
+    @api.post(_ADMIN, status_code=201, openapi_extra=takes(StatementIn))
     async def add(request: Request, who: str = Depends(authorised)) -> Any:
         given: StatementIn = parsed(await body_of(request), StatementIn)
         fields = None if given.fields is None else given.fields.model_dump(mode="json", exclude_none=True)

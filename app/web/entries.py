@@ -15,12 +15,12 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import strictjson
-from app.entries import AT_ONCE, NAMED, EntryIn, gone_row, written
+from app.entries import AT_ONCE, NAMED, EntryIn, acts, gone_row, written
 from app.errors import RequestError
 from app.keys import Keys
 from app.store.cases import Cases, Writes
 from app.store.tables import Entries, Row
-from app.web.reports import body_of, parsed
+from app.web.reports import body_of, parsed, takes
 
 
 class _Strict(BaseModel):
@@ -35,13 +35,26 @@ class Left(_Strict):
     ids: list[str] = Field(min_length=1, max_length=AT_ONCE)
 
 
-def list_routes(api: FastAPI, keys: Keys, entries: Entries, cases: Cases, authorised: Callable[[Request], str]) -> None:
-    """Add them. `authorised`: whose token a request carries."""
+def list_routes(
+    api: FastAPI,
+    keys: Keys,
+    entries: Entries,
+    cases: Cases,
+    authorised: Callable[[Request], str],
+    ordinary: Callable[[str], int],
+) -> None:
+    """Add them. `authorised`: whose token a request carries. `ordinary`: in how many clean texts a term stands, where that is too many."""
 
     def rows_of(given: Loaded, name: str, who: str) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for at, entry in enumerate(given.entries):
             entry.list = name
+            if entry.term and acts(entry) and (hits := ordinary(entry.term)):
+                raise RequestError(
+                    f"entries.{at}.term: it stands in {hits} of the clean texts, so it would hit what everybody says: make it longer or "
+                    "suspect, or add it by itself with a second person's word",
+                    code="gate", param=f"entries.{at}", status=422,
+                )  # fmt: skip
             try:
                 row = written(entry, who, keys)
             except RequestError as e:
@@ -62,7 +75,7 @@ def list_routes(api: FastAPI, keys: Keys, entries: Entries, cases: Cases, author
             await cases.commit(writes, {"who": who, "what": what, "list": name, "entries": len(changed)})
             await entries.refresh()
 
-    @api.post("/sluice/v1/admin/lists/{name}/entries")
+    @api.post("/sluice/v1/admin/lists/{name}/entries", openapi_extra=takes(Loaded, keyed=False))
     async def load(name: str, request: Request, who: str = Depends(authorised)) -> Any:
         given: Loaded = parsed(await body_of(request), Loaded)
         rows = await asyncio.to_thread(rows_of, given, _known(name), who)
@@ -71,7 +84,7 @@ def list_routes(api: FastAPI, keys: Keys, entries: Entries, cases: Cases, author
         await commit(fresh, name, who, "list_load")
         return {"list": name, "ids": list(rows), "added": len(fresh)}
 
-    @api.post("/sluice/v1/admin/lists/{name}/remove")
+    @api.post("/sluice/v1/admin/lists/{name}/remove", openapi_extra=takes(Left, keyed=False))
     async def remove(name: str, request: Request, who: str = Depends(authorised)) -> Any:
         given: Left = parsed(await body_of(request), Left)
         await entries.refresh()

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app.errors import Conflict, Limited, RequestError, StoreError
+
+
+class Fault(BaseModel):
+    """What was wrong, in OpenAI's words. `code`: a stable word for programs; `param`: the field or header at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Failure(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: Fault
+
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Failure, "description": said}
+    for status, said in {
+        400: "The body is not JSON as it should be, or a value or a header cannot be used",
+        401: "The key or token is missing or wrong",
+        403: "The key may not do this",
+        404: "There is no such thing, or the token does not open it",
+        409: "Somebody else was first, the state does not allow it, or the Idempotency-Key was used for another request",
+        413: "The body is larger than 1 MiB",
+        422: "A field is missing or wrong",
+        429: "Too many from one sender; retry-after says when the next is taken",
+        503: "The store cannot take it now; the same call may be sent again",
+    }.items()
+}
+"""How each route may answer what it does not do: OpenAPI says it of all of them."""
 
 
 def error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
@@ -14,12 +52,34 @@ def error(status: int, message: str, code: str, param: str | None = None) -> JSO
     return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
 
 
-def answer_errors(api: FastAPI) -> None:
-    """Have the errors of ours answered as what they are."""
+def answer_errors(api: FastAPI, unknown: str = "no such route") -> None:
+    """Have the errors of ours answered as what they are, and told of in OpenAPI by the routes that are added from here on. `unknown`: what
+    is said of a path that is no route."""
+    api.router.responses = ANSWERS | api.router.responses
 
     @api.exception_handler(RequestError)
     async def _refused(_: Request, e: RequestError) -> JSONResponse:
-        return error(e.status, e.message, e.code, e.param)
+        response = error(e.status, e.message, e.code, e.param)
+        if e.status == 401:
+            response.headers["www-authenticate"] = "Bearer"  # RFC 9110, 11.6.1
+        if e.retry is not None:
+            response.headers["retry-after"] = str(e.retry)
+        return response
+
+    @api.exception_handler(HTTPException)
+    async def _unrouted(request: Request, e: HTTPException) -> JSONResponse:
+        if e.status_code != 405:
+            return error(e.status_code, unknown, "unknown_route")
+        # Of routes that share a path the framework names the methods of the first.
+        matching = (r for r in api.routes if r.matches(request.scope)[0] is not Match.NONE)
+        allowed = ", ".join(sorted({m for r in matching for m in getattr(r, "methods", None) or ()}))
+        response = error(405, f"this route takes {allowed}", "method_not_allowed")
+        response.headers["allow"] = allowed  # RFC 9110, 15.5.6
+        return response
+
+    @api.exception_handler(ClientDisconnect)
+    async def _left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it: whoever sent half a body is gone, which is no error of ours
 
     @api.exception_handler(Conflict)
     async def _conflict(_: Request, e: Conflict) -> JSONResponse:

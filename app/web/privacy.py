@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.privacy import Privacy
-from app.web.reports import body_of, parsed
+from app.web.reports import body_of, parsed, takes
 
 
 class PersonIn(BaseModel):
@@ -29,12 +29,12 @@ def privacy_routes(api: FastAPI, privacy: Privacy, authorised: Callable[[Request
         given: PersonIn = parsed(await body_of(request), PersonIn)
         return given
 
-    @api.post("/sluice/v1/admin/privacy/export")
+    @api.post("/sluice/v1/admin/privacy/export", openapi_extra=takes(PersonIn, keyed=False))
     async def export(request: Request, who: str = Depends(authorised)) -> Any:
         given = await asked(request)
         return await privacy.export(given.app, given.user, who)
 
-    @api.post("/sluice/v1/admin/privacy/erase")
+    @api.post("/sluice/v1/admin/privacy/erase", openapi_extra=takes(PersonIn, keyed=False))
     async def erase(request: Request, who: str = Depends(authorised)) -> Any:
         given = await asked(request)
         return await privacy.erase(given.app, given.user, who)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app import metrics, strictjson
@@ -72,7 +73,14 @@ class Protocol(HttpToolsProtocol):
         if self._refused:
             return
         self._heard, self._progress = True, False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as e:
+            self._passed_over(data[e.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self._progress:
             self._beside = 0
         else:
@@ -95,8 +103,8 @@ class Protocol(HttpToolsProtocol):
             timer.cancel()
 
     def _late(self, seconds: float) -> None:
-        # We read nothing ourselves, or the next request was begun while this one is answered.
-        if self.flow.read_paused or (self._answering() and self._reading == "head"):
+        # We read nothing ourselves, or something was begun while the request before it is answered.
+        if self.flow.read_paused or (self._answering() and self._reading != "body"):
             self._expect(self._reading, seconds)
         elif not self._heard or self._reading == "nothing":
             self.transport.close()
@@ -142,8 +150,39 @@ class Protocol(HttpToolsProtocol):
         if self._refused:
             return
         self._progress = True
+        if self.parser.should_upgrade():
+            return
+        if self._ambiguous():
+            raise ValueError  # the parser's callback: answered as malformed
         self._expect("body", self.bounds.body)
         super().on_headers_complete()
+
+    def _passed_over(self, rest: bytes) -> None:
+        """Read the request again without its offer of another protocol, which nobody here speaks (RFC 9110, 7.8): the parser took what
+        is behind the head for that protocol, and would read a body as the next request."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(
+            lenient_data_after_close=True
+        )  # as uvicorn has it: what is behind a close is not read
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _ambiguous(self) -> bool:
+        """What the parser takes and RFC 9112 does not: 2.3 the version, 3.2 one Host, 6.1 a coding that nobody decodes."""
+        version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        hosts = names.count(b"host")
+        return (
+            version not in ("1.0", "1.1")
+            or hosts > 1
+            or (version == "1.1" and not hosts)
+            or codings not in ([], [b"chunked"])
+        )
 
     def on_body(self, body: bytes) -> None:
         if self._refused:
@@ -152,7 +191,7 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._refused:
+        if self._refused or self.parser.should_upgrade():
             return
         self._progress = True
         self._forget(self._deadline)

@@ -55,6 +55,33 @@ class ReportIn(BaseModel):
         return self
 
 
+def takes(model: type[BaseModel], *, keyed: bool = True) -> dict[str, Any]:
+    """The `openapi_extra` of a POST that reads its body by `body_of` and `parsed`: they, not the framework, know what it takes. `keyed`: an
+    Idempotency-Key too; False where a call sent again does nothing anyway.
+
+    References are written out: inside an operation they would point nowhere.
+    """
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, list):
+            return [whole(inner) for inner in node]
+        if not isinstance(node, dict):
+            return node
+        part = parts[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
+        return {name: whole(inner) for name, inner in (part | node).items() if name != "$ref"}
+
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "A call sent again with its key gets the first answer",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    }
+    body = {"required": True, "content": {"application/json": {"schema": whole(schema)}}}
+    return {"parameters": [key] if keyed else [], "requestBody": body}
+
+
 def parsed(raw: bytes, model: type[BaseModel]) -> Any:
     """A body as `model` has it. Raises RequestError or RequestValidationError, neither with a value."""
     value = strictjson.loads(raw)
@@ -100,7 +127,7 @@ def senders(callers: Callers, keys: Keys) -> Callable[[Request], Sender]:
 def report_routes(api: FastAPI, reports: Reports, sender: Callable[[Request], Sender]) -> None:
     """Add them. `sender`: who a request comes from."""
 
-    @api.post("/sluice/v1/reports", status_code=202)
+    @api.post("/sluice/v1/reports", status_code=202, openapi_extra=takes(ReportIn))
     async def receive(request: Request) -> Any:
         who = sender(request)
         given: ReportIn = parsed(await body_of(request), ReportIn)

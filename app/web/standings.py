@@ -14,7 +14,7 @@ from app.agreements import Agreements
 from app.errors import RequestError
 from app.subjects import Subjects, shown
 from app.web.errors import reused
-from app.web.reports import body_of, idempotency_key, parsed
+from app.web.reports import body_of, idempotency_key, parsed, takes
 
 
 class _Strict(BaseModel):
@@ -58,7 +58,7 @@ def standing_routes(api: FastAPI, subjects: Subjects, authorised: Callable[[Requ
     async def one(id: str) -> Any:
         return shown(await subjects.one(id))
 
-    @api.post("/sluice/v1/admin/standings/{id}/decision")
+    @api.post("/sluice/v1/admin/standings/{id}/decision", openapi_extra=takes(StandingIn))
     async def decide(id: str, request: Request, who: str = Depends(authorised)) -> Any:
         given: StandingIn = parsed(await body_of(request), StandingIn)
         try:
@@ -75,7 +75,7 @@ def agreement_routes(
 ) -> None:
     """Add those of agreements. `apps`: the ids of the apps file, read now."""
 
-    @api.post("/sluice/v1/admin/agreements", status_code=201)
+    @api.post("/sluice/v1/admin/agreements", status_code=201, openapi_extra=takes(AgreementIn))
     async def add(request: Request, who: str = Depends(authorised)) -> Any:
         given: AgreementIn = parsed(await body_of(request), AgreementIn)
         if given.app not in await asyncio.to_thread(apps):

@@ -55,6 +55,8 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     def holds(raw: bytes) -> bool:
         return any(form in raw for form in forms)
 
-    files = [f for folder in set(base.iterdir()) - others for f in folder.rglob("*") if f.is_file() and not f.is_symlink()]
+    files = [
+        f for folder in set(base.iterdir()) - others for f in folder.rglob("*") if f.is_file() and not f.is_symlink()
+    ]
     found = [str(f) for f in files if holds(f.read_bytes())]
     assert not found, found

@@ -33,7 +33,7 @@ from app.store.client import Store
 from app.store.tables import Entries
 from tests.conftest import SECRET, Model, RedisServer, Whole, redis_binaries, wait_for, whole_gateway
 from tests.faults.checker import Checker, script
-from tests.faults.matrix import told, within
+from tests.faults.matrix import told
 from tests.faults.test_store_faults import metric, started
 from tests.integration.test_reports import Desk
 

