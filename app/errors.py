@@ -9,6 +9,7 @@ SluiceError
 ├── GuardError             a guard model gave no answer, or none that can be read
 ├── OfficeError            a command: the admin API refused, or nobody answers there (app/office.py)
 ├── ListError              a command: a file that is no list, by its lines (app/lists.py)
+├── BackupError            a command: a file that cannot be written or restored, and why (app/backup.py)
 ├── RequestError           what the client sent is wrong: a 4xx in its dialect
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again

@@ -15,6 +15,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -388,6 +389,8 @@ def _loop() -> asyncio.AbstractEventLoop:
 def serve(settings: Settings) -> int:
     """Run the parent until it is told to stop."""
     logs.setup()
+    # A core would hold what users wrote.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     parent = Parent(settings)
 
     def work(orders: dict[str, Any], files: list[int]) -> int:

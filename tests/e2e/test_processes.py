@@ -68,6 +68,13 @@ def test_the_embedded_store_comes_back_after_a_kill_with_every_entry(model: Mode
         assert _store(a).pid != killed.pid
 
 
+def test_no_process_leaves_a_core_of_what_users_wrote(model: Model, tmp_path: Path) -> None:
+    with whole_gateway(tmp_path / "a", model.url, "prlimit", "--core=unlimited") as a:
+        for process in [psutil.Process(a.process.pid), *psutil.Process(a.process.pid).children(recursive=True)]:
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+            assert next(x for x in limits.splitlines() if x.startswith("Max core file size")).split()[4] == "0"
+
+
 def test_the_data_directory_is_private(model: Model, tmp_path: Path) -> None:
     with whole_gateway(tmp_path / "a", model.url) as a:
         a.chat("你好")

@@ -96,7 +96,9 @@ class Soak:
                 n = next(self._numbers)
                 try:
                     text = f"第{n}号，请把编号{n}的东西搬到河边，再用绳子捆好，最后写上日期和名字，交给夜班。"
-                    report = await http.post(self.whole.url + "/sluice/v1/reports", json={"text": text}, headers={"x-user": f"u{n}"})
+                    report = await http.post(
+                        self.whole.url + "/sluice/v1/reports", json={"text": text}, headers={"x-user": f"u{n}"}
+                    )
                     entry = await asyncio.to_thread(self.whole.add, {"term": f"只出现一次的{n}号词条"})
                     for kind, answer in (("report", report), ("entry", entry)):
                         self.done[kind] += 1
@@ -204,7 +206,9 @@ def main() -> int:
         policy = Path(folder) / "policy.yaml"
         policy.write_text("reports: {per_reporter: 1000, per_source: 100000}\n")
         apps = Path(folder) / "apps.yaml"
-        apps.write_text("apps: [{id: default, trusted_headers: {subject: x-user}, limits: {per_minute: 0, concurrent: 0}}]\n")
+        apps.write_text(
+            "apps: [{id: default, trusted_headers: {subject: x-user}, limits: {per_minute: 0, concurrent: 0}}]\n"
+        )
         settings: dict[str, Any] = {"POLICY": str(policy), "APPS": str(apps)}
         with whole_gateway(Path(folder) / "gateway", f"http://127.0.0.1:{at}/v1", **settings) as whole:
             assert whole.add({"term": WORD}).status_code == 201

@@ -14,13 +14,17 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from app.demo.story import free_port
+from tests.backing import desk_at, done, packed
 from tests.conftest import ROOT, SECRET, WORD, Model, RedisServer, chunk, said, wait_for, whole_gateway
 from tests.faults.matrix import told, within
 from tests.faults.test_client_faults import MIB, log, resident
 from tests.faults.test_store_faults import metric
 from tests.integration.test_privacy import CANARY
+from tests.integration.test_upgrade import DUMPS
+from tests.schemas.make import HERE, KEY
 
 BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": f"说吧，{CANARY}"}]}
 
@@ -227,6 +231,35 @@ def test_f33_without_a_key_it_does_not_start_and_a_rotated_one_opens_what_it_wro
         "no key: refused by name; rotated: what stands under the old one acts; left out: 1 of 1 told as unreadable",
     )
     shared_model.script.__init__()  # type: ignore[misc]
+
+
+def test_f34_a_store_of_every_released_schema_is_read_and_a_newer_one_is_left_alone(
+    shared_model: Model, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """What of it is read, in full: tests/integration/test_upgrade.py."""
+    store = redis.Redis(port=redis_server.port, decode_responses=True)
+    for schema in DUMPS:
+        store.flushall()
+        body = {name: (HERE / schema / name).read_bytes() for name in ("manifest.json", "store.jsonl")}
+        file = packed(tmp_path / f"{schema}.tar.gz", body)
+        done("restore", file, REDIS_URL=redis_server.url, SECRET_KEY=KEY, DATA_DIR=str(tmp_path / f"data-{schema}"))
+        facts = json.loads((HERE / schema / "facts.json").read_text("utf-8"))["seen"]
+        with desk_at(redis_server.url, tmp_path / schema, shared_model, SECRET_KEY=KEY) as desk:
+            cases = desk.admin("GET", "/cases").json()["cases"]
+            assert {c["id"] for c in cases} <= {c["id"] for c in facts["cases"]} and cases
+            assert desk.chain()
+            read = (
+                f"{len(facts['cases'])} cases, {len(facts['entries'])} entries, {len(desk.chain())} rows of the chain"
+            )
+    store.set("{sluice:default}:schema", "999")
+    with desk_at(redis_server.url, tmp_path / "newer", shared_model, SECRET_KEY=KEY) as desk:
+        wait_for(lambda: "schema 999" in str(desk.whole.ready()["store"]["problem"]))
+        assert desk.report(text="这是一段随便写的话，只为了看看会不会被记下来。").status_code == 503
+        assert desk.whole.chat("你好").status_code == 200
+    told(
+        "F34",
+        f"schemas {', '.join(DUMPS)}: {read} read as they were; a newer one: told on /readyz, nothing written, chats go on",
+    )
 
 
 def test_f35_without_a_redis_server_it_says_what_to_install_in_both_languages(tmp_path: Path) -> None:

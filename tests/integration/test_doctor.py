@@ -588,10 +588,6 @@ def test_more_workers_than_cores_are_a_warning(sound: dict[str, str], tmp_path: 
     warning(doctor(tmp_path, WORKERS=str(min(256, (os.cpu_count() or 1) + 1)), **sound), "SLUICE_WORKERS", "cores")
 
 
-def test_a_core_that_would_hold_text_of_users_is_a_warning(sound: dict[str, str], tmp_path: Path) -> None:
-    warning(doctor(tmp_path, core=4096, **sound), "ulimit -c 0", "LimitCORE=0")
-
-
 def test_a_data_directory_that_is_open_to_others_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
     fault(doctor(tmp_path, **sound), "SLUICE_DATA_DIR", "chmod 700")
