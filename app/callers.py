@@ -36,6 +36,8 @@ class Caller:
     readers: tuple[str, ...]
     sources: tuple[str, ...]
     standing: Standing | None = None
+    size: int = 0
+    """Bytes of the body, as far as they are known before it is read."""
 
     def recorded(self) -> dict[str, str] | None:
         """What the journal says of the assertion: issuer and class; the record has the time."""
@@ -78,12 +80,12 @@ class Callers:
             app.readers(headers, self._keys, peer, asserted.user),
             # Pseudonymous, like everything about people: an address is one guess in four thousand million.
             tuple(self._keys.reporter(Subject(app.id, f"address {peer}"), kid) for kid in self._keys.kids),
-            self._subjects.of(app.id, names) if self._subjects is not None else None,
+            self._subjects.of(app.id, names) if self._subjects is not None else None, _size(headers),
         )  # fmt: skip
 
     def admitted(self, headers: Mapping[str, str], peer: str, reach: Reach = "generate") -> Caller:
         """Who it is, if let in. Raises RequestError."""
-        self.load.admit()
+        self.load.admit(_size(headers))
         caller = self.known(headers, peer, reach)
         self._vouched(caller)
         standing = caller.standing
@@ -109,7 +111,7 @@ class Callers:
     @contextmanager
     def inside(self, caller: Caller) -> Iterator[None]:
         """While the caller's request is served. Raises RequestError 429, or UpstreamError 503 where a shutdown ends it."""
-        with self._meter.inside(caller.app.id, caller.app.limits.concurrent), self.load.exchange():
+        with self._meter.inside(caller.app.id, caller.app.limits.concurrent), self.load.exchange(caller.size):
             yield
 
     def _vouched(self, caller: Caller) -> None:
@@ -129,4 +131,11 @@ class Callers:
             )  # fmt: skip
 
 
+def _size(headers: Mapping[str, str]) -> int:
+    """Bytes of the body: as many as are said, or a guess."""
+    said = headers.get("content-length", "")
+    return int(said) if said.isdigit() and len(said) < 16 else _UNSAID if "transfer-encoding" in headers else 0
+
+
+_UNSAID = 1 << 20
 _PAST = {"suspend": "suspended", "terminate": "terminated"}

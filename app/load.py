@@ -25,6 +25,8 @@ _LATE = 0.5
 _LOOKS = 5
 _FULL = 0.85
 """Share of the memory beyond which one exchange at a time is taken: what those under way still need must fit."""
+_GROWS = 3
+"""How much more memory a body takes than it has bytes: as it came, as what it says, as what is looked at."""
 _OWN_FILES = 256
 """File descriptors of a worker's own: the store's pool, the journal, metrics, what a guard needs."""
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -62,23 +64,24 @@ class Load:
 
     def __init__(self, most: int, memory: int = 0) -> None:
         self._most, self._memory = most, memory
-        self._space, _ = resource.getrlimit(resource.RLIMIT_AS)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], int] = {}
+        """Exchanges, and the memory that each was let in with."""
+        self._used = 0.0
         self._lags: deque[float] = deque([0.0], maxlen=_LOOKS)
-        self._full = self._cut = False
+        self._cut = False
         self.draining = False
 
     # ---- who is let in
 
-    def admit(self) -> None:
-        """Raises RequestError 503 where no more is taken."""
+    def admit(self, size: int = 0) -> None:
+        """Raises RequestError 503 where no more is taken. `size`: bytes of the body, as far as they are known."""
         if self.draining:
             raise _turned_away("draining", "this gateway is shutting down; send it again", "gateway_draining")
         reason = (
             "exchanges"
             if len(self._running) >= self._most
             else "memory"
-            if self._full and self._running
+            if self._running and self._crowded(size)
             else "lag"
             if min(self._lags) > _LATE and len(self._lags) == _LOOKS
             else ""
@@ -86,17 +89,21 @@ class Load:
         if reason:
             raise _turned_away(reason, "this gateway is carrying all that it can; send it again", "overloaded")
 
+    def _crowded(self, size: int) -> bool:
+        """Would it, and what was let in already, take more memory than there is?"""
+        return bool(self._memory) and self._used + _GROWS * (sum(self._running.values()) + size) > _FULL * self._memory
+
     @contextmanager
-    def exchange(self) -> Iterator[None]:
+    def exchange(self, size: int = 0) -> Iterator[None]:
         """While one is served. Raises UpstreamError 503 where a shutdown ends it."""
         task = asyncio.current_task()
         assert task is not None
-        self._running.add(task)
+        self._running[task] = size
         try:
             with self.ending():
                 yield
         finally:
-            self._running.discard(task)
+            self._running.pop(task, None)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
@@ -120,7 +127,7 @@ class Load:
         self.draining = True
         await self._emptied(seconds)
         self._cut = True
-        for task in self._running:
+        for task in list(self._running):
             task.cancel()
         await self._emptied(1.0)
 
@@ -141,22 +148,16 @@ class Load:
             lag = max(0.0, loop.time() - due)
             self._lags.append(lag)
             metrics.LAG.set(lag)
-            full, was = self._used() > _FULL, self._full
-            self._full = full
-            looks += 1
-            if full and (not was or looks % 50 == 0):
-                _give_back()
+            if self._memory:
+                self._used = _resident()
+                looks += 1
+                if looks % 50 == 0 and self._crowded(0):
+                    _give_back()
 
-    def _used(self) -> float:
-        """The share of the memory that is used, of what is limited."""
-        if not self._memory and self._space == resource.RLIM_INFINITY:
-            return 0.0
-        size, resident = map(int, Path("/proc/self/statm").read_text().split()[:2])
-        page = resource.getpagesize()
-        shares = [resident * page / self._memory] if self._memory else []
-        if self._space != resource.RLIM_INFINITY:
-            shares.append(size * page / self._space)
-        return max(shares)
+
+def _resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _turned_away(reason: str, message: str, code: str) -> RequestError:

@@ -65,7 +65,7 @@ TABLE = (
     Records("standings", "standings", 30 * DAY, "after it has ended", f"{_OWN}: whether it happens again", _TIME, True),
     Records("agreements", "agreements", 0, "until it ends or is taken back", "Labelling Measures, Article 9", "app/agreements.py", True),
     Records("usage", "meter:<minute>", 0, "3 minutes", f"{_OWN}: limits over all replicas", _STORE, False),
-    Records("touched", "backup:log", 0, "while a backup runs, a minute longer where it was killed", f"{_OWN}: a backup of one moment", _STORE, False),
+    Records("touched", "backup:log", 0, "while a backup runs, a minute longer where it was killed", f"{_OWN}: one moment", _STORE, False),
     Records("restores", "restore:<run>", 24 * HOUR, "where a restore was killed", f"{_OWN}: a restore in one step", _STORE, True),
     Records("sessions", "memory alone", 0, "while somebody is there", f"{_OWN}: reminders (Measures, Article 10)", "app/sessions.py", True),
 )  # fmt: skip

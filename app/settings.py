@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import SettingsError
 
 PREFIX = "SLUICE_"
-_SECRET = {"upstream_key", "surrogate_key", "guard_key", "alert_key", "secret_key", "admin_token", "redis_url"}
+_SECRET = {"upstream_key", "surrogate_key", "guard_key", "alert_key", "alert_url", "secret_key", "admin_token", "redis_url"}
 
 
 def packaged(name: str) -> Path:
@@ -104,9 +104,9 @@ class Settings(BaseModel):
 
 
 def _secret(name: str, value: Any) -> bool:
-    # An address with credentials is refused later, but `doctor` shows it first.
+    # An address with credentials is refused later, but `doctor` shows it first. Of an alert's the path may be the secret.
     return name in _SECRET or (
-        name in ("upstream_url", "surrogate_upstream", "guard_url", "alert_url") and "@" in value
+        name in ("upstream_url", "surrogate_upstream", "guard_url") and any(c in value for c in "@?#")
     )
 
 
@@ -184,6 +184,10 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _NAMED = re.compile(r"([a-z][a-z0-9_-]{0,31})(?:/([a-z+]+))?:(\S{16,})\Z")
 
 
+_MEANT = re.compile(r"[a-z][a-z0-9_-]{0,31}(/\S*)?:")
+"""How a name before a token begins: what begins so and goes on otherwise is a mistake, and not one token for everything."""
+
+
 class Admin(NamedTuple):
     """Whose token it is, and what it may do."""
 
@@ -197,8 +201,15 @@ def admins(token: str) -> dict[str, Admin]:
     name that stands twice, and for a scope that is none."""
     parts = [part.strip() for part in token.split(",")]
     found = [_NAMED.match(part) for part in parts]
-    if not token or not all(found):
-        return {token: Admin("admin")} if token else {}
+    if not token:
+        return {}
+    if not all(found):
+        if len(parts) > 1 or _MEANT.match(token):
+            at = next(n for n, m in enumerate(found, 1) if m is None)
+            raise SettingsError(
+                f"SLUICE_ADMIN_TOKEN: part {at} is no name:token or name/scope+scope:token, with a token of at least 16 characters"
+            )
+        return {token: Admin("admin")}
     named: dict[str, Admin] = {}
     for m in found:
         assert m is not None

@@ -45,6 +45,10 @@ def list_routes(
 ) -> None:
     """Add them. `authorised`: whose token a request carries. `ordinary`: in how many clean texts a term stands, where that is too many."""
 
+    def live(id: str) -> bool:
+        row = entries.get(id)
+        return row is not None and not row.get("deleted")
+
     def rows_of(given: Loaded, name: str, who: str) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for at, entry in enumerate(given.entries):
@@ -61,8 +65,10 @@ def list_routes(
                 raise RequestError(
                     f"entries.{at}.{e.message}", code=e.code, param=f"entries.{at}", status=422
                 ) from None
-            said = {k: v for k, v in row.items() if k not in ("created_at", "owner")}
-            id = "ent_" + keys.mac("fingerprint", "list", strictjson.dumps(said).decode()).hex()[:20]
+            said = strictjson.dumps({k: v for k, v in row.items() if k not in ("created_at", "owner")}).decode()
+            # A term that was loaded under an older key is the same; a passage's fingerprint is not, and is made anew.
+            ids = ["ent_" + keys.mac("fingerprint", "list", said, kid=kid).hex()[:20] for kid in keys.kids]
+            id = next((id for id in ids if live(id)), ids[0])
             rows[id] = row | {"id": id}
         return rows
 
@@ -78,9 +84,9 @@ def list_routes(
     @api.post("/sluice/v1/admin/lists/{name}/entries", openapi_extra=takes(Loaded, keyed=False))
     async def load(name: str, request: Request, who: str = Depends(authorised)) -> Any:
         given: Loaded = parsed(await body_of(request), Loaded)
-        rows = await asyncio.to_thread(rows_of, given, _known(name), who)
         await entries.refresh()
-        fresh = {id: row for id, row in rows.items() if (old := entries.get(id)) is None or old.get("deleted")}
+        rows = await asyncio.to_thread(rows_of, given, _known(name), who)
+        fresh = {id: row for id, row in rows.items() if not live(id)}
         await commit(fresh, name, who, "list_load")
         return {"list": name, "ids": list(rows), "added": len(fresh)}
 
@@ -99,7 +105,7 @@ def list_routes(
 
 
 def _known(name: str) -> str:
-    if not re.match(NAMED, name):
+    if not re.fullmatch(NAMED.removesuffix("$"), name):
         raise RequestError(
             "a list's name has 1 to 64 letters, digits, '.', '_' or '-'", code="invalid_value", param="list", status=422
         )

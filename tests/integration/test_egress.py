@@ -18,6 +18,8 @@ import os, sys
 def told(event, args):
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         said = args[1]
+        if said is None:
+            return  # over what is connected already
     elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"):
         said = args[:2]
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TOKEN, Model, Whole, wait_for, whole_gateway
+from tests.conftest import SECRET, TOKEN, Model, RedisServer, Whole, wait_for, whole_gateway
 
 SONG = "河水向东慢慢地流，纸船载着一盏小灯，绕过七座没有名字的石桥，停在甲字号的码头。"
 FORMULA = "丙号涂料由三份云母粉与两份乙字树脂调成，在四十一度下搅拌九十分钟。"
@@ -177,8 +177,27 @@ def test_a_call_about_another_list_or_a_name_that_is_none_changes_nothing(whole:
     assert whole.call("POST", "/lists/other/remove", json={"ids": [id]}).json()["removed"] == 0
     assert whole.call("GET", f"/entries/{id}").status_code == 200
     body = {"entries": [{"term": "某个短语", "category": "violence", "reason": "r"}]}
-    assert whole.call("POST", "/lists/a%20b/entries", json=body).status_code == 422
+    for name in ("a%20b", "songs%0A", "x" * 65):
+        assert whole.call("POST", f"/lists/{name}/entries", json=body).status_code == 422
     short = whole.call(
         "POST", "/lists/songs/entries", json={"entries": [{**body["entries"][0], "term": None, "passage": "短"}]}
     )
     assert short.status_code == 422 and short.json()["error"]["param"] == "entries.0"
+
+
+def test_after_a_rotation_terms_of_a_list_are_the_same_and_passages_stand_under_the_new_key(
+    shared_model: Model, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    rows = [{"term": f"{n}号涂料的配比表"} for n in "甲乙丙"] + [
+        {"passage": "只在清单里出现的一段话，讲的是村口的石桥。"}
+    ]
+    new = "another-secret-of-the-tests-0123456789"
+    with whole_gateway(
+        tmp_path / "old", shared_model.url, REDIS_URL=redis_server.url, SECRET_KEY=f"o:{SECRET}"
+    ) as whole:
+        assert load(whole, tmp_path, "secret", "paints", *rows).stdout == "paints: 4 条 entries, +4 -0\n"
+    with whole_gateway(
+        tmp_path / "new", shared_model.url, REDIS_URL=redis_server.url, SECRET_KEY=f"n:{new},o:{SECRET}"
+    ) as whole:
+        assert load(whole, tmp_path, "secret", "paints", *rows).stdout == "paints: 4 条 entries, +1 -1\n"
+        assert load(whole, tmp_path, "secret", "paints", *rows).stdout == "paints: 4 条 entries, +0 -0\n"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import SettingsError
-from app.settings import Settings, loopback, read, unsafe
+from app.settings import SCOPES, Admin, Settings, admins, loopback, read, unsafe
 
 DEFAULTS = {
     "UPSTREAM_URL": "http://127.0.0.1:8000/v1",
@@ -267,3 +267,32 @@ def test_loopback_names_are_known(host: str) -> None:
 @given(st.ip_addresses().filter(lambda ip: not ip.is_loopback) | st.text(alphabet="abcxyz.0-", max_size=20))
 def test_nothing_else_is_taken_for_loopback(host: object) -> None:
     assert not loopback(str(host))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "anna/Review:" + "a" * 32, "anna:" + "a" * 32 + ",", "anna:" + "a" * 32 + ",bert/lists:short", "anna/:" + "a" * 32,
+        "anna/review+:" + "a" * 32, "anna/review,lists:" + "a" * 32, "anna/all:" + "a" * 32, "anna:" + "a" * 32 + ",anna:" + "b" * 32,
+    ],
+)  # fmt: skip
+def test_a_list_of_admin_tokens_with_a_mistake_in_it_is_refused_and_not_one_token_for_everything(token: str) -> None:
+    with pytest.raises(SettingsError, match="SLUICE_ADMIN_TOKEN") as e:
+        admins(token)
+    assert "a" * 32 not in str(e.value)
+
+
+def test_admin_tokens_say_whose_they_are_and_what_they_may_do() -> None:
+    assert admins("") == {}
+    assert admins("t" * 32) == {"t" * 32: Admin("admin", frozenset(SCOPES))}
+    named = admins("anna/review+audit:" + "a" * 32 + ", bert:" + "b:/b" * 8)
+    assert named["a" * 32] == Admin("anna", frozenset({"review", "audit"}))
+    assert named["b:/b" * 8] == Admin("bert", frozenset(SCOPES))
+
+
+def test_an_address_that_may_hold_a_secret_is_not_shown() -> None:
+    for name, value in (
+        ("ALERT_URL", "https://alerts.example/hook/canary"), ("UPSTREAM_URL", "https://m.example/v1?api_key=canary"),
+        ("GUARD_URL", "https://canary@g.example/"),
+    ):  # fmt: skip
+        assert "canary" not in str(read(env(**{name: value})).shown())
