@@ -49,16 +49,19 @@ _WRITES = 500
 _SILENT = 60_000
 """Milliseconds after which a backup that was killed is over."""
 _PATIENCE = 120.0
-_RATIO = 200
-"""Times its size that a file may unpack to; journals come to about 20."""
-_MANIFEST = 16 << 20
+_MANIFEST = 4 << 20
+"""Bytes of manifest.json, at most: enough for 30,000 logs."""
 CHUNK = 1 << 20
 _HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00"
 """How our gzip files begin: without a name and a time (RFC 1952)."""
 TYPES = ("string", "hash", "list", "set", "zset")
 PAIRS = ("hash", "zset")
 OURS = ("backup:", "restore:", "restored")
-_MEMBER = re.compile(r"store\.jsonl|secret_key|(?:journal|unlabelled)/[0-9A-Za-z][0-9A-Za-z._-]{0,120}\.jsonl")
+_MEMBER = re.compile(r"store\.jsonl|secret_key|(?:journal|unlabelled)/[0-9A-Za-z][0-9A-Za-z._-]{0,80}\.jsonl")
+"""A name fits a tar header as it is (100 bytes), without a header of its own."""
+_KID_NAME = re.compile(r"[0-9A-Za-z]{1,16}")
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of reading JSON that somebody else may have made."""
 TABLES = tuple(sorted(kind.name for kind in Table.__subclasses__()))
 MARK = ("store_id", "audit:head", *(f"{name}:version" for name in TABLES))
 """What tells one moment of the store from another: every acknowledged write moves one of these."""
@@ -159,7 +162,7 @@ async def cut(store: Store, out: Path) -> Moment:
                 break
     finally:
         with suppress(StoreError):
-            await store.run("UNLINK", log)
+            await store.call("backup_close", ["backup:log"], [token])
     audit += [str(raw) for raw in said[4]]
     mark = [str(value) for value in said[5]]
     if not mark[0]:
@@ -249,14 +252,15 @@ def _merged(
     keys, values, kids, counted = Counter[str](), Counter[str](), set[str](), set[str]()
     with _private(out) as to:
 
-        def write(line: Row) -> None:
-            kind = line["name"].partition(":")[0]
-            if line["name"] not in counted:
-                counted.add(line["name"])
+        def write(whole: Row) -> None:
+            kind = whole["name"].partition(":")[0]
+            if whole["name"] not in counted:
+                counted.add(whole["name"])
                 keys[kind] += 1
-            values[kind] += 1 if line["type"] == "string" else len(line["value"])
-            kids.update(_kids(line))
-            to.write(compact(line) + "\n")
+            for line in _paged(whole):
+                values[kind] += 1 if line["type"] == "string" else len(line["value"])
+                kids.update(kid for kid in _kids(line) if _KID_NAME.fullmatch(kid))
+                to.write(compact(line) + "\n")
 
         with spool.open(encoding="utf-8") as lines:
             for raw in lines:
@@ -269,17 +273,30 @@ def _merged(
                 if line["value"] or line["type"] == "string":
                     write(line)
         for name, new in changed.items():
-            kind, whole, size = new["type"], new.get("whole", []), PAGE
+            kind, whole = new["type"], new.get("whole", [])
             if kind in PAIRS:
                 held = (whole if isinstance(whole, dict) else {}) | new["parts"]
-                whole, size = [text for pair in held.items() if pair[1] is not None for text in pair], 2 * PAGE
-            for at in range(0, len(whole) if name != "audit:head" else 0, size):
-                write(line_of(name, kind, new["at"], whole[at : at + size], at))
-        for at in range(0, len(audit), PAGE):
-            write(line_of("audit", "list", -1, audit[at : at + PAGE], at))
+                whole = [text for pair in held.items() if pair[1] is not None for text in pair]
+            if whole and name != "audit:head":
+                write(line_of(name, kind, new["at"], whole))
+        if audit:
+            write(line_of("audit", "list", -1, audit))
         if head:
             write(line_of("audit:head", "string", -1, [head]))
     return {kind: {"keys": keys[kind], "values": values[kind]} for kind in sorted(keys)}, kids
+
+
+def _paged(line: Row) -> Iterator[Row]:
+    """A line for each page of it: of a hash, a set or a sorted set that is small in memory the store gives all, whatever COUNT says."""
+    if line["type"] == "string":
+        yield line
+        return
+    pairs = line["type"] in PAIRS
+    values = list(line["value"].items()) if pairs else line["value"]
+    for at in range(0, len(values), PAGE):
+        page = values[at : at + PAGE]
+        begins = {"from": line["from"] + at} if "from" in line else {}
+        yield {**line, **begins, "value": dict(page) if pairs else page}
 
 
 _PSEUDONYM = re.compile(r'"([0-9A-Za-z]{1,16})\.[0-9A-Za-z_-]{22}"')
@@ -333,25 +350,30 @@ def sealed(keys: Keys, manifest: Row, kid: str) -> str:
 
 
 def pack(file: Path, manifest: Row, members: dict[str, Path], keys: Keys | None) -> None:
-    """Write FILE, 0600, in one step. Its manifest gets the size and the SHA-256 of each member, and the seal of `keys`. Raises OSError."""
-    sizes = {name: path.stat().st_size for name, path in members.items()}
-    manifest["members"] = {name: {"size": size, "sha256": digest(members[name], size)} for name, size in sizes.items()}
+    """Write FILE, a new one, 0600. Its manifest gets the size and the SHA-256 of each member, and the seal of `keys`. Raises OSError,
+    BackupError."""
+    listed = manifest["members"] = dict[str, Row]()
+    for name, path in members.items():
+        with suppress(FileNotFoundError):  # a log that has been pruned since it was found
+            size = path.stat().st_size
+            listed[name] = {"size": size, "sha256": digest(path, size)}
     if keys is not None:
         manifest["seal"] = sealed(keys, manifest, keys.kid)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-            with gzip.GzipFile("", "wb", 6, raw, 0) as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
-                body = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
-                tar.addfile(_member("manifest.json", len(body)), io.BytesIO(body))
-                for name, path in members.items():
-                    with path.open("rb") as of:
-                        tar.addfile(_member(name, sizes[name]), of)
-            raw.flush()
-            os.fsync(raw.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    body = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
+    if len(body) > _MANIFEST:
+        raise BackupError(f"{len(listed)} logs are more than a backup can list; do without --journal 日志文件过多")
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as raw:
+        # GNU's format, for it writes a size beyond 8 GiB without a header of its own.
+        with (
+            gzip.GzipFile("", "wb", 6, raw, 0) as packed,
+            tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar,
+        ):
+            tar.addfile(_member("manifest.json", len(body)), io.BytesIO(body))
+            for name in listed:
+                with members[name].open("rb") as of:
+                    tar.addfile(_member(name, listed[name]["size"]), of)
+        raw.flush()
+        os.fsync(raw.fileno())
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -360,44 +382,54 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
     return info
 
 
-class _Bounded:
-    """A stream that ends in BackupError where it goes on for too long."""
+class _Header(tarfile.TarInfo):
+    """tarfile reads what stands for long names and the like as a whole, however large: here it is a member of a strange type."""
 
-    def __init__(self, raw: gzip.GzipFile, most: int, file: Path) -> None:
-        self._raw, self._left, self._file = raw, most, file
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            found.type = b"?"
+        return found
+
+
+class _Bounded:
+    """A stream that ends in BackupError where it goes on for too long. `left`: bytes that may come, the manifest's until that is known."""
+
+    def __init__(self, raw: gzip.GzipFile, file: Path) -> None:
+        self._raw, self._file, self.left = raw, file, _MANIFEST + CHUNK
 
     def read(self, size: int) -> bytes:
         chunk = self._raw.read(size)
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise BackupError(
-                f"{self._file}: unpacks to more than {_RATIO} times its size: no backup does 不是备份文件"
-            )
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise BackupError(f"{self._file}: unpacks to more than its manifest says 与清单不符")
         return chunk
 
 
 def unpack(file: Path, folder: Path) -> tuple[Row, dict[str, Path]]:
     """The manifest of FILE, and its members in `folder`, checked. Raises BackupError that names what is wrong, before the rest is read."""
     try:
-        size = file.stat().st_size
         with file.open("rb") as raw:
             if raw.read(len(_HEAD)) != _HEAD:
                 raise BackupError(f"{file}: is no backup of Sluice, or its beginning is damaged 不是备份文件")
             raw.seek(0)
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                stream = _Bounded(unpacked, _RATIO * size + CHUNK, file)
-                with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as tar:  # type: ignore[call-overload]
-                    found = _members(file, tar, folder)
+                stream = _Bounded(unpacked, file)
+                with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:  # type: ignore[call-overload]
+                    found = _members(file, tar, stream, folder)
                 while stream.read(CHUNK):  # to the end, where gzip has its checksum
                     pass
             return found
     except FileNotFoundError:
         raise BackupError(f"{file}: there is no such file 文件不存在") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError, UnicodeDecodeError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise BackupError(f"{file}: cannot be unpacked 无法解包 ({e.strerror})") from None
         raise BackupError(f"{file}: damaged or cut short 文件损坏或不完整 ({type(e).__name__})") from None
 
 
-def _members(file: Path, tar: tarfile.TarFile, folder: Path) -> tuple[Row, dict[str, Path]]:
+def _members(file: Path, tar: tarfile.TarFile, stream: _Bounded, folder: Path) -> tuple[Row, dict[str, Path]]:
     first = tar.next()
     if first is None or first.name != "manifest.json" or not first.isreg() or first.size > _MANIFEST:
         raise BackupError(f"{file}: manifest.json is missing: no backup of Sluice 缺少 manifest.json")
@@ -405,8 +437,10 @@ def _members(file: Path, tar: tarfile.TarFile, folder: Path) -> tuple[Row, dict[
     assert held is not None
     manifest = _manifest(file, held.read())
     listed, found = manifest["members"], dict[str, Path]()
-    if sum(m["size"] for m in listed.values()) > shutil.disk_usage(folder).free:
+    size = sum(m["size"] for m in listed.values())
+    if size > shutil.disk_usage(folder).free:
         raise BackupError(f"{file}: {folder} has no room to unpack it 磁盘空间不足; set TMPDIR")
+    stream.left += size + 2 * tarfile.BLOCKSIZE * len(listed)
     while (member := tar.next()) is not None:
         name = member.name
         if not _MEMBER.fullmatch(name) or not member.isreg():
@@ -435,12 +469,15 @@ def _manifest(file: Path, raw: bytes) -> Row:
                 f"{file}: is of format {int(manifest['format'])}, this Sluice knows {FORMAT}; use the Sluice that wrote it 备份格式不同"
             )
         sound = (
-            all(isinstance(manifest[n], str) for n in ("schema", "deployment", "store_id", "at"))
-            and all(len(m["sha256"]) == 64 and int(m["size"]) >= 0 for m in manifest["members"].values())
-            and all(isinstance(c, str) for c in manifest["keys"].values())
-            and isinstance(manifest["kids"], list) and isinstance(manifest["counts"], dict)
+            all(isinstance(manifest[n], str) for n in ("schema", "deployment", "store_id", "at", "audit_head"))
+            and all(_MEMBER.fullmatch(name) for name in manifest["members"])
+            and all(len(m["sha256"]) == 64 and type(m["size"]) is int and m["size"] >= 0 for m in manifest["members"].values())
+            and all(check.isascii() for check in (manifest.get("seal", ""), *manifest["keys"].values()))
+            and all(_KID_NAME.fullmatch(kid) for kid in (*manifest["kids"], *manifest["keys"]))
+            and all(kind.isprintable() and min(summed({kind: n}).values()) >= 0 for kind, n in manifest["counts"].items())
+            and compact(manifest).encode()
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         sound = False
     if not sound:
         raise BackupError(f"{file}: manifest.json cannot be read 清单无法读取")
@@ -462,7 +499,8 @@ async def backup(
             members = {"store.jsonl": Path(folder) / "store.jsonl"}
             moment = await cut(store, members["store.jsonl"])
             for name in ("unlabelled", *(("journal",) if journal else ())):
-                members |= {f"{name}/{p.name}": p for p in sorted((conf.data_dir / name).glob("*.jsonl"))}
+                logs = {f"{name}/{p.name}": p for p in sorted((conf.data_dir / name).glob("*.jsonl"))}
+                members |= {member: path for member, path in logs.items() if _MEMBER.fullmatch(member)}
             if secret:
                 members["secret_key"] = own
             manifest: Row = {
@@ -470,7 +508,9 @@ async def backup(
                 "audit_head": moment.mark[1], "counts": moment.counts, "kids": sorted(moment.kids),
                 "keys": {} if keys is None else {kid: key_check(keys, moment.mark[0], kid) for kid in keys.kids},
             }  # fmt: skip
-            await asyncio.to_thread(pack, file, manifest, members, keys)
+            whole = Path(folder) / "whole.tar.gz"
+            await asyncio.to_thread(pack, whole, manifest, members, keys)
+            whole.replace(file)
     except OSError as e:
         raise BackupError(f"{file}: cannot be written 无法写入 ({e.strerror})") from None
     return manifest, moment
@@ -499,7 +539,8 @@ def backup_command(args: argparse.Namespace) -> int:
                 await _written_down(store, event)
             except SluiceError as e:
                 raise BackupError(
-                    f"{args.file} is written, but the audit chain has no row of it 备份已写入，但未记入审计链: {e}"
+                    f"{args.file} is written, but it is not certain that the audit chain has a row of it "
+                    f"备份已写入，但不能确定已记入审计链: {e}"
                 ) from None
             return manifest, moment
 

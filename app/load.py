@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import resource
 from collections import deque
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ from pathlib import Path
 from app import metrics
 from app.errors import RequestError, UpstreamError
 
+log = logging.getLogger("sluice.load")
+
 _TICK = 0.1
 _LATE = 0.5
 """Seconds that the loop is behind at every one of the last looks: a standing queue, not a burst (after CoDel, RFC 8289)."""
 _LOOKS = 5
 _FULL = 0.85
-"""Share of the memory beyond which one exchange at a time is taken: what those under way still need must fit."""
+"""Share of the memory for exchanges beyond which only a few at a time are taken: what those under way still need must fit."""
+_FEW = 4
+_LEAST = 32 << 20
 _GROWS = 3
 """How much more memory a body takes than it has bytes: as it came, as what it says, as what is looked at."""
 _OWN_FILES = 256
@@ -66,7 +71,8 @@ class Load:
         self._most, self._memory = most, memory
         self._running: dict[asyncio.Task[None], int] = {}
         """Exchanges, and the memory that each was let in with."""
-        self._used = 0.0
+        self._used = self._own = 0
+        """Bytes of memory beyond its own, and its own."""
         self._lags: deque[float] = deque([0.0], maxlen=_LOOKS)
         self._cut = False
         self.draining = False
@@ -81,7 +87,7 @@ class Load:
             "exchanges"
             if len(self._running) >= self._most
             else "memory"
-            if self._running and self._crowded(size)
+            if len(self._running) >= _FEW and self._crowded(size)
             else "lag"
             if min(self._lags) > _LATE and len(self._lags) == _LOOKS
             else ""
@@ -92,6 +98,17 @@ class Load:
     def _crowded(self, size: int) -> bool:
         """Would it, and what was let in already, take more memory than there is?"""
         return bool(self._memory) and self._used + _GROWS * (sum(self._running.values()) + size) > _FULL * self._memory
+
+    def _limit(self) -> None:
+        """What the process has by itself is not to be shared out."""
+        own = _resident()
+        if self._memory and self._memory - own < _LEAST:
+            log.error(
+                "a worker's share of the memory is hardly more than it needs by itself: nothing is turned away for want of it",
+                extra={"share": self._memory >> 20, "own": own >> 20},
+            )
+            self._memory = 0
+        self._own, self._memory = own, max(0, self._memory - own)
 
     @contextmanager
     def exchange(self, size: int = 0) -> Iterator[None]:
@@ -123,13 +140,13 @@ class Load:
     # ---- shutting down
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing more; return when the last exchange has ended, at the latest so many seconds from now and one more."""
+        """Take nothing more; return when the last exchange has ended, at the latest so many seconds from now and half of one."""
         self.draining = True
         await self._emptied(seconds)
         self._cut = True
         for task in list(self._running):
             task.cancel()
-        await self._emptied(1.0)
+        await self._emptied(0.5)
 
     async def _emptied(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -142,6 +159,8 @@ class Load:
     async def watch(self) -> None:
         """Look at the loop and the memory, for as long as the process lives."""
         loop, looks = asyncio.get_running_loop(), 0
+        if self._memory:
+            self._limit()
         while True:
             due = loop.time() + _TICK
             await asyncio.sleep(_TICK)
@@ -149,7 +168,8 @@ class Load:
             self._lags.append(lag)
             metrics.LAG.set(lag)
             if self._memory:
-                self._used = _resident()
+                with contextlib.suppress(OSError):  # no descriptor left to look with: it is as it was
+                    self._used = _resident() - self._own
                 looks += 1
                 if looks % 50 == 0 and self._crowded(0):
                     _give_back()

@@ -144,8 +144,8 @@ SHED = Counter(
 )
 CUT_OFF = Counter(
     "sluice_cut_off_total",
-    "Connections cut off for what came over them: slow_head, slow_body, large_head, malformed, stalled (reads nothing), connections (far "
-    "too many)",
+    "Connections cut off for what came over them: slow_head, slow_body, large_head, malformed, pipelined (too many ahead), stalled (reads "
+    "nothing), connections (far too many)",
     ["reason"],
 )
 

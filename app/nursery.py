@@ -28,6 +28,8 @@ log = logging.getLogger("sluice.nursery")
 _PDEATHSIG, _NAME = 1, 15
 """Of prctl(2)."""
 _MOST = 1 << 16
+_NONE = -1
+"""Instead of a process: the machine gave none."""
 
 
 def _called(name: str, dies: signal.Signals) -> None:
@@ -74,8 +76,11 @@ class Nursery:
         gc.freeze()
         pid = os.fork()
         if pid == 0:
-            ours.close()
-            _tend(theirs, work, parent)
+            try:
+                ours.close()
+                _tend(theirs, work, parent)
+            finally:
+                os._exit(1)  # whatever happens, it never goes on as its parent
         gc.unfreeze()
         theirs.close()
         ours.setblocking(False)
@@ -121,7 +126,9 @@ class Nursery:
             socket.send_fds(self._socket, [json.dumps(orders).encode()], files)
             pid = await self._born.get()
             worker = Worker(pid)
-            if (code := self._early.pop(pid, None)) is not None:
+            if pid == _NONE:
+                worker.ended(1)
+            elif (code := self._early.pop(pid, None)) is not None:
                 worker.ended(code)
             else:
                 self._workers[pid] = worker
@@ -146,6 +153,9 @@ def _tend(control: socket.socket, work: Callable[[dict[str, Any], list[int]], in
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A signal to all of them at once is for the parent, who lets workers end their answers, and ends us by closing its socket.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
@@ -157,10 +167,14 @@ def _tend(control: socket.socket, work: Callable[[dict[str, Any], list[int]], in
                     if not raw:
                         os._exit(0)
                     mother = os.getpid()
-                    pid = os.fork()
+                    try:
+                        pid = os.fork()
+                    except OSError:
+                        pid = _NONE
                     if pid == 0:
                         signal.set_wakeup_fd(-1)
-                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+                            signal.signal(number, signal.SIG_DFL)
                         selector.close()
                         for fd in (control.fileno(), wake, woken):
                             os.close(fd)

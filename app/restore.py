@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from app.backup import (
     PAIRS,
     TABLES,
     TYPES,
+    UNREADABLE,
     BackupError,
     backup,
     compact,
@@ -61,6 +63,8 @@ _STAGED = 86_400_000
 _TRIES = 20
 _AHEAD = 1000
 """Versions that a table may gain while a restore goes on."""
+_REPLICAS = 60.0
+"""Seconds that replicas get to have it too."""
 
 
 class Found(NamedTuple):
@@ -107,7 +111,7 @@ def looked(file: Path, folder: Path, conf: Settings, *, without_keys: bool) -> F
         raise BackupError(
             f"{file}: is of the deployment {manifest['deployment']!a}, SLUICE_DEPLOYMENT is {conf.deployment} 部署名不同"
         )
-    secret = members["secret_key"].read_text().strip() if "secret_key" in members else None
+    secret = members["secret_key"].read_bytes().decode(errors="replace").strip() if "secret_key" in members else None
     unkeyed = _unkeyed(file, manifest, keys_of(conf, secret))
     if unkeyed and not without_keys:
         raise BackupError(
@@ -129,16 +133,17 @@ def looked(file: Path, folder: Path, conf: Settings, *, without_keys: bool) -> F
                 head = line["value"]
             elif line["name"] in MARK[2:]:
                 found.versions.append(int(line["value"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        at = broken(found.audit, head)
+    except UNREADABLE:
         raise BackupError(f"{file}: store.jsonl, after line {number}: cannot be read 无法读取") from None
-    if head != manifest["audit_head"] or (at := broken(found.audit, head)) is not None:
+    if head != manifest["audit_head"] or at is not None:
         where = "the end" if head != manifest["audit_head"] else f"row {at}"
         raise BackupError(f"{file}: the audit chain is not whole at {where} 审计链不完整")
     return found
 
 
 def _sound(line: Row) -> None:
-    """Raises ValueError, KeyError, TypeError."""
+    """Raises one of UNREADABLE."""
     name, kind, value = line["name"], line["type"], line["value"]
     texts = [value] if kind == "string" else [*value, *value.values()] if kind in PAIRS else value
     numbers = (line.get("at", 0), line.get("from", 0))
@@ -146,6 +151,7 @@ def _sound(line: Row) -> None:
         raise ValueError
     if not isinstance(texts, list) or name.startswith(OURS) or not all(isinstance(n, int) for n in numbers):
         raise ValueError
+    "".join((name, *texts)).encode()  # JSON can name half a character
 
 
 def _unkeyed(file: Path, manifest: Row, keys: Keys | None) -> list[str]:
@@ -192,9 +198,10 @@ def _flat(line: Row) -> list[str]:
 
 async def _stage(store: Store, found: Found, room: str, event: Row, past: list[int]) -> tuple[int, int]:
     """Write all of a backup where nobody looks: how many keys, and how many had expired. `past`: versions that the tables begin after."""
-    now = int((await store.run("TIME"))[0]) * 1000
-    # Whoever follows a table further than the backup goes back only for a newer version; none is written once a second for all its life.
-    version = max(now // 1000, *(n + _AHEAD for n in (*past, *found.versions)))
+    seconds, micros = await store.run("TIME")
+    now = int(seconds) * 1000 + int(micros) // 1000
+    # Whoever follows a table further than the backup goes back only for a newer version; none gains a thousand a second for long.
+    version = max(now, *(n + _AHEAD for n in (*past, *found.versions)))
     own = _chained(found, event)
     own += [line_of(f"{name}:version", "string", -1, [str(version)]) for name in TABLES]
     own.append(line_of("schema", "string", -1, [SCHEMA]))
@@ -247,24 +254,29 @@ def _chained(found: Found, event: Row) -> list[Row]:
 
 class Done(NamedTuple):
     """What a restore did. `expired`: keys that were over. `before`: where what was there is now. `held`: seconds for which the store looked
-    at nothing else, at most."""
+    at nothing else, at most. `confirmed`: do as many replicas have it as the operator asked for?"""
 
     keys: int
     expired: int
-    files: int
     before: Path | None
     held: float
+    confirmed: bool
 
 
 async def restore(conf: Settings, store: Store, found: Found, file: Path, *, replace: bool) -> Done:
-    """Put it into force. Raises BackupError, StoreError; then the store is as it was."""
+    """Put what was in the store into force. Raises BackupError, StoreError; then the store is as it was."""
+    await store.check()
+    if store.problem:
+        raise BackupError(store.problem)
     mark, before = await marked(store), None
-    if any(mark) and not replace:
+    # A gateway that looks at an empty store gives it its id, and nothing else.
+    held = any(mark[1:])
+    if held and not replace:
         raise BackupError(
             "the store holds data of this deployment; --replace puts the backup in its place, after writing what is there beside FILE "
             "存储中已有数据，--replace 先备份再替换"
         )
-    if any(mark):
+    if held:
         stamp = clock.stamp().replace(":", "").replace("-", "")[:15]
         before = file.with_name(f"{file.name.removesuffix('.tar.gz')}.before-{stamp}-{secrets.token_hex(2)}.tar.gz")
     event = {
@@ -274,8 +286,6 @@ async def restore(conf: Settings, store: Store, found: Found, file: Path, *, rep
     room = f"restore:{secrets.token_hex(8)}"
     try:
         staged, expired = await _stage(store, found, room, event, [int(v or 0) for v in mark[2:]])
-        # Before the store: they add to what is there, and a restore that was killed is begun again.
-        files = await asyncio.to_thread(_put_files, conf, found.members)
         channels = [store.key(f"{name}:changed") for name in TABLES]
         for _ in range(_TRIES):
             if before is not None:
@@ -284,9 +294,13 @@ async def restore(conf: Settings, store: Store, found: Found, file: Path, *, rep
             args: list[str | int] = [f"{room}:", staged, compact(mark), room, *channels]
             (state,) = await store.call("restore_switch", ["", f"{room}:names", *MARK], args)
             if state == "done":
-                return Done(staged, expired, files, before, time.perf_counter() - began)
+                took = time.perf_counter() - began
+                return Done(staged, expired, before, took, await _confirmed(store, room))
             if state == "lost":
-                raise BackupError("the store has lost what was staged; begin again 请重新恢复")
+                raise BackupError(
+                    "the store has lost some of what was to be restored (does it evict?); nothing was changed, begin again "
+                    "未作改动，请重新恢复"
+                )
             if before is None:
                 raise BackupError("somebody has begun to write to the store meanwhile 有网关正在写入; --replace 替换")
         raise BackupError(
@@ -295,6 +309,19 @@ async def restore(conf: Settings, store: Store, found: Found, file: Path, *, rep
     finally:
         with suppress(StoreError):
             await _unstage(store, room)
+
+
+async def _confirmed(store: Store, room: str) -> bool:
+    """Have replicas got all that was written until now? A write that changes nothing asks them, for they take writes in their order."""
+    until = time.monotonic() + _REPLICAS
+    while True:
+        try:
+            await store.call("restore_put", ["restored"], [60_000, "string", -1, 0, 1, room], durable=True)
+            return True
+        except StoreError:
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.2)
 
 
 async def _unstage(store: Store, room: str) -> None:
@@ -315,17 +342,24 @@ def _put_files(conf: Settings, members: dict[str, Path]) -> int:
         if name == "store.jsonl" or (name == "secret_key" and (conf.secret_key or conf.redis_url or target.exists())):
             continue
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        size = source.stat().st_size
-        if target.exists():
-            here = target.stat().st_size
-            shared = min(size, here)
-            if digest(target, shared) != digest(source, shared):
-                target = target.with_name(f"{target.stem}-restored.jsonl")
-            elif here >= size:
-                continue
-        _copied(source, target)
-        put += 1
+        if (place := _place(source, target)) is not None:
+            _copied(source, place)
+            put += 1
     return put
+
+
+def _place(source: Path, target: Path) -> Path | None:
+    """Where a log goes: where nothing is, or what it goes on from. None: all of it is there."""
+    size = source.stat().st_size
+    for n in count():
+        place = target.with_name(f"{target.stem}-restored{n}.jsonl") if n else target
+        if not place.exists():
+            break
+        here = place.stat().st_size
+        shared = min(size, here)
+        if digest(place, shared) == digest(source, shared):
+            return None if here >= size else place
+    return place
 
 
 def _copied(source: Path, target: Path) -> None:
@@ -338,7 +372,7 @@ def _copied(source: Path, target: Path) -> None:
 
 
 def restore_command(args: argparse.Namespace) -> int:
-    """`sluice restore`."""
+    """`sluice restore`. Exit status 1 where it is in force and something is left to do."""
     conf = settings.read()
 
     async def run(found: Found) -> Done:
@@ -348,11 +382,23 @@ def restore_command(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="sluice-restore-") as folder:
         found = looked(args.file, Path(folder), conf, without_keys=args.without_keys)
         done = asyncio.run(run(found))
+        # After the store: of a restore that was refused there is nothing.
+        try:
+            files, why = _put_files(conf, found.members), ""
+        except OSError as e:
+            files, why = 0, e.strerror or type(e).__name__
     shown(args.file, found.manifest["counts"])
-    print(f"已恢复 restored: {done.keys} 个键 keys, {done.files} 个文件 files; 已过期 expired: {done.expired}")
+    print(f"已恢复 restored: {done.keys} 个键 keys, {files} 个文件 files; 已过期 expired: {done.expired}")
     print(f"存储被占用 the store was held for {done.held * 1000:.0f} ms")
     if done.before is not None:
         print(f"原有数据 what was there: {done.before}")
+    if why:
+        print(f"日志未能全部写回 not all logs are back in {conf.data_dir} ({why}): tar takes them out of {args.file}")
+    if not done.confirmed:
+        print(
+            f"未得到 {conf.redis_replicas} 个副本的确认，主库若此时失效，恢复会丢失 not confirmed by {conf.redis_replicas} replicas "
+            "(SLUICE_REDIS_REPLICAS): a failover now may lose it; look at the replicas before gateways serve"
+        )
     for line in found.unkeyed:
         print(line, file=sys.stderr)
-    return 0
+    return 0 if done.confirmed and not why else 1

@@ -191,7 +191,8 @@ class Parent:
                 lambda: apps.load(s.apps).ids,
                 s.models,
             )
-            servers = [(_uvicorn(Ops(self.readiness)), ops), (_uvicorn(admin_app), admin)]
+            bounds = Bounds(connections=fit(raised()))
+            servers = [(_uvicorn(Ops(self.readiness), bounds=bounds), ops), (_uvicorn(admin_app, bounds=bounds), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
             tasks.append(self._supervise(Duties(cases, s.alert_url, s.alert_key, self.subjects, self.agreements).run()))
             replica = f"{socket.gethostname()}-{client.getsockname()[1]}"
@@ -208,7 +209,7 @@ class Parent:
             await asyncio.wait(
                 [asyncio.create_task(c.process.wait()) for c in self.children.values()]
                 or [asyncio.create_task(asyncio.sleep(0))],
-                timeout=s.drain_timeout + 2 * _LAST,
+                timeout=s.drain_timeout + 4 * _LAST,
             )
             for child in self.children.values():
                 child.process.signal(signal.SIGKILL)
@@ -251,7 +252,9 @@ class Parent:
 
     async def _announce(self, *listeners: socket.socket) -> None:
         ports = [sock.getsockname()[1] for sock in listeners]
-        while not self.readiness()[0] and not self.stopping.is_set():
+        while not self.readiness()[0]:
+            if self.stopping.is_set():
+                return
             await asyncio.sleep(0.02)
         log.info(
             "ready",
@@ -263,7 +266,13 @@ class Parent:
         delay = 0.1
         while not self.stopping.is_set():
             born = asyncio.get_running_loop().time()
-            child = await self._spawn(client)
+            try:
+                child = await self._spawn(client)
+            except OSError as e:
+                log.error("no worker can be started", extra={"worker": number, "reason": e.strerror})
+                delay = min(delay * 2, 5)
+                await asyncio.sleep(delay)
+                continue
             self.children[number] = child
             with contextlib.suppress(ValueError, OSError):
                 while line := await child.reader.readline():

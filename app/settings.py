@@ -20,7 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import SettingsError
 
 PREFIX = "SLUICE_"
-_SECRET = {"upstream_key", "surrogate_key", "guard_key", "alert_key", "alert_url", "secret_key", "admin_token", "redis_url"}
+_SECRET = {
+    "upstream_key",
+    "surrogate_key",
+    "guard_key",
+    "alert_key",
+    "alert_url",
+    "secret_key",
+    "admin_token",
+    "redis_url",
+}
 
 
 def packaged(name: str) -> Path:

@@ -45,7 +45,7 @@ def run() -> int:
     print("检查 checks")
     faults, said = 0, set[str]()
     for title, check in CHECKS:
-        found = list(_symptoms(check, conf))
+        found = list(_symptoms(title, check, conf))
         facts = "; ".join(s.text for s in found if s.mark == "✓")
         for symptom in ([Symptom("✓", facts)] if facts else []) + [s for s in found if s.mark != "✓"]:
             # A file that cannot be read stops more than one check.
@@ -56,8 +56,11 @@ def run() -> int:
     return 1 if faults else 0
 
 
-def _symptoms(check: Check, conf: Settings) -> Iterator[Symptom]:
+def _symptoms(title: str, check: Check, conf: Settings) -> Iterator[Symptom]:
     try:
         yield from check(conf)
     except (SluiceError, OSError) as e:
         yield fault(str(e))
+    except ValueError:
+        # Its message may hold the value, and the value be a secret.
+        yield fault(f"a setting of {title} holds a character or a name that cannot be used there: correct it")

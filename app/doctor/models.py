@@ -53,7 +53,7 @@ def _model(conf: Settings, name: str, url: str, key_name: str, key: str | None) 
     at = place(url, name)
     try:
         addresses, own = at.addresses, itself(conf, at)
-    except OSError:
+    except (OSError, UnicodeError):
         yield fault(f"{name}: the name of the host stands for no address; correct it, or mend the name service")
         return
     if any(map(forbidden, addresses)):
@@ -64,6 +64,11 @@ def _model(conf: Settings, name: str, url: str, key_name: str, key: str | None) 
     if own is not None:
         yield fault(
             f"{name} leads to Sluice itself ({own}): name the address of the model; every request would go in a ring"
+        )
+        return
+    if key is not None and not (key.isascii() and key.isprintable()):
+        yield fault(
+            f"{key_name} holds a character that no header carries (a line break, a letter beyond ASCII): correct it"
         )
         return
     reach(at, name)
@@ -84,6 +89,8 @@ def _model(conf: Settings, name: str, url: str, key_name: str, key: str | None) 
         yield fault(f"{name}: no trusted TLS ({reason}): correct its certificate or SSL_CERT_FILE, or write http://")
     except TimeoutError:
         yield fact("the model accepts connections; cannot tell more (no answer at /v1/models within 3 s)")
+    except (ValueError, http.client.InvalidURL):
+        yield fault(f"{name}: its path holds a character that no URL has: write it percent-encoded")
     except (OSError, http.client.HTTPException):
         yield fault(f"{name}: what listens at {at} speaks no HTTP: is it https:// or http://, and the right port?")
 

@@ -58,7 +58,10 @@ async def _examined(conf: Settings) -> list[Symptom]:
         async for symptom in _answering(conf, redis):
             found.append(symptom)
     except StoreError as e:
-        found.append(fault(await asyncio.to_thread(_silent, conf.redis_url, type(e.__context__).__name__)))
+        # With none it is Sluice itself that asks no further, as of a newer schema.
+        of = e.__context__
+        why = f"{_NAME}: {e}" if of is None else await asyncio.to_thread(_silent, conf.redis_url, type(of).__name__)
+        found.append(fault(why))
     finally:
         await redis.close()
     return found

@@ -20,7 +20,7 @@ class Symptom(NamedTuple):
 
 
 Check = Callable[[Settings], Iterator[Symptom]]
-"""Looks at one thing; a SluiceError or OSError that it raises is a fault too."""
+"""Looks at one thing; a SluiceError, OSError or ValueError that it raises is a fault too."""
 
 
 def fact(text: str) -> Symptom:

@@ -21,10 +21,9 @@ class Passing:
             head = asgi.headers(scope)
             caller = self._callers.admitted(head, asgi.peer(scope))
             policy = caller.policy
-            body = (
-                await asgi.read_body(receive, head, policy.rules.max_body_bytes) if scope["method"] == "POST" else None
-            )
             with self._callers.inside(caller):
+                most = policy.rules.max_body_bytes
+                body = await asgi.read_body(receive, head, most) if scope["method"] == "POST" else None
                 reply = await self._upstream.send(scope["method"], scope["path"], head, body)
                 try:
                     raw = await reply.read(ANSWER_MAX)

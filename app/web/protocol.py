@@ -7,6 +7,10 @@ that is under way is never broken off for what its client sends beside it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import sys
+import termios
 from typing import Any, NamedTuple
 
 import httptools
@@ -20,6 +24,10 @@ HEAD_MAX = 65_536
 """Bytes of a request's line and headers; trailers count too. Also the most that may come between two pieces of a body."""
 _OVER = 64
 """Connections beyond the limit that still get an answer; any more are closed at once."""
+_AHEAD = 16
+"""Requests that a client may send ahead of their answers on one connection."""
+_OURS = "/sluice/v1/"
+"""Reports, complaints, what is public: not turned away with chats."""
 
 
 class Bounds(NamedTuple):
@@ -47,6 +55,8 @@ class Protocol(HttpToolsProtocol):
     _progress = False
     _refused = False
     _over = False
+    _left = 0
+    """Bytes that a client had yet to read when it was last looked at."""
     _serving: Any = None
     """The exchange that is under way, or was the last."""
 
@@ -103,6 +113,9 @@ class Protocol(HttpToolsProtocol):
             timer.cancel()
 
     def _late(self, seconds: float) -> None:
+        if self._reading == "nothing" and self.timeout_keep_alive_task is not None:
+            self._deadline = None  # an idle connection has its own clock
+            return
         # We read nothing ourselves, or something was begun while the request before it is answered.
         if self.flow.read_paused or (self._answering() and self._reading != "body"):
             self._expect(self._reading, seconds)
@@ -113,13 +126,27 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._left = self._unread()
         self._stalled = self.loop.call_later(self.bounds.stall, self._stall)
 
     def resume_writing(self) -> None:
         self._forget(self._stalled)
         super().resume_writing()
 
+    def _unread(self) -> int:
+        """Bytes that the client has yet to take: ours, and those that the kernel has of us (tcp(7), SIOCOUTQ)."""
+        left = self.transport.get_write_buffer_size()
+        with contextlib.suppress(OSError, AttributeError):
+            queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            left += int.from_bytes(queued, sys.byteorder)
+        return left
+
     def _stall(self) -> None:
+        left = self._unread()
+        if left < self._left:  # slow, but it reads
+            self._left = left
+            self._stalled = self.loop.call_later(self.bounds.stall, self._stall)
+            return
         # What is written to it would wait for ever, and the model with it.
         metrics.CUT_OFF.labels("stalled").inc()
         self.transport.abort()
@@ -154,8 +181,14 @@ class Protocol(HttpToolsProtocol):
             return
         if self._ambiguous():
             raise ValueError  # the parser's callback: answered as malformed
-        self._expect("body", self.bounds.body)
+        # First: it may find the target to be none.
         super().on_headers_complete()
+        self._expect("body", self.bounds.body)
+        if self.expect_100_continue:
+            # Where it is answered before its body was asked for, the next bytes might be that body (RFC 9110, 10.1.1).
+            self.cycle.keep_alive = False
+        if len(self.pipeline) > _AHEAD:
+            self._refuse(400, "pipelined", "too many requests ahead of their answers")
 
     def _passed_over(self, rest: bytes) -> None:
         """Read the request again without its offer of another protocol, which nobody here speaks (RFC 9110, 7.8): the parser took what
@@ -200,11 +233,17 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._serving = cycle
-        chosen: Any = _overloaded if self._over else app
+        ours = cycle.scope["path"].startswith(_OURS)
+        chosen: Any = _overloaded if self._over and not ours else app
         super()._start_asgi_task(cycle, chosen)
 
     def _answering(self) -> bool:
         return self._serving is not None and not self._serving.response_complete
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.flow.write_paused and self._answering():
+            self.transport.abort()  # it has had its time, and reads nothing
 
     # ---- refusing
 

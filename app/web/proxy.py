@@ -99,8 +99,9 @@ class Proxy:
             await self._error(send, e.message, e.code, e.param, e.status, x, more=asgi.retry(e))
         except UpstreamError as e:
             assert x is not None
-            x.outcome = e.code
-            metrics.UPSTREAM_ERRORS.labels(e.code).inc()
+            if not x.ended:
+                x.outcome = e.code
+                metrics.UPSTREAM_ERRORS.labels(e.code).inc()
             if not x.begun:
                 await self._error(send, e.message, e.code, None, e.status, x, more=asgi.later(e))
         except asgi.Disconnected:
@@ -442,16 +443,16 @@ class Proxy:
                         break
                     if perf_counter() - x.started > self._limits.seconds:
                         raise UpstreamError("the model's answer takes too long", code="upstream_too_long", status=504)
-            if not stream.over and (parser.pending or not stream.complete):
-                raise UpstreamError("the model's stream ended in the middle", code="upstream_reset")
-            if stream.stopped and waits and not stream.told:
-                stream.conclude()
-                if (instead := self._instead(x, prompt, attempt)) is not None:
-                    return instead
-            x.generated = stream.told
-            await x.ground()
-            await self._send(x, send, pending + stream.close(), last=True)
-            x.ended = True
+                if not stream.over and (parser.pending or not stream.complete):
+                    raise UpstreamError("the model's stream ended in the middle", code="upstream_reset")
+                if stream.stopped and waits and not stream.told:
+                    stream.conclude()
+                    if (instead := self._instead(x, prompt, attempt)) is not None:
+                        return instead
+                x.generated = stream.told
+                await x.ground()
+                await self._send(x, send, pending + stream.close(), last=True)
+                x.ended = True
             if not stream.stopped:
                 await reply.drain()
         except (UpstreamError, sse.TooLarge) as e:

@@ -300,17 +300,101 @@ def test_f30_a_storm_of_clients_that_leave_costs_nothing_that_lasts(tmp_path: Pa
         assert CANARY not in log(whole)
 
 
-def test_a_thread_of_slow_clients_and_one_of_quick_ones_do_not_meet(shared_model: Model, tmp_path: Path) -> None:
-    """An answer under way is not broken off for what its client sends beside it."""
+def test_an_answer_under_way_is_not_broken_off_for_what_its_client_sends_beside_it(
+    shared_model: Model, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     api = speech.Chat()
     events = list(api.stream(list, speech.Answer("慢慢地说完这句话。")))
-    shared_model.script.stream = [piece for event in events for piece in (event, 0.2)]
+    shared_model.script.stream = [0.3, *(piece for event in events for piece in (event, 0.15))]
+    flood = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: z\r\n\r\n" * 2000
     with whole_gateway(tmp_path / "gateway", shared_model.url, CLIENT_HEADER_TIMEOUT="1") as whole:
-        for beside in (b"GET /half", b"nonsense\r\n\r\n", b"\r\n\r\n"):
-            with socket.create_connection(("127.0.0.1", port(whole))) as client:
-                client.sendall(request(api))
-                assert b" 200 OK" in client.recv(1 << 16)
-                client.sendall(beside)
-                rest = answered(client)
-                assert b"[DONE]" in rest and b"408" not in rest.split(b"[DONE]")[0], rest[-200:]
+        for beside in (
+            b"GET /half", b"nonsense\r\n\r\n", b"\r\n\r\n", b"GET http://a:99999/ HTTP/1.1\r\nhost: x\r\n\r\n", b"GET http://a",
+            flood, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 5000,
+        ):  # fmt: skip
+            for early in (True, False):
+                with subtests.test(beside=beside[:20], early=early):
+                    with socket.create_connection(("127.0.0.1", port(whole))) as client:
+                        client.sendall(request(api))
+                        got = b"" if early else client.recv(1 << 16)
+                        with contextlib.suppress(OSError):
+                            client.sendall(beside)
+                        got += answered(client)
+                        assert got.startswith(b"HTTP/1.1 200 OK") and b"[DONE]" in got, got[-200:]
+        assert "Traceback" not in log(whole) and "Fatal" not in log(whole)
     shared_model.script.__init__()  # type: ignore[misc]
+
+
+def test_requests_poured_out_over_one_connection_cost_nobody_else_anything(shared_model: Model, tmp_path: Path) -> None:
+    with whole_gateway(tmp_path / "gateway", shared_model.url) as whole:
+        whole.chat("你好")
+        before = resident(whole)
+        with socket.create_connection(("127.0.0.1", port(whole))) as client:
+            client.settimeout(5)
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    client.sendall(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n" * 1000)
+            assert whole.chat("你好").status_code == 200
+        assert resident(whole) - before < 20 * MIB
+        assert metric(whole, 'sluice_cut_off_total{reason="pipelined"}') == 1
+        # A few ahead are answered all.
+        with socket.create_connection(("127.0.0.1", port(whole))) as client:
+            client.sendall(
+                b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n" * 9 + b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
+            assert answered(client).count(b"HTTP/1.1 404") == 10
+
+
+def test_an_idle_connection_lasts_as_long_after_a_long_answer_as_after_a_short_one(
+    shared_model: Model, tmp_path: Path
+) -> None:
+    shared_model.script.before = lambda body: time.sleep(1.9)
+    ask = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(ask)
+    with whole_gateway(tmp_path / "gateway", shared_model.url, CLIENT_HEADER_TIMEOUT="2") as whole:
+        with socket.create_connection(("127.0.0.1", port(whole))) as client:
+            client.settimeout(10)
+            for pause in (3, 0):
+                client.sendall(head + ask)
+                got = b""
+                while not got.endswith(b"}}}"):
+                    data = client.recv(1 << 16)
+                    assert data, got
+                    got += data
+                assert b" 200 OK" in got
+                time.sleep(pause)
+    shared_model.script.__init__()  # type: ignore[misc]
+
+
+def test_a_client_that_reads_steadily_is_not_taken_for_one_that_reads_nothing(
+    shared_model: Model, tmp_path: Path
+) -> None:
+    text = "好" * 1_500_000
+    shared_model.script.chat(text)
+    ask = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(
+        ask
+    )
+    limits = {"CLIENT_STALL_TIMEOUT": "3", "ANSWER_MAX_CHARACTERS": "2000000"}
+    with whole_gateway(tmp_path / "gateway", shared_model.url, **limits) as whole:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", port(whole)))
+        client.sendall(head + ask)
+        got = bytearray()
+        while data := client.recv(1 << 14):
+            got += data
+            time.sleep(0.02)
+        assert got.decode().count("好") == 1_500_000
+    shared_model.script.__init__()  # type: ignore[misc]
+
+
+def test_reports_are_taken_where_chats_are_turned_away(tmp_path: Path) -> None:
+    with silent_model() as url, whole_gateway(tmp_path / "gateway", url, "prlimit", "--nofile=256:256") as whole:
+        waiting = Crowd(whole, 20)
+        assert waiting.counts["open"] == 16
+        assert whole.chat("你好").status_code == 503
+        text = "这是一段随便写的话，只为了看看人多的时候会不会被记下来。"
+        assert httpx.post(whole.url + "/sluice/v1/reports", json={"text": text}, timeout=10).status_code == 202
+        waiting.again()

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import redis
 
+from app.demo import speech
 from app.demo.story import free_port
 from tests.backing import desk_at, done, packed
 from tests.conftest import ROOT, SECRET, WORD, Model, RedisServer, chunk, said, wait_for, whole_gateway
 from tests.faults.matrix import told, within
 from tests.faults.test_client_faults import MIB, answered, log, port, resident
 from tests.faults.test_store_faults import metric
+from tests.integration.test_clients_that_leave import FILL, endless, request
 from tests.integration.test_privacy import CANARY
 from tests.integration.test_upgrade import DUMPS
 from tests.schemas.make import HERE, KEY
@@ -135,6 +138,47 @@ def test_f20_a_worker_that_hangs_is_killed_and_started_anew(shared_model: Model,
         told("F20", f"a worker that hangs is told of after 5 s, killed and replaced after {5 + took:.0f} s")
 
 
+def test_f20_a_signal_to_every_process_lets_answers_end_too(shared_model: Model, tmp_path: Path) -> None:
+    """What systemd does by default."""
+    shared_model.script.stream = [
+        chunk(0, {"content": "好的，"}), 1.0, chunk(0, {"content": "完。"}), chunk(0, {}, "stop"), b"data: [DONE]\n\n",
+    ]  # fmt: skip
+    with whole_gateway(tmp_path / "gateway", shared_model.url, DRAIN_TIMEOUT="4") as whole:
+        with (
+            httpx.Client(timeout=30) as http,
+            http.stream("POST", whole.url + "/v1/chat/completions", json=BODY) as response,
+        ):
+            raw = b""
+            for piece in response.iter_raw():
+                if not raw:
+                    for process in psutil.Process(whole.process.pid).children(recursive=True):
+                        process.terminate()
+                    whole.process.terminate()
+                raw += piece
+        assert said(raw) == "好的，完。" and raw.endswith(b"data: [DONE]\n\n")
+        assert whole.process.wait(20) == 0
+    shared_model.script.__init__()  # type: ignore[misc]
+
+
+def test_f20_a_client_that_reads_nothing_delays_no_end_and_costs_no_record(shared_model: Model, tmp_path: Path) -> None:
+    api = speech.Chat()
+    shared_model.script.stream = endless(api, FILL)
+    with whole_gateway(tmp_path / "gateway", shared_model.url, DRAIN_TIMEOUT="1") as whole:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port(whole)))
+        client.sendall(request(api))
+        time.sleep(3)
+        started = time.monotonic()
+        whole.process.terminate()
+        assert whole.process.wait(20) == 0
+        assert time.monotonic() - started < within(5)
+        client.close()
+        lines = [json.loads(x) for f in (whole.folder / "data" / "journal").glob("*.jsonl") for x in f.open()]
+        assert len(lines) == 1 and lines[0]["outcome"] in ("gateway_draining", "disconnected")
+    shared_model.script.__init__()  # type: ignore[misc]
+
+
 # ---- F31 and F32
 
 
@@ -202,11 +246,13 @@ def test_f32_with_little_memory_requests_are_turned_away_before_it_is_gone(share
         assert counts[400] > 3 and shed > 20, (counts, shed)
         assert set(counts) <= {400, 503, 0} and most < limit * MIB
         assert whole.workers()[0].pid == worker.pid, "none was killed"
-        answer = whole.chat("还在吗")
-        assert answer.status_code == 200
+        # Who brings half a body and waits keeps nobody out.
+        with socket.create_connection(("127.0.0.1", port(whole))) as half:
+            half.sendall(head + b"{")
+            assert whole.chat("还在吗").status_code == 200
         told(
-            "F32", f"{limit} MiB a worker ({base // MIB} of them its own), 100 bodies of 4 MB at once: {counts[400]} read, {shed:.0f} turned "
-            f"away, at most {most // MIB} MiB in use; answers at once afterwards",
+            "F32", f"{limit} MiB a worker ({base // MIB} of them its own), 100 bodies of 4 MB at once: {counts[400]} read, {shed:.0f} "
+            f"turned away, at most {most // MIB} MiB in use; answers at once afterwards",
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ whatever server; and nothing of a file that was changed."""
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.backup import BackupError, unpack
+from app.backup import MARK, BackupError, cut, unpack
+from app.restore import looked
+from app.settings import read as configured
 from app.store.cases import Cases, Writes
 from app.store.client import Store
 from app.store.tables import Entries
@@ -269,6 +274,160 @@ def test_what_has_expired_is_left_out_and_counted_and_the_rest_ends_when_it_woul
     assert store.zscore(P + "cases:all", "case_7") == 1_700_000_007.125 and store.scard(P + "made-up") == 1200
 
 
+def test_what_is_kept_small_and_so_comes_as_a_whole_is_written_in_pages_and_comes_back(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    store = client(redis_server)
+    for name in ("zset-max-ziplist-entries", "hash-max-ziplist-entries", "set-max-intset-entries"):
+        store.config_set(name, 5000)
+    small(redis_server)
+    store.hset(P + "cases:same", mapping={f"0.{n}": f"case_{n}" for n in range(2000)})
+    store.sadd(P + "made-up:numbers", *range(3000))
+    before = keyed(redis_server, *LIVE)
+    done("backup", tmp_path / "b.tar.gz", **at(redis_server, tmp_path))
+    lines = [json.loads(raw) for raw in members(tmp_path / "b.tar.gz")["store.jsonl"].splitlines()]
+    assert max(len(line["value"]) for line in lines if line["type"] != "string") <= 200
+    store.flushall()
+    done("restore", tmp_path / "b.tar.gz", **at(redis_server, tmp_path))
+    after = keyed(redis_server, *LIVE)
+    assert {k: v for k, v in after.items() if not k.endswith(":version")} == before
+
+
+def test_a_server_that_evicts_is_refused_and_one_that_lost_what_was_staged_stays_as_it_was(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    small(redis_server)
+    file, store = tmp_path / "b.tar.gz", client(redis_server)
+    store.hset(P + "runs", mapping={f"case_{n}": "r" * 500 for n in range(60_000)})
+    done("backup", file, **at(redis_server, tmp_path))
+    store.config_set("maxmemory-policy", "volatile-lru")
+    kept = keyed(redis_server)
+    evicting = sluice("restore", file, "--replace", **at(redis_server, tmp_path))
+    assert evicting.returncode == 2 and "noeviction" in evicting.stderr and keyed(redis_server) == kept
+    store.config_set("maxmemory-policy", "noeviction")
+    store.flushall()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "restore", str(file)], env=environment(**at(redis_server, tmp_path)), stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    # As an eviction would: the audit row is staged at the very end, the cases before.
+    wait_for(lambda: bool(store.keys(P + "restore:*:data:cases")) and not store.exists(P + "restored"), 30)
+    wait_for(lambda: store.hlen(store.keys(P + "restore:*:data:cases")[0]) == 1500, 30)
+    gone = store.delete(*store.keys(P + "restore:*:data:cases"))
+    _, said = process.communicate(timeout=60)
+    assert gone == 1 and process.returncode == 2 and "nothing was changed" in said, said
+    assert not store.keys("*")
+
+
+def test_a_store_that_was_restored_twice_is_newer_than_the_gateways_that_followed_it_meanwhile(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    small(redis_server)
+    store, where = client(redis_server), at(redis_server, tmp_path)
+    done("backup", tmp_path / "b.tar.gz", **where)
+    versions = []
+    for _ in range(2):
+        store.flushall()
+        done("restore", tmp_path / "b.tar.gz", **where)
+        versions.append(int(store.get(P + "entries:version")))
+        time.sleep(1)  # in which a list of a thousand rows may be loaded
+    assert versions[1] > versions[0] + 1000
+
+
+def test_a_store_that_a_gateway_has_only_looked_at_is_empty(redis_server: RedisServer, tmp_path: Path) -> None:
+    small(redis_server)
+    store, where = client(redis_server), at(redis_server, tmp_path)
+    done("backup", tmp_path / "b.tar.gz", **where)
+    store.flushall()
+    store.mset({P + "store_id": "fedcba9876543210", P + "schema": "1"})
+    done("restore", tmp_path / "b.tar.gz", **where)
+    assert store.get(P + "store_id") == "0123456789abcdef" and not list(tmp_path.glob("b.before-*"))
+
+
+def test_replicas_that_were_asked_for_have_what_is_restored(
+    server_of: Callable[[str], RedisServer], tmp_path: Path
+) -> None:
+    one, two = server_of(NAMES[-1]), server_of(NAMES[-1])
+    small(one)
+    where = at(one, tmp_path, REDIS_REPLICAS="1")
+    done("backup", tmp_path / "b.tar.gz", **at(one, tmp_path))
+    client(one).flushall()
+    client(two).replicaof("127.0.0.1", one.port)
+    wait_for(lambda: client(two).info("replication")["master_link_status"] == "up", 20)
+    assert "副本" not in done("restore", tmp_path / "b.tar.gz", **where)
+    assert client(two).hlen(P + "cases") == 1500
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+def test_replicas_that_do_not_confirm_a_restore_are_told_of(redis_server: RedisServer, tmp_path: Path) -> None:
+    small(redis_server)
+    done("backup", tmp_path / "b.tar.gz", **at(redis_server, tmp_path))
+    client(redis_server).flushall()
+    said = sluice("restore", tmp_path / "b.tar.gz", **at(redis_server, tmp_path, REDIS_REPLICAS="1"))
+    assert said.returncode == 1 and "SLUICE_REDIS_REPLICAS" in said.stdout and client(redis_server).exists(P + "cases")
+
+
+def test_a_backup_says_that_its_row_is_uncertain_where_replicas_do_not_confirm_it(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    small(redis_server)
+    said = sluice("backup", tmp_path / "b.tar.gz", **at(redis_server, tmp_path, REDIS_REPLICAS="1"))
+    assert said.returncode == 2 and "not certain" in said.stderr and (tmp_path / "b.tar.gz").exists()
+
+
+def test_logs_that_differ_are_all_kept_and_none_is_put_by_a_restore_that_is_refused(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    small(redis_server)
+    logs, where = tmp_path / "data" / "unlabelled", at(redis_server, tmp_path)
+    logs.mkdir(parents=True)
+    files = [tmp_path / "one.tar.gz", tmp_path / "two.tar.gz"]
+    for file in files:
+        (logs / "a.jsonl").write_text(file.name)
+        (logs / "b.jsonl").write_text("b")
+        done("backup", file, **where)
+    (logs / "a.jsonl").write_text("own")
+    (logs / "b.jsonl").unlink()
+    assert sluice("restore", files[0], **where).returncode == 2 and not (logs / "b.jsonl").exists()
+    for file in (*files, *files):
+        client(redis_server).flushall()
+        done("restore", file, **where)
+    assert {p.name: p.read_text() for p in logs.iterdir()} == {
+        "a.jsonl": "own", "a-restored1.jsonl": "one.tar.gz", "a-restored2.jsonl": "two.tar.gz", "b.jsonl": "b",
+    }  # fmt: skip
+
+
+def test_a_log_that_is_gone_and_one_of_a_name_that_no_restore_takes_are_left_out(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    small(redis_server)
+    logs, where = tmp_path / "data" / "unlabelled", at(redis_server, tmp_path)
+    logs.mkdir(parents=True)
+    (logs / "a.jsonl").write_text("a")
+    (logs / "gone.jsonl").symlink_to(tmp_path / "nowhere")  # found, and not there when it is looked at
+    for name in (".hidden.jsonl", "with space.jsonl", "l" * 120 + ".jsonl"):
+        (logs / name).write_text("x")
+    done("backup", tmp_path / "b.tar.gz", **where)
+    assert list(members(tmp_path / "b.tar.gz")) == ["manifest.json", "store.jsonl", "unlabelled/a.jsonl"]
+    client(redis_server).flushall()
+    done("restore", tmp_path / "b.tar.gz", **where)
+
+
+def test_a_file_that_somebody_laid_where_a_backup_is_made_is_not_written_into(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """FILE is replaced, not written over: who has the old one open reads nothing of the new."""
+    small(redis_server)
+    file = tmp_path / "b.tar.gz"
+    file.write_bytes(b"old")
+    file.chmod(0o666)
+    with file.open("rb") as spy:
+        done("backup", file, "--force", **at(redis_server, tmp_path))
+        assert spy.read() == b"old" and file.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
 def test_keys_are_told_by_what_they_are_and_not_by_their_names(redis_server: RedisServer, tmp_path: Path) -> None:
     small(redis_server)
     store = client(redis_server)
@@ -310,6 +469,10 @@ def refused(file: Path, server: RedisServer, folder: Path, named: str) -> None:
 def with_manifest(body: dict[str, bytes], **changed: Any) -> dict[str, bytes]:
     manifest = json.loads(body["manifest.json"]) | changed
     return {"manifest.json": json.dumps(manifest).encode()} | {k: v for k, v in body.items() if k != "manifest.json"}
+
+
+def sums_of(name: str, body: bytes) -> dict[str, Any]:
+    return {name: {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}}
 
 
 def test_a_file_that_was_changed_is_refused_and_what_is_wrong_is_named(good: tuple[Path, RedisServer, Path]) -> None:
@@ -355,7 +518,7 @@ def test_a_file_that_was_changed_is_refused_and_what_is_wrong_is_named(good: tup
     )
     # Whoever can make sums cannot make the seal.
 
-    sums = {"store.jsonl": {"size": len(changed), "sha256": hashlib.sha256(changed).hexdigest()}}
+    sums = sums_of("store.jsonl", changed)
     refused(packed(bad, with_manifest({**body, "store.jsonl": changed}, members=sums)), server, folder, "封印不符")
     stripped = with_manifest(body)
     stripped["manifest.json"] = json.dumps(
@@ -368,18 +531,105 @@ def test_a_file_that_was_changed_is_refused_and_what_is_wrong_is_named(good: tup
     refused(packed(bad, {**body, "manifest.json": b"[]"}), server, folder, "manifest.json cannot be read")
 
 
-def test_a_file_that_unpacks_to_far_more_than_it_is_is_refused(good: tuple[Path, RedisServer, Path]) -> None:
+@pytest.mark.parametrize("behind", ["nothing", "manifest.json", "everything"])
+def test_a_file_that_unpacks_to_far_more_than_it_says_is_refused_and_takes_no_memory(
+    good: tuple[Path, RedisServer, Path], behind: str
+) -> None:
     file, server, folder = good
-    zeros = bytes(200 << 20)
-    body = {
-        "manifest.json": json.dumps(
-            json.loads(members(file)["manifest.json"])
-            | {"members": {"store.jsonl": {"size": len(zeros), "sha256": "0" * 64}}}
-        ).encode()
-    }
-    bomb = packed(folder / "bomb.tar.gz", {**body, "store.jsonl": zeros})
+    body, zeros, bomb = members(file), bytes(200 << 20), folder / "bomb.tar.gz"
+    named = {"nothing": "manifest.json is missing", "manifest.json": "no member", "everything": "unpacks to more than"}
+    if behind == "everything":
+        packed(bomb, body)
+        bomb.write_bytes(bomb.read_bytes() + gzip.compress(zeros))
+    else:
+        # A PAX header says how long the next name is, and is read as a whole.
+        first = {} if behind == "nothing" else with_manifest(body, members=sums_of("store.jsonl", zeros))
+        packed(bomb, {k: v for k, v in first.items() if k == behind} | {"long": zeros}, types={"long": tarfile.XHDTYPE})
     assert bomb.stat().st_size < 1 << 20
-    refused(bomb, server, folder, "unpacks to more than 200 times its size")
+    del zeros
+    refused(bomb, server, folder, named[behind])
+    (out := folder / secrets.token_hex(8)).mkdir()
+    tracemalloc.start()
+    try:
+        with pytest.raises(BackupError):
+            unpack(bomb, out)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def untrusted(file: Path, server: RedisServer, folder: Path) -> Any:
+    """What is in FILE, looked at as `restore --without-keys` does, which asks for no seal."""
+    conf = configured({f"SLUICE_{k}": v for k, v in at(server, folder, SECRET_KEY=f"other:{OTHER_SECRET}").items()})
+    (out := folder / secrets.token_hex(8)).mkdir()
+    return looked(file, out, conf, without_keys=True)
+
+
+def line(**of: Any) -> bytes:
+    return json.dumps({"name": "x", "type": "string", "value": "y"} | of).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000 + b"\n",
+        line(value="\ud800"),
+        line(name="entries:version", value="9" * 5000),
+        line(name="audit", type="list", value=["not JSON"]) + line(name="audit:head", value="1 0"),
+        line(name="audit", type="list", value=["[]"]) + line(name="audit:head", value="1 0"),
+        b'{"name":"x","type":"string","value":"y","at":1e400}\n',
+    ],
+    ids=["deep", "half a character", "a long number", "no row", "a list for a row", "no time"],
+)
+def test_lines_that_are_none_are_refused_without_keys_too(good: tuple[Path, RedisServer, Path], body: bytes) -> None:
+    file, server, folder = good
+    found = with_manifest(
+        {**members(file), "store.jsonl": body}, members=sums_of("store.jsonl", body), audit_head="1 0"
+    )
+    with pytest.raises(BackupError, match="cannot be read"):
+        untrusted(packed(folder / "bad.tar.gz", found), server, folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"audit_head": None}, {"seal": "k1.é"}, {"keys": {"k1": "é"}}, {"kids": ["\x1b[2J"]}, {"kids": [{}]}, {"format": float("inf")},
+        {"counts": {"\x1b[2J": {"keys": 1, "values": 1}}}, {"counts": {"x": 5}}, {"at": "\ud800"},
+        {"members": {"\x1b[2J": {"size": 0, "sha256": "0" * 64}}},
+        *({"members": {"store.jsonl": {"size": size, "sha256": "0" * 64}}} for size in ("5", float("inf"), True, -1)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_that_is_none_is_refused_without_keys_too(
+    good: tuple[Path, RedisServer, Path], changed: dict[str, Any]
+) -> None:
+    file, server, folder = good
+    with pytest.raises(BackupError, match=r"manifest.json cannot be read"):
+        untrusted(packed(folder / "bad.tar.gz", with_manifest(members(file), **changed)), server, folder)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(name=st.sampled_from(["schema", "deployment", "store_id", "at", "audit_head", "counts", "kids", "keys", "members", "seal"]),
+       value=json_values)  # fmt: skip
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_manifest_says_it_is_taken_or_refused(
+    good: tuple[Path, RedisServer, Path], name: str, value: Any
+) -> None:
+    file, server, folder = good
+    with suppress(BackupError):
+        untrusted(packed(folder / "bad.tar.gz", with_manifest(members(file), **{name: value})), server, folder)
+
+
+def test_what_is_no_file_is_told_from_one_that_is_damaged(good: tuple[Path, RedisServer, Path]) -> None:
+    _, server, folder = good
+    (folder / "folder.tar.gz").mkdir()
+    refused(folder / "folder.tar.gz", server, folder, "Is a directory")
 
 
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
@@ -409,6 +659,27 @@ def test_two_backups_at_once_and_one_that_was_killed(redis_server: RedisServer, 
     wait_for(lambda: not store.exists(P + "backup:log"), 5)
     done("backup", tmp_path / "b.tar.gz", **at(redis_server, tmp_path))
     assert not store.exists(P + "backup:log") and not list(tmp_path.glob(".sluice-*"))
+
+
+def test_a_backup_that_was_silent_for_too_long_leaves_the_log_of_the_next_alone(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    small(redis_server)
+    client(redis_server).hset(P + "runs", mapping={f"case_{n}": "r" * 2000 for n in range(20_000)})
+
+    async def run() -> None:
+        store = Store(redis_server.url, "default")
+        first = asyncio.create_task(cut(store, tmp_path / "store.jsonl"))
+        while not await store.run("EXISTS", store.key("backup:log")):
+            await asyncio.sleep(0.001)
+        await store.run("DEL", store.key("backup:log"))
+        assert (await store.call("backup_open", ["backup:log", *MARK], ["another", 60_000]))[0] == "open"
+        with pytest.raises(BackupError, match="lost its place"):
+            await first
+        assert await store.run("LINDEX", store.key("backup:log"), 0) == "another"
+        await store.close()
+
+    asyncio.run(run())
 
 
 def test_a_gateway_that_does_not_tell_what_it_writes_is_noticed(redis_server: RedisServer, tmp_path: Path) -> None:

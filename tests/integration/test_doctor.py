@@ -202,6 +202,28 @@ def test_an_address_with_a_v1_too_much_or_too_little_is_a_fault(
         fault(doctor(tmp_path, **sound | {"UPSTREAM_URL": root + written}), "SLUICE_UPSTREAM_URL", why, "/v1")
 
 
+@pytest.mark.parametrize("ending", ["\r", "\n", "\t", "密", "é"])
+def test_a_key_that_no_header_carries_is_a_fault_and_not_shown(
+    ending: str, sound: dict[str, str], tmp_path: Path
+) -> None:
+    with answering(lambda *_: 200) as root:
+        told = doctor(tmp_path, **sound | {"UPSTREAM_URL": f"{root}/v1", "UPSTREAM_KEY": f"made-up-key-0123{ending}"})
+    fault(told, "SLUICE_UPSTREAM_KEY", "header", "correct it")
+    assert "made-up-key" not in told[1]
+
+
+def test_a_url_with_a_path_that_is_none_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None:
+    with answering(lambda *_: 200) as root:
+        fault(doctor(tmp_path, **sound | {"UPSTREAM_URL": f"{root}/é/v1"}), "SLUICE_UPSTREAM_URL", "percent-encoded")
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_URL", "SURROGATE_UPSTREAM", "OPS_HOST", "REDIS_URL"])
+def test_a_host_that_is_no_name_is_a_fault_and_no_crash(name: str, sound: dict[str, str], tmp_path: Path) -> None:
+    value = {"OPS_HOST": "a..b", "REDIS_URL": "redis://a..b:6379/0"}.get(name, "http://a..b:80/v1")
+    status, said = doctor(tmp_path, **sound | {name: value})
+    assert status == 1 and len(marked(said, "✗")) == 1, said
+
+
 @pytest.mark.parametrize("status", [404, 405, 500])
 def test_a_model_without_a_list_of_models_is_no_fault(status: int, sound: dict[str, str], tmp_path: Path) -> None:
     with answering(lambda *_: status) as root:
@@ -404,6 +426,13 @@ def test_another_redis_than_the_one_that_was_followed_is_a_fault(
     fault(doctor(tmp_path, DEPLOYMENT="another", **stored), "foreign", "SLUICE_DATA_DIR", "SLUICE_REDIS_URL")
     mine.mset({"{sluice:another}:store_id": known})
     fault(doctor(tmp_path, DEPLOYMENT="another", **stored), "older", "restore")
+
+
+def test_a_store_of_a_newer_sluice_is_said_to_be_one(
+    stored: dict[str, str], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    redis.Redis(port=redis_server.port).set("{sluice:default}:schema", "2")
+    fault(doctor(tmp_path, **stored), "SLUICE_REDIS_URL", "schema 2", "knows 1")
 
 
 def test_looking_writes_nothing_into_a_redis(stored: dict[str, str], redis_server: RedisServer, tmp_path: Path) -> None:

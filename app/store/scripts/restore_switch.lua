@@ -10,6 +10,12 @@ for i, value in ipairs(cjson.decode(ARGV[3])) do
 end
 if redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[2]) then return {'lost'} end
 local room, cursor = KEYS[1] .. ARGV[1], '0'
+for first = 0, tonumber(ARGV[2]) - 1, 1000 do
+  for _, name in ipairs(redis.call('LRANGE', KEYS[2], first, first + 999)) do
+    -- A server that evicts takes what expires first, and all that is staged does.
+    if string.sub(name, 1, 1) == '+' and redis.call('EXISTS', room .. 'data:' .. string.sub(name, 2)) == 0 then return {'lost'} end
+  end
+end
 repeat
   local page = redis.call('SCAN', cursor, 'MATCH', KEYS[1] .. '*', 'COUNT', 1000)
   cursor = page[1]
