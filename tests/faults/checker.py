@@ -229,6 +229,8 @@ class Checker:
                 self.odd.append(f"chat: {e!r}")
             return
         self.chatted.append(time.perf_counter() - started)
+        if self.gone_allowed and "gateway_draining" in answer.text:
+            return  # its parent is gone
         if answer.status_code != 200:
             self.odd.append(f"chat: {answer.status_code} {answer.text[:200]}")
             return
