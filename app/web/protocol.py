@@ -184,9 +184,6 @@ class Protocol(HttpToolsProtocol):
         # First: it may find the target to be none.
         super().on_headers_complete()
         self._expect("body", self.bounds.body)
-        if self.expect_100_continue:
-            # Where it is answered before its body was asked for, the next bytes might be that body (RFC 9110, 10.1.1).
-            self.cycle.keep_alive = False
         if len(self.pipeline) > _AHEAD:
             self._refuse(400, "pipelined", "too many requests ahead of their answers")
 
@@ -236,6 +233,13 @@ class Protocol(HttpToolsProtocol):
         ours = cycle.scope["path"].startswith(_OURS)
         chosen: Any = _overloaded if self._over and not ours else app
         super()._start_asgi_task(cycle, chosen)
+
+    def on_response_complete(self) -> None:
+        if self.expect_100_continue and self._reading == "body":
+            # Answered before its body came: what comes next may be that body, or the next request (RFC 9110, 10.1.1).
+            self._refused = True
+            self.transport.close()
+        super().on_response_complete()
 
     def _answering(self) -> bool:
         return self._serving is not None and not self._serving.response_complete
