@@ -69,8 +69,9 @@ class Load:
 
     def __init__(self, most: int, memory: int = 0) -> None:
         self._most, self._memory = most, memory
-        self._running: dict[asyncio.Task[None], int] = {}
-        """Exchanges, and the memory that each was let in with."""
+        self._running: set[asyncio.Task[None]] = set()
+        self._brought = 0
+        """Bytes of the bodies of those that run."""
         self._used = self._own = 0
         """Bytes of memory beyond its own, and its own."""
         self._lags: deque[float] = deque([0.0], maxlen=_LOOKS)
@@ -97,7 +98,7 @@ class Load:
 
     def _crowded(self, size: int) -> bool:
         """Would it, and what was let in already, take more memory than there is?"""
-        return bool(self._memory) and self._used + _GROWS * (sum(self._running.values()) + size) > _FULL * self._memory
+        return bool(self._memory) and self._used + _GROWS * (self._brought + size) > _FULL * self._memory
 
     def _limit(self) -> None:
         """What the process has by itself is not to be shared out."""
@@ -115,12 +116,14 @@ class Load:
         """While one is served. Raises UpstreamError 503 where a shutdown ends it."""
         task = asyncio.current_task()
         assert task is not None
-        self._running[task] = size
+        self._running.add(task)
+        self._brought += size
         try:
             with self.ending():
                 yield
         finally:
-            self._running.pop(task, None)
+            self._running.discard(task)
+            self._brought -= size
 
     @contextmanager
     def ending(self) -> Iterator[None]:
