@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import aclosing, suppress
 from heapq import heappop, heappush
 from pathlib import Path
@@ -240,15 +241,29 @@ class Table:
 
     # ---- the snapshot on disk
 
+    def _snapshot(self) -> Iterator[bytes]:
+        """The file's body, a row at a time: a string of all of it, made anew for each change, would leave holes in the memory that nothing
+        fits into."""
+        rows = self._rows
+        yield f'{{"store_id": {json.dumps(self.store_id)}, "version": {self.version}, "rows": {{'.encode()
+        for n, (id, raw) in enumerate(rows.items()):
+            yield f"{', ' if n else ''}{json.dumps(id)}: {json.dumps(raw, ensure_ascii=False)}".encode()
+        yield b"}}"
+
     def _save_snapshot(self) -> None:
-        body = json.dumps({"store_id": self.store_id, "version": self.version, "rows": self._rows}, ensure_ascii=False)
-        digest = hashlib.sha256(body.encode()).hexdigest()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = self._path.with_suffix(f".{os.getpid()}.tmp")
+        digest = hashlib.sha256()
+        room = digest.hexdigest().encode()  # its place, until it is known
         try:
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8") as f:
-                f.write(digest + "\n" + body)
+            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(fd, "wb") as f:
+                f.write(room + b"\n")
+                for piece in self._snapshot():
+                    digest.update(piece)
+                    f.write(piece)
+                f.seek(0)
+                f.write(digest.hexdigest().encode())
                 f.flush()
                 os.fsync(f.fileno())
             partial.replace(self._path)

@@ -366,6 +366,7 @@ def test_an_idle_connection_lasts_as_long_after_a_long_answer_as_after_a_short_o
     shared_model.script.__init__()  # type: ignore[misc]
 
 
+@pytest.mark.long
 def test_a_client_that_reads_steadily_is_not_taken_for_one_that_reads_nothing(
     shared_model: Model, tmp_path: Path
 ) -> None:
