@@ -31,7 +31,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("the fault matrix")
     for row, title in ROWS.items():
         for n, figure in enumerate(f for r, f in FIGURES if r == row):
-            terminalreporter.write_line(f"{row if not n else '':4} {title if not n else ''}".rstrip())
+            if not n:
+                terminalreporter.write_line(f"{row:4} {title}")
             terminalreporter.write_line(f"       {figure}")
     if config.getoption("--every-row") and (missing := _missing()):
         terminalreporter.write_line(f"no figure: {', '.join(missing)}")

@@ -46,7 +46,9 @@ def started(folder: Path, url: str, **more: str) -> dict[str, str]:
     """The settings of a gateway with reviewers."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "policy.yaml").write_text(POLICY)
-    (folder / "apps.yaml").write_text(APPS)
+    (folder / "apps.yaml").write_text(
+        APPS.replace("id: default", "id: default, limits: {per_minute: 0, concurrent: 0}")
+    )
     settings = {"ADMIN_TOKEN": REVIEWERS, "POLICY": str(folder / "policy.yaml"), "APPS": str(folder / "apps.yaml")}
     return settings | ({"REDIS_URL": url} if url else {}) | more
 
