@@ -32,6 +32,8 @@ _FEW = 4
 _LEAST = 32 << 20
 _GROWS = 3
 """How much more memory a body takes than it has bytes: as it came, as what it says, as what is looked at."""
+_SMALL = 65_536
+"""Bytes of a body that is none of those that memory is kept for."""
 _OWN_FILES = 256
 """File descriptors of a worker's own: the store's pool, the journal, metrics, what a guard needs."""
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -97,8 +99,10 @@ class Load:
             raise _turned_away(reason, "this gateway is carrying all that it can; send it again", "overloaded")
 
     def _crowded(self, size: int) -> bool:
-        """Would it, and what was let in already, take more memory than there is?"""
-        return bool(self._memory) and self._used + _GROWS * (self._brought + size) > _FULL * self._memory
+        """Would it, and what was let in already, take more memory than there is? What others have only promised to bring keeps out what is
+        large alone: a few half-sent bodies must not shut out everybody's chats."""
+        promised = self._brought if size > _SMALL else 0
+        return bool(self._memory) and self._used + _GROWS * (promised + size) > _FULL * self._memory
 
     def _limit(self) -> None:
         """What the process has by itself is not to be shared out."""

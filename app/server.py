@@ -302,8 +302,13 @@ class Parent:
     async def _spawn(self, client: socket.socket) -> _Child:
         read, write = os.pipe()
         orders = {"store": self.embedded.url if self.embedded is not None else None}
-        process = await self.nursery.fork(orders, [client.fileno(), write])
-        os.close(write)
+        try:
+            process = await self.nursery.fork(orders, [client.fileno(), write])
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb"))

@@ -75,7 +75,7 @@ class Store:
             connection_pool=redis.BlockingConnectionPool.from_url(url, max_connections=16, timeout=0.2, **options)
         )
         self._listen = redis.Redis.from_url(url, **(options | {"socket_timeout": 5.0}))
-        self._scripts: dict[str, Any] = {}
+        self._scripts: dict[tuple[str, bool], Any] = {}
         self.up = False
         self.problem: str | None = None
         """Why writes are refused although the server answers."""
@@ -124,16 +124,16 @@ class Store:
         # A look at the tables tells when that is over.
         if script != "table_read":
             await self._fits()
-        if script not in self._scripts:
-            text = _script(script)
+        if (script, durable) not in self._scripts:
             # What is acknowledged is told to a backup that reads meanwhile.
-            self._scripts[script] = self._redis.register_script(_script("trace") + text if durable else text)
+            text = (_script("trace") if durable else "") + _script(script)
+            self._scripts[script, durable] = self._redis.register_script(text)
         named = [self.key(k) for k in keys]
         try:
             if durable and self._replicas:
-                result = await self._twice(lambda: self._confirmed(self._scripts[script], named, args))
+                result = await self._twice(lambda: self._confirmed(self._scripts[script, durable], named, args))
             else:
-                result = await self._twice(lambda: self._scripts[script](keys=named, args=args))
+                result = await self._twice(lambda: self._scripts[script, durable](keys=named, args=args))
         except (RedisError, OSError, TimeoutError) as e:
             self._seen(_answers(e))
             raise StoreError(

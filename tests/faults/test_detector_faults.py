@@ -131,15 +131,17 @@ LIES: dict[str, Any] = {
 def test_f17_a_guard_lies(model: Model, tmp_path: Path, subtests: pytest.Subtests) -> None:
     model.script.chat("今天天气很好，适合出去走走，也适合读书写字。")
     with guarded(model, tmp_path / "gateway", "ms: 2000") as (whole, place):
+        flagged = 0
         for n, (name, says) in enumerate(LIES.items()):
             with subtests.test(name):
                 place.says(says)
                 assert whole.chat(f"第{n}个问题，{CANARY}").json()["sluice"]["action"] == "flag"
+                flagged += 1
                 place.says(HARMLESS)
                 # After failures in a row it is not asked for a while: let it recover.
                 wait_for(lambda n=n: whole.chat(f"第{n}次好了{time.time()}").json()["sluice"]["action"] == "pass", 30)  # type: ignore[misc]
         assert CANARY not in log(whole)
-    told("F17", f"{len(LIES)} of {len(LIES)} kinds of wrong answers taken for a failure and flagged, none for a pass")
+    told("F17", f"{flagged} of {len(LIES)} kinds of wrong answers taken for a failure and flagged, none for a pass")
 
 
 # ---- F18 and F19
