@@ -31,6 +31,7 @@ from app.agreements import Agreements
 from app.changes import Changes
 from app.clean import Clean
 from app.complaints import Complaints
+from app.desk import Desk
 from app.detectors import classifier, lexicon, rules
 from app.duties import Duties
 from app.errors import SettingsError
@@ -175,22 +176,11 @@ class Parent:
             await self.subjects.table.start()
             await self.agreements.table.start()
             complaints = Complaints(cases, self.keys, self.exceptions, self.shadows, subjects=self.subjects)
-            admin_app = admin_api(
-                s.admin_token or "",
-                self.keys,
-                self.entries,
-                review,
-                cases,
-                complaints,
-                self.subjects,
-                self.agreements,
-                self._replica,
-                lambda: policy.load(s.policy),
-                self.statements,
-                self.archive,
-                lambda: apps.load(s.apps).ids,
-                s.models,
-            )
+            desk = Desk(
+                s, self.keys, self.entries, self.shadows, review, cases, complaints, self.subjects, self.agreements,
+                self.statements, self.archive, self._replica, lambda: policy.load(s.policy), lambda: apps.load(s.apps).ids,
+            )  # fmt: skip
+            admin_app = admin_api(s.admin_token or "", desk)
             bounds = Bounds(connections=fit(raised()))
             servers = [(_uvicorn(Ops(self.readiness), bounds=bounds), ops), (_uvicorn(admin_app, bounds=bounds), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]

@@ -7,27 +7,19 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.security import HTTPBearer
 
-from app import clock, evidence, strictjson
-from app.agreements import Agreements
-from app.complaints import Complaints
+from app import clock, strictjson
+from app.desk import Desk
 from app.entries import EntryIn, acts, gone_row, public, written
 from app.errors import Conflict, RequestError
-from app.keys import Keys
-from app.policy import Policies
 from app.privacy import Privacy
-from app.review import WIDE_DAYS, Review
+from app.review import WIDE_DAYS
 from app.settings import Admin, Scope, admins
-from app.statements import Archive
-from app.store.cases import Cases
-from app.store.tables import Entries, Row, Statements
-from app.subjects import Subjects
+from app.store.tables import Row
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
 from app.web.disclosure import statement_routes
@@ -60,24 +52,9 @@ def needed(method: str, route: str) -> Scope | None:
     return None if method == "GET" and first in _READ_BY_ALL else _SCOPES[first]
 
 
-def admin_api(
-    token: str,
-    keys: Keys,
-    entries: Entries,
-    review: Review,
-    cases: Cases,
-    complaints: Complaints,
-    subjects: Subjects,
-    agreements: Agreements,
-    replica: Callable[[], dict[str, Any]],
-    policies: Callable[[], Policies],
-    statements: Statements,
-    archive: Archive,
-    apps: Callable[[], set[str]],
-    models: Path | None = None,
-) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `statements`: the table that `archive` follows. `apps`: the ids of the
-    apps file, read now. `models`: the folder of SLUICE_MODELS."""
+def admin_api(token: str, desk: Desk) -> FastAPI:
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
+    keys, entries, review, cases = desk.keys, desk.entries, desk.review, desk.cases
     api = FastAPI(
         title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json", redirect_slashes=False,
         dependencies=[Security(HTTPBearer(auto_error=False))],
@@ -170,7 +147,7 @@ def admin_api(
             "version": entries.version,
             "entries": [public(r) for r in rows[:limit]],
             "more": len(rows) > limit,
-            "replica": replica(),
+            "replica": desk.replica(),
         }
 
     @api.get("/sluice/v1/admin/entries/{id}", dependencies=[Depends(authorised)])
@@ -208,16 +185,12 @@ def admin_api(
             raise reused(e) from None
         return {"id": id, "deleted": True, "version": done["version"]}
 
-    async def collected(now: Policies) -> Row:
-        workers = replica().get("workers", [])
-        return await evidence.collected(cases, complaints, entries, now, keys, workers, archive, models)
-
-    case_routes(api, review, cases, authorised, policies, collected)
-    outcome_routes(api, complaints, authorised)
+    case_routes(api, review, cases, authorised, desk.policies, desk.evidence)
+    outcome_routes(api, desk.complaints, authorised)
     list_routes(api, keys, entries, cases, authorised, review.ordinary)
-    standing_routes(api, subjects, authorised)
-    agreement_routes(api, agreements, authorised, apps)
-    statement_routes(api, cases, statements, archive, authorised)
-    privacy_routes(api, Privacy(cases, keys, apps), authorised)
+    standing_routes(api, desk.subjects, authorised)
+    agreement_routes(api, desk.agreements, authorised, desk.apps)
+    statement_routes(api, cases, desk.statements, desk.archive, authorised)
+    privacy_routes(api, Privacy(cases, keys, desk.apps), authorised)
 
     return api

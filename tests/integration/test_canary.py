@@ -17,6 +17,7 @@ from app import metrics, policy
 from app.agreements import Agreements
 from app.clean import Clean
 from app.complaints import Complaints
+from app.desk import Desk
 from app.review import Review
 from app.statements import Archive
 from app.store.cases import Cases
@@ -44,11 +45,12 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
         for kind in (Entries, Shadows, ExceptionRows, Statements)
     )
     cases = Cases(store, entries)
-    api = admin_api(
-        TOKEN, keys, entries, Review(cases, keys, Clean(settings.models), shadows), cases,
+    desk = Desk(
+        settings, keys, entries, shadows, Review(cases, keys, Clean(settings.models), shadows), cases,
         Complaints(cases, keys, exceptions, shadows), Subjects(cases, keys, store, folder),
-        Agreements(cases, keys, store, folder), dict, lambda: policy.load(settings.policy), statements, Archive(), lambda: {"default"},
+        Agreements(cases, keys, store, folder), statements, Archive(), dict, lambda: policy.load(settings.policy), lambda: {"default"},
     )  # fmt: skip
+    api = admin_api(TOKEN, desk)
     with served(api) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/sluice/v1/admin", headers=headers, timeout=20) as http:

@@ -1,0 +1,48 @@
+"""The desk: everything that people work with at the admin port, in one place. Law: it holds and does nothing; what is done is done by the
+parts, for the API and for the console alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app import evidence
+from app.agreements import Agreements
+from app.complaints import Complaints
+from app.keys import Keys
+from app.policy import Policies
+from app.review import Review
+from app.settings import Settings
+from app.statements import Archive
+from app.store.cases import Cases
+from app.store.tables import Entries, Row, Shadows, Statements
+from app.subjects import Subjects
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`statements`: the table that `archive` follows. `replica`: what the workers of this replica enforce. `policies`: those of the file,
+    read now; `apps`: the ids of the apps file, read now."""
+
+    settings: Settings
+    keys: Keys
+    entries: Entries
+    shadows: Shadows
+    review: Review
+    cases: Cases
+    complaints: Complaints
+    subjects: Subjects
+    agreements: Agreements
+    statements: Statements
+    archive: Archive
+    replica: Callable[[], dict[str, Any]]
+    policies: Callable[[], Policies]
+    apps: Callable[[], set[str]]
+
+    async def evidence(self, now: Policies) -> Row:
+        """What an auditor is given. Raises StoreError."""
+        workers = self.replica().get("workers", [])
+        return await evidence.collected(
+            self.cases, self.complaints, self.entries, now, self.keys, workers, self.archive, self.settings.models
+        )
