@@ -8,13 +8,14 @@ Stated loss on SIGKILL: at most one second of records and `_SHIP` seconds of cou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ KEEP_DAYS = retention.seconds("journal") // retention.DAY
 _ROOM = 100_000
 _SHIP = 5
 """Seconds between shipments of the hourly counters to the store."""
+_LINE = 1200
+"""Bytes of a record, about: how far back the last ones are looked for."""
 COUNTERS_KEPT = retention.seconds("counters")
 FIRST_MS = (50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000)
 """Milliseconds until the first text of an answer, the model's own time with it: an answer counts at the first bound it keeps."""
@@ -180,6 +183,33 @@ class Journal:
                         if needle in line:
                             return dict(orjson.loads(line))
         return None
+
+
+def recent(folder: Path, keep: Callable[[dict[str, Any]], bool], most: int, scan: int = 50_000) -> list[dict[str, Any]]:
+    """The newest records of every process of this machine that `keep` wants, of the last `scan` at most. Blocks."""
+    found: list[dict[str, Any]] = []
+    seen = 0
+    for day in sorted({file.name[:10] for file in folder.glob("*.jsonl")}, reverse=True):
+        lines: list[bytes] = []
+        for file in folder.glob(f"{day}.*.jsonl"):
+            with contextlib.suppress(OSError):
+                lines += _tail(file, scan - seen)
+        rows = sorted((orjson.loads(line) for line in lines), key=lambda row: str(row["at"]), reverse=True)[: scan - seen]
+        seen += len(rows)
+        found += [row for row in rows if keep(row)]
+        if len(found) >= most or seen >= scan:
+            break
+    return found[:most]
+
+
+def _tail(file: Path, most: int) -> list[bytes]:
+    """The last lines of a file that are whole."""
+    size = file.stat().st_size
+    with file.open("rb") as f:
+        f.seek(max(0, size - most * _LINE))
+        part = f.read()
+    lines = part.split(b"\n")
+    return [line for line in lines[1 if size > most * _LINE else 0 : -1] if line][-most:]
 
 
 def append(folder: Path, run: str, lines: bytes, *, sync: bool = False) -> None:

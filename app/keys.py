@@ -21,7 +21,9 @@ from app.errors import SettingsError
 from app.text import fold
 from app.types import Subject
 
-Purpose = Literal["subject", "fingerprint", "evidence", "receipt", "refusal", "reporter", "ticket", "delivery"]
+Purpose = Literal[
+    "subject", "fingerprint", "evidence", "receipt", "refusal", "reporter", "ticket", "delivery", "console"
+]
 
 
 def _b64(raw: bytes) -> str:

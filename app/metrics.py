@@ -6,8 +6,9 @@ Workers write into memory-mapped files (PROMETHEUS_MULTIPROC_DIR, set by the par
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import multiprocess as _multiprocess
 
 REQUESTS = Counter("sluice_requests_total", "Exchanges on moderated routes", ["dialect", "mode", "outcome"])
@@ -150,13 +151,41 @@ CUT_OFF = Counter(
 )
 
 
+def _registry() -> CollectorRegistry:
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return REGISTRY
+    registry = CollectorRegistry()
+    _multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
 def render() -> bytes:
     """The exposition text over all processes."""
-    registry = CollectorRegistry()
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        _multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
-    return generate_latest()
+    return generate_latest(_registry())
+
+
+class Family(NamedTuple):
+    """A metric over all processes. `samples`: name, labels, value."""
+
+    name: str
+    said: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+def families() -> list[Family]:
+    """Every metric of ours, by name, since this replica started. Of several processes no help text is kept: it is taken from the table."""
+    said = {family.name: family.documentation for family in REGISTRY.collect()}
+    found = [
+        Family(f.name, said.get(f.name, ""), [(s.name, s.labels, s.value) for s in f.samples])
+        for f in _registry().collect()
+        if f.name.startswith("sluice_")
+    ]
+    return sorted(found, key=lambda f: f.name)
+
+
+def total(found: list[Family], name: str) -> float:
+    """The sum of a counter over its labels."""
+    return sum(value for f in found if f.name == name for sample, _, value in f.samples if sample == f"{name}_total")
 
 
 def forget(pid: int) -> None:

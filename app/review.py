@@ -220,6 +220,10 @@ class Review:
         hits = len(self._clean.hits(term))
         return hits if hits * _ORDINARY > len(self._clean.lines) else 0
 
+    def clean(self, term: str) -> tuple[list[str], int]:
+        """The clean texts that a term stands in, and how many there are."""
+        return self._clean.hits(term), len(self._clean.lines)
+
     def _gate(self, case: Case, term: str) -> Row:
         """Why a wider entry may not be, and what of the clean corpus it would have blocked."""
         refused: list[str] = []
@@ -296,12 +300,22 @@ class Review:
 
     # ---- looking
 
-    async def evidence(self, name: str, who: str) -> Row:
-        """What a person sent, opened; who looked is written down."""
+    async def evidence(self, name: str, who: str, part: str = "") -> Row:
+        """What a person sent, opened; who looked, and at which part, is written down."""
         case = await self.find(name)
         opened = await self._opened(case)
-        await self._cases.commit(Writes(), {"who": who, "what": "look", "case": case.id})
+        await self._looked(case, who, part)
         return {"case": case.id, **opened}
+
+    async def comments(self, case: Case, who: str, *, plain: bool = False) -> list[str]:
+        """What those who reported said besides, opened; who looked is written down. `plain`: with what is personal in it."""
+        sealed = [pair async for pair in self._cases.scan(f"comments:{case.id}")]
+        await self._looked(case, who, "comments, unmasked" if plain else "comments")
+        return [vault.unseal(self._keys, f"{ticket}/comment", value) for ticket, value in sorted(sealed)]
+
+    async def _looked(self, case: Case, who: str, part: str) -> None:
+        event: Row = {"who": who, "what": "look", "case": case.id}
+        await self._cases.commit(Writes(), event | ({"part": part} if part else {}))
 
     async def _opened(self, case: Case) -> Row:
         return await kept(self._cases, self._keys, case)

@@ -27,6 +27,8 @@ _TRIES = 64
 """Times that a row is chained anew because another process was first."""
 _PAGE = 1000
 _ANOTHER = "the store is not the one these cases came from; an operator must confirm it (docs/operations.md)"
+_TRAILS = ("case", "matter", "standing")
+"""What an audit row may be about, whose rows are found without the whole chain."""
 _PROBED = retention.seconds("evidence") - retention.seconds("comments")
 """Seconds for which a case that has ended is probed again: eleven months."""
 
@@ -72,6 +74,10 @@ class Writes:
         self.list.append(
             ["unscore", self._key(key), member] if score is None else ["score", self._key(key), member, score]
         )
+
+    def trail(self, what: str) -> None:
+        """The audit row of this commit is one of those about `what`."""
+        self.list.append(["trail", self._key(f"trail:{what}")])
 
     def case(self, before: Case | None, after: Case) -> None:
         """The case's row, and where its indexes change, those."""
@@ -181,6 +187,9 @@ class Cases:
         # A connection that breaks has the call sent twice: one without a key gets its own, so that its first answer is found.
         key = key or secrets.token_hex(16)
         digest = hashlib.sha256(request.encode()).hexdigest()
+        for what in _TRAILS:
+            if name := event.get(what):
+                writes.trail(f"{what} {name}")
         keys = [self._done(key), "store_id", "audit", "audit:head", *writes.keys]
         async with within(PATIENCE), self._turn:
             for _ in range(_TRIES):
@@ -302,6 +311,12 @@ class Cases:
         while page := await self.store.run("LRANGE", self.store.key("audit"), len(rows), len(rows) + _PAGE - 1):
             rows += [str(raw) for raw in page]
         return rows
+
+    async def trail(self, what: str, most: int = 200) -> list[Row]:
+        """The last audit rows about a case, a complaint, an account (`case case_…`), oldest first. Those from before trails were kept
+        stand in the chain alone."""
+        rows = await self.store.call("trail", [f"trail:{what}", "audit"], [most])
+        return [dict(json.loads(raw)) for raw in rows]
 
     async def head(self) -> str:
         return str(await self.store.run("GET", self.store.key("audit:head")) or "")

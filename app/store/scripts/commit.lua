@@ -3,6 +3,7 @@
 -- ARGV: 1 store_id known to the caller ('' = any), 2 request digest, 3 head that the audit row follows, 4 head after it, 5 audit row, 6 result, 7 writes (JSON)
 -- A write: {"row", key, id, expected version, body} "<version> <body>", 0 = not there yet; {"new", key, field, value} not there yet;
 --   {"set", key, field, value}; {"del", key, field}; {"erase", key}; {"score", key, member, score}; {"unscore", key, member}; {"add", key, field, number};
+--   {"trail", key} notes the number of the audit row there;
 --   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel, expected version} a row
 --   of a replicated table; channel '': told with another; expected -1: any, 0: not there yet
 local known = redis.call('GET', KEYS[2])
@@ -62,8 +63,11 @@ for _, w in ipairs(writes) do
   end
 end
 if ARGV[5] ~= '' then
-  redis.call('RPUSH', KEYS[3], ARGV[5])
+  local seq = redis.call('RPUSH', KEYS[3], ARGV[5])
   redis.call('SET', KEYS[4], ARGV[4])
+  for _, w in ipairs(writes) do
+    if w[1] == 'trail' then redis.call('RPUSH', KEYS[w[2]], seq) end
+  end
 end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[6], 'EX', 604800) end
 return {'ok', ARGV[6]}
