@@ -11,6 +11,7 @@ from app import evidence
 from app.agreements import Agreements
 from app.complaints import Complaints
 from app.keys import Keys
+from app.playground import Playground
 from app.policy import Policies
 from app.review import Review
 from app.settings import Settings
@@ -36,6 +37,7 @@ class Desk:
     agreements: Agreements
     statements: Statements
     archive: Archive
+    playground: Playground
     replica: Callable[[], dict[str, Any]]
     policies: Callable[[], Policies]
     apps: Callable[[], set[str]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -260,7 +259,7 @@ class Gateway:
         """Reload what changes on disk: whole or not at all. `paths`: where, or what says where. `load` gives the version now in force."""
 
         def look() -> list[tuple[str, int, int, int]]:
-            return _stamps(paths() if callable(paths) else paths)
+            return lexicon.stamps(paths() if callable(paths) else paths)
 
         seen = await asyncio.to_thread(look)
         while True:
@@ -330,17 +329,6 @@ class Gateway:
             "exceptions_unreadable": self.moderator.exceptions.foreign if self.moderator.exceptions is not None else 0,
             "store": self.store.up if self.store is not None else False,
         }
-
-
-def _stamps(paths: list[Path]) -> list[tuple[str, int, int, int]]:
-    """What tells a changed file, of files and of the files of lexicon folders."""
-    stamps = []
-    for path in paths:
-        for file in lexicon.sources(path) if path.is_dir() else [path]:
-            with contextlib.suppress(OSError):
-                s = file.stat()
-                stamps.append((str(file), s.st_mtime_ns, s.st_size, s.st_ino))
-    return stamps
 
 
 def _client_api(gateway: Gateway) -> FastAPI:

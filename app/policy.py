@@ -228,8 +228,8 @@ def _stricter(rules: Rules, below: Rules) -> Rules:
     )
 
 
-def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
-    """Raises PolicyError that names the key at fault."""
+def parse(raw: bytes, name: str = "policy.yaml", most: int | None = None) -> Policies:
+    """Raises PolicyError that names the key at fault. `most`: sections of apps at most; unset: any number."""
     value = read_yaml(raw, name)
     shipped = read_yaml((files("app") / "policy.yaml").read_bytes(), "policy.yaml")
     for key in ("surrogates", "guidance", *MODES.values()):
@@ -239,6 +239,8 @@ def parse(raw: bytes, name: str = "policy.yaml") -> Policies:
         file = PolicyFile.model_validate(value)
     except ValidationError as e:
         raise PolicyError(explain(e, name)) from None
+    if most is not None and len(file.apps) > most:
+        raise PolicyError(f"{name}: apps: more than {most} sections")
 
     def valid(section: dict[str, Any], *above: str) -> Rules:
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from string import Formatter
 from typing import Annotated, Any, Literal
 
@@ -331,9 +331,13 @@ def check(file: PolicyFile, own: Mapping[str, Rules], overlaid: Mapping[str, Rul
 
 def _unique(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    seen: set[Any] = set()
     for key in keys:
-        if keys.count(key) > 1:
+        if not isinstance(key, Hashable):
+            continue  # no key of a mapping: the constructor says so
+        if key in seen:
             raise PolicyError(f"the key {key!r} stands twice in one mapping (line {node.start_mark.line + 1})")
+        seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
@@ -351,8 +355,8 @@ def read_yaml(raw: bytes, name: str) -> dict[str, Any]:
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         raise PolicyError(f"{name}: not valid YAML" + (f" at line {mark.line + 1}" if mark else "")) from None
-    except (ValueError, RecursionError):
-        # A date that does not exist, a mapping in a mapping in a mapping…
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        # A date that does not exist, a mapping in a mapping in a mapping, a tag that its value does not fit…
         raise PolicyError(f"{name}: not valid YAML") from None
     if value is None:
         return {}

@@ -38,6 +38,7 @@ from app.errors import SettingsError
 from app.load import fit, raised
 from app.main import Gateway, create_app
 from app.nursery import Nursery, Worker
+from app.playground import Playground
 from app.review import Review
 from app.settings import Settings
 from app.statements import Archive
@@ -178,7 +179,8 @@ class Parent:
             complaints = Complaints(cases, self.keys, self.exceptions, self.shadows, subjects=self.subjects)
             desk = Desk(
                 s, self.keys, self.entries, self.shadows, review, cases, complaints, self.subjects, self.agreements,
-                self.statements, self.archive, self._replica, lambda: policy.load(s.policy), lambda: apps.load(s.apps).ids,
+                self.statements, self.archive, Playground(s, self.keys, self.entries, self.shadows), self._replica,
+                lambda: policy.load(s.policy), lambda: apps.load(s.apps).ids,
             )  # fmt: skip
             admin_app = admin_api(s.admin_token or "", desk)
             bounds = Bounds(connections=fit(raised()))

@@ -32,7 +32,7 @@ _BLANK = frozenset(
 """Letters, marks and unassigned code points that draw nothing (Default_Ignorable_Code_Point)."""
 
 
-def _invisible(ch: str) -> str:
+def invisible(ch: str) -> str:
     """The technique that a character without a glyph of its own stands for, or ''."""
     code = ord(ch)
     if ch in _BIDI:
@@ -103,7 +103,7 @@ def _fold_char(ch: str) -> str:
             break
         before = ch
         ch = unicodedata.normalize("NFKC", "".join(_SAME.get(c, c) for c in ch)).casefold()
-        ch = unicodedata.normalize("NFKC", "".join(c for c in unicodedata.normalize("NFKD", ch) if not _invisible(c)))
+        ch = unicodedata.normalize("NFKC", "".join(c for c in unicodedata.normalize("NFKD", ch) if not invisible(c)))
         ch = "".join(simplified.get(c, c) for c in ch)
         if ch == before:
             break
@@ -197,7 +197,7 @@ _RUN = re.compile(r"(.)\1+", re.DOTALL)
 def _folded(ch: str) -> str:
     if "\u4e00" <= ch <= "\u9fff" and ch not in _SAME and ch not in _simplified():
         return ch  # most ideographs are met when the tables are read, and have no other form
-    return "" if _invisible(ch) else _fold_char(ch)
+    return "" if invisible(ch) else _fold_char(ch)
 
 
 _TABLE = CharTable(_folded)
@@ -216,7 +216,7 @@ def origins(text: str) -> Sequence[int]:
 
 def is_mark(ch: str) -> bool:
     """True for what is drawn on the character before it: combining marks, variation selectors."""
-    return _invisible(ch) in ("combining", "variation")
+    return invisible(ch) in ("combining", "variation")
 
 
 def techniques(text: str) -> set[str]:
@@ -225,7 +225,7 @@ def techniques(text: str) -> set[str]:
     for ch in text:
         if _TABLE[ord(ch)] == ord(ch):
             continue
-        name = _invisible(ch)
+        name = invisible(ch)
         if not name:
             shape = unicodedata.decomposition(ch)
             if ch in _simplified():

@@ -6,6 +6,7 @@ Format of `lexicons/<category>/terms.tsv`: docs/lexicons.md.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -220,6 +221,17 @@ def compiled(folder: Path, kept: Path) -> Lexicon:
 def sources(folder: Path) -> list[Path]:
     """The files that make the lexicon of `folder`."""
     return sorted([*folder.glob("*/*.tsv"), *folder.glob("*/category.toml"), *folder.glob("*.tsv")])
+
+
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int, int]]:
+    """What tells a changed file, of files and of the files of lexicon folders."""
+    found = []
+    for path in paths:
+        for file in sources(path) if path.is_dir() else [path]:
+            with contextlib.suppress(OSError):
+                s = file.stat()
+                found.append((str(file), s.st_mtime_ns, s.st_size, s.st_ino))
+    return found
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ from app.web.complaints import outcome_routes
 from app.web.disclosure import statement_routes
 from app.web.entries import list_routes
 from app.web.errors import answer_errors, reused
+from app.web.playground import playground_routes
 from app.web.privacy import privacy_routes
 from app.web.reports import body_of, idempotency_key, parsed, takes
 from app.web.standings import agreement_routes, standing_routes
@@ -42,6 +43,8 @@ _SCOPES: dict[str, Scope] = {
     "statements": "operate",
     "agreements": "operate",
     "privacy": "operate",
+    "playground": "review",
+    "policy": "operate",
 }
 _READ_BY_ALL = ("entries", "statements", "agreements")
 
@@ -191,6 +194,7 @@ def admin_api(token: str, desk: Desk) -> FastAPI:
     standing_routes(api, desk.subjects, authorised)
     agreement_routes(api, desk.agreements, authorised, desk.apps)
     statement_routes(api, cases, desk.statements, desk.archive, authorised)
+    playground_routes(api, desk.playground, authorised)
     privacy_routes(api, Privacy(cases, keys, desk.apps), authorised)
 
     return api

@@ -18,6 +18,7 @@ from app.agreements import Agreements
 from app.clean import Clean
 from app.complaints import Complaints
 from app.desk import Desk
+from app.playground import Playground
 from app.review import Review
 from app.statements import Archive
 from app.store.cases import Cases
@@ -48,7 +49,8 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
     desk = Desk(
         settings, keys, entries, shadows, Review(cases, keys, Clean(settings.models), shadows), cases,
         Complaints(cases, keys, exceptions, shadows), Subjects(cases, keys, store, folder),
-        Agreements(cases, keys, store, folder), statements, Archive(), dict, lambda: policy.load(settings.policy), lambda: {"default"},
+        Agreements(cases, keys, store, folder), statements, Archive(),
+        Playground(settings, keys, entries, shadows), dict, lambda: policy.load(settings.policy), lambda: {"default"},
     )  # fmt: skip
     api = admin_api(TOKEN, desk)
     with served(api) as port:
