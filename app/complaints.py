@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -255,7 +255,11 @@ class Complaints:
     async def since(self, at: float) -> list[Matter]:
         """Those that came after `at`, the oldest first."""
         store = self._cases.store
-        ids = await store.run("ZRANGEBYSCORE", store.key("matters:all"), f"{at:.3f}", "+inf")
+        return await self.several(await store.run("ZRANGEBYSCORE", store.key("matters:all"), f"{at:.3f}", "+inf"))
+
+    async def several(self, ids: Sequence[str]) -> list[Matter]:
+        """Those that are there, in this order."""
+        store = self._cases.store
         rows: list[str | None] = []
         for first in range(0, len(ids), _PAGE):
             rows += await store.run("HMGET", store.key("matters"), *ids[first : first + _PAGE])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app import evidence
+from app import evidence, transparency
 from app.agreements import Agreements
 from app.complaints import Complaints
 from app.keys import Keys
@@ -48,3 +48,7 @@ class Desk:
         return await evidence.collected(
             self.cases, self.complaints, self.entries, now, self.keys, workers, self.archive, self.settings.models
         )
+
+    async def transparency(self, half: str, public: bool = False) -> Row:
+        """The report of a half-year, "2026H2". Raises RequestError, StoreError."""
+        return await transparency.collected(self.cases, self.complaints, half, public=public)

@@ -16,7 +16,7 @@ from app.apps import App
 from app.errors import SluiceError
 from app.keys import Keys
 from app.policy import Policy
-from app.reports import Report, Reports, Sender
+from app.reports import OURS, Report, Reports, Sender
 from app.store.client import Store, ended
 from app.taxonomy import taxonomy
 
@@ -84,4 +84,4 @@ class Findings:
         if found.category in found.policy.rules.reports.runtime:
             # By the decision's id, so that it is one report however often it is told.
             report = Report(found.text, category=found.category)
-            await self._reports.receive(report, Sender(found.app, "", (), "sluice"), f"found {found.decision}")
+            await self._reports.receive(report, Sender(found.app, "", (), OURS), f"found {found.decision}")

@@ -1,4 +1,4 @@
-"""`sluice case …`, `sluice statement …`, `sluice evidence export` and `sluice privacy …`: the admin API from the command line. Law: nothing
+"""`sluice case …`, `sluice statement …`, `sluice evidence …` and `sluice privacy …`: the admin API from the command line. Law: nothing
 is done here that the API would not do, and write down, for anybody."""
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p = what.add_parser("export", help="JSON and a readable page · 导出 JSON 与网页")
     p.add_argument("--out", type=Path, required=True, help="a folder")
     p.set_defaults(run=evidence_command)
+    p = what.add_parser("transparency", help="the report of a half-year: JSON, CSV and a page · 半年度透明度报告")
+    p.add_argument("--half", required=True, help="for example 2026H2 · 半年")
+    p.add_argument("--out", type=Path, required=True, help="a folder")
+    p.add_argument("--public", action="store_true", help="for everybody: small figures are hidden · 公开版，隐去小数目")
+    p.set_defaults(run=transparency_command)
 
     c = commands.add_parser("privacy", help="what is held about one person · 个人信息查阅与删除")
     c.add_argument("--admin", metavar="URL")
@@ -217,15 +222,26 @@ def statement_command(args: argparse.Namespace) -> int:
 def evidence_command(args: argparse.Namespace) -> int:
     from app.evidence import html
 
-    try:
-        args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as e:
-        raise OfficeError(f"{args.out}: cannot be made 无法创建 ({e.strerror})") from None
+    _made(args.out)
     found = call("GET", "/evidence", url=args.admin)
     _private(args.out / "evidence.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     _private(args.out / "evidence.html", html(found))
     print(f"{args.out}: evidence.json, evidence.html; 审计链 audit chain: {found['audit']['chain']}", file=sys.stderr)
     return 0 if found["audit"]["chain"] == "whole" else 1
+
+
+def transparency_command(args: argparse.Namespace) -> int:
+    from app.transparency import csv, half, html
+
+    half(args.half)  # before anything is asked for or made
+    _made(args.out)
+    found = call("GET", f"/transparency?half={quote(args.half)}&public={str(args.public).lower()}", url=args.admin)
+    name = f"transparency-{args.half}{'-public' if args.public else ''}"
+    _private(args.out / f"{name}.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    _private(args.out / f"{name}.html", html(found))
+    _private(args.out / f"{name}.csv", csv(found))
+    print(f"{args.out}: {name}.json, .html, .csv; 审计链 audit chain: {found['chain']}", file=sys.stderr)
+    return 0 if found["chain"] == "whole" else 1
 
 
 def privacy_command(args: argparse.Namespace) -> int:
@@ -250,6 +266,14 @@ def privacy_command(args: argparse.Namespace) -> int:
     for row in found.get("kept", ()):
         print(f"保留 kept: {row['class']}: {row['basis']}; 至 until {row['until']}", file=sys.stderr)
     return 0
+
+
+def _made(folder: Path) -> None:
+    """Raises OfficeError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e:
+        raise OfficeError(f"{folder}: cannot be made 无法创建 ({e.strerror})") from None
 
 
 def _opened(path: Path) -> TextIO:

@@ -40,6 +40,8 @@ from app.types import Action, Scope, Slot
 
 UNKNOWN = "other_prohibited"
 """The category of a case where nobody named one and nothing was found."""
+OURS = "sluice"
+"""The source of a report that nobody sent: an answer that was stopped."""
 _TRIES = 20
 _REPORTERS = 64
 _COPIED = 4000
@@ -157,13 +159,15 @@ class Reports:
             looked = await self._look(report, sender, policy, proved, judged)
             standing = "verified" if looked.proved else "unverified"
             result = {"ticket": ticket, "status_token": self._keys.status_token(ticket), "state": standing}
-            event = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
+            event: Row = {"who": "reporter", "what": "report", "ticket": ticket, "standing": standing}
+            if sender.source == OURS:
+                event["ours"] = True
             used_up = await self._used(sender)
             # One at a time in this process: reports of one passage, of which a storm consists, would else trip over each other.
             async with self._turn:
                 for _ in range(_TRIES):
                     writes = Writes()
-                    case, known = await self._case(writes, looked, sender, policy, ticket)
+                    case, known, hides = await self._case(writes, looked, sender, policy, ticket)
                     self._limits(writes, known, policy, used_up)
                     kept = {
                         "case": case.id,
@@ -180,7 +184,7 @@ class Reports:
                     try:
                         answer = await self._cases.commit(
                             writes,
-                            {**event, "case": case.id, "state": case.state},
+                            {**event, "case": case.id, "state": case.state, "held": hides},
                             key=key,
                             request=request,
                             result=result,
@@ -286,9 +290,9 @@ class Reports:
 
     async def _case(
         self, writes: Writes, looked: _Looked, sender: Sender, policy: Policy, ticket: str
-    ) -> tuple[Case, Sender]:
-        """The case of this report as it is afterwards, new or one that is there, and by which name it knows the sender; `writes` gets
-        what that takes."""
+    ) -> tuple[Case, Sender, str | None]:
+        """The case of this report as it is afterwards, new or one that is there, by which name it knows the sender, and from whom it is
+        hidden now: "app", "reporter", None for nobody else; `writes` gets what that takes."""
         now = clock.now()
         known = None
         for mark in looked.marks:
@@ -302,14 +306,14 @@ class Reports:
                 writes.set("runs", case.id, looked.fingerprint["runs"])
         else:
             case = _merged(before, looked, sender)
-        case = self._acted(writes, case, looked, sender, policy, now)
+        case, hides = self._acted(writes, case, looked, sender, policy, now)
         # Nobody who comes later replaces what was sent first; a prompt is taken up where there was none, from whom it was answered.
         if looked.report.comment and not (looked.no_retain or taxonomy()[case.category].no_retain):
             case = replace(case, comments=True)
         if before is None or not before.evidence or (looked.report.prompt and looked.proved and not before.prompted):
             case = self._evidence(writes, case, looked, ticket)
         writes.case(before, case)
-        return case, sender
+        return case, sender, hides
 
     def _opened(self, looked: _Looked, sender: Sender, policy: Policy, now: float) -> Case:
         due = deadlines.due(now, policy.rules.reports.months)
@@ -321,17 +325,19 @@ class Reports:
             flagged=looked.flagged, proved=looked.proved,
         )  # fmt: skip
 
-    def _acted(self, writes: Writes, case: Case, looked: _Looked, sender: Sender, policy: Policy, now: float) -> Case:
-        """Put up what acts before somebody decides."""
+    def _acted(
+        self, writes: Writes, case: Case, looked: _Looked, sender: Sender, policy: Policy, now: float
+    ) -> tuple[Case, str | None]:
+        """Put up what acts before somebody decides; for whom that is."""
         if case.state not in ("received", "verified") or case.fingerprint is None:
-            return case
+            return case, None
         rule = policy.rules.reports
         lapses = now + rule.hours * 3600
         if held(case, looked, rule.letters, rule.subjects, rule.delivered) and rule.hold:
             case = remediation.moved(case, "hold", now)
             row = entry(case, {"app": case.app, "directions": ["answer"]}, "report", expires=lapses)
             case = replace(case, lapses=lapses, entries=(*case.entries, row["id"]))
-            metrics.HOLDS.labels("app").inc()
+            whom = "app"
         elif looked.proved and sender.readers:
             row = entry(
                 case, {"app": case.app, "directions": ["answer"], "readers": list(sender.readers)}, "report",
@@ -339,13 +345,14 @@ class Reports:
             )  # fmt: skip
             others = {_entry_id(case, readers[0]) for _, readers, _ in sender.older if readers}
             if not {row["id"], *others}.isdisjoint(case.entries) or len(case.entries) >= _REPORTERS:
-                return case
+                return case, None
             case = replace(case, entries=(*case.entries, row["id"]))
-            metrics.HOLDS.labels("reporter").inc()
+            whom = "reporter"
         else:
-            return case
+            return case, None
+        metrics.HOLDS.labels(whom).inc()
         writes.table(self._cases.entries, row["id"], row, self._cases.changed())
-        return case
+        return case, whom
 
     def _evidence(self, writes: Writes, case: Case, looked: _Looked, ticket: str) -> Case:
         """`ticket`: of the report that it came with, so that whoever sent it can have it erased."""

@@ -118,6 +118,7 @@ class Review:
                 after = self._rejected(writes, case, after)
             elif decision == "widen":
                 after = await self._widened(writes, case, after, who, said, now)
+                event["in_force"] = after.widening is None
             elif decision == "reopen":
                 after = replace(after, next_probe=None)
             if decision in looks.LOOKED:

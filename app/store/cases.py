@@ -325,8 +325,12 @@ class Cases:
 def broken(rows: list[str], head: str) -> int | None:
     """The number of the first row of the chain that is not the one that was written there; None: it is whole."""
     for at, (before, raw) in enumerate(pairwise(["", *rows]), 1):
-        row = json.loads(raw)
-        if row["seq"] != at or row["prev"] != (hashlib.sha256(before.encode()).hexdigest() if before else ""):
+        try:
+            row = json.loads(raw)
+            linked = row["seq"] == at and row["prev"] == (hashlib.sha256(before.encode()).hexdigest() if before else "")
+        except (ValueError, KeyError, TypeError):
+            return at  # no row of ours
+        if not linked:
             return at
     last = f"{len(rows)} {hashlib.sha256(rows[-1].encode()).hexdigest()}" if rows else ""
     return None if head == last else len(rows) + 1

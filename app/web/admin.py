@@ -29,6 +29,7 @@ from app.web.playground import playground_routes
 from app.web.privacy import privacy_routes
 from app.web.reports import body_of, idempotency_key, parsed, takes
 from app.web.standings import agreement_routes, standing_routes
+from app.web.transparency import transparency_routes
 
 _ROOT = "/sluice/v1/admin/"
 _SCOPES: dict[str, Scope] = {
@@ -40,6 +41,7 @@ _SCOPES: dict[str, Scope] = {
     "samples": "audit",
     "evidence": "audit",
     "audit": "audit",
+    "transparency": "audit",
     "statements": "operate",
     "agreements": "operate",
     "privacy": "operate",
@@ -195,6 +197,7 @@ def admin_api(token: str, desk: Desk) -> FastAPI:
     agreement_routes(api, desk.agreements, authorised, desk.apps)
     statement_routes(api, cases, desk.statements, desk.archive, authorised)
     playground_routes(api, desk.playground, authorised)
+    transparency_routes(api, desk.transparency, authorised)
     privacy_routes(api, Privacy(cases, keys, desk.apps), authorised)
 
     return api
