@@ -11,6 +11,7 @@ SluiceError
 ├── ListError              a command: a file that is no list, by its lines (app/lists.py)
 ├── BackupError            a command: a file that cannot be written or restored, and why (app/backup.py)
 ├── RequestError           what the client sent is wrong: a 4xx in its dialect
+├── LoginError             nobody was logged in, and why: a 401, or a 502 or 504 where the provider is to blame (app/oidc.py)
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
 └── StoreError             the store cannot take a write now: a 503, safe to send again
     ├── StoreMissing       no server to start
@@ -72,6 +73,14 @@ class UpstreamError(SluiceError):
     """`code`: upstream_unreachable, upstream_timeout, upstream_reset, upstream_protocol_error."""
 
     def __init__(self, message: str, *, code: str, status: int = 502) -> None:
+        super().__init__(message)
+        self.message, self.code, self.status = message, code, status
+
+
+class LoginError(SluiceError):
+    """`code`, a word for programs and metrics (app/oidc.py lists them). The message repeats nothing that a browser or a provider sent."""
+
+    def __init__(self, message: str, *, code: str, status: int = 401) -> None:
         super().__init__(message)
         self.message, self.code, self.status = message, code, status
 

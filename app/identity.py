@@ -3,17 +3,19 @@
 Law: an assertion only, never an identity: of a token nothing is kept but issuer, class and time; name and number are not even read. A token
 is believed only where the operator's own configuration says by which keys and algorithms (RFC 7519, 7517; the attacks of RFC 8725): an
 algorithm is never taken from the token, a public key never serves as a shared one, an address in a header is never followed. Keys are
-fetched in the background; no request waits for a network.
+fetched in the background; no request waits for a network. The only importer of PyJWT: what else reads tokens (app/oidc.py) asks here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import hashlib
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -30,10 +32,10 @@ log = logging.getLogger("sluice.identity")
 
 TOKEN_MAX = 8192
 """Characters of a token."""
-_SET_MAX, _KEYS_MAX = 1 << 18, 100
+SET_MAX, _KEYS_MAX = 1 << 18, 100
 """Bytes of a key set, and keys in it."""
-_PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-_RSA = _PUBLIC[:6]
+PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_RSA = PUBLIC[:6]
 _SHARED = ("HS256", "HS384", "HS512")
 _EVERY, _SOON = 300.0, 10.0
 """Seconds between two looks at a key set; and at least, where a token names a key that is not in it."""
@@ -84,9 +86,9 @@ class IdentityRule(BaseModel):
     @field_validator("algorithms")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [a for a in value if a not in _PUBLIC + _SHARED]:
+        if unknown := [a for a in value if a not in PUBLIC + _SHARED]:
             # `none` and what nobody should use any more are not among them.
-            raise ValueError(f"unknown algorithm {unknown[0][:20]!r}; they are {', '.join(_PUBLIC + _SHARED)}")
+            raise ValueError(f"unknown algorithm {unknown[0][:20]!r}; they are {', '.join(PUBLIC + _SHARED)}")
         return value
 
     @model_validator(mode="after")
@@ -96,7 +98,7 @@ class IdentityRule(BaseModel):
         if self.jwks is not None or self.shared_key is not None:
             if not (self.issuer and self.audience):
                 raise ValueError("issuer and audience must be said where a token is expected")
-            fitting = _PUBLIC if self.jwks is not None else _SHARED
+            fitting = PUBLIC if self.jwks is not None else _SHARED
             if unfit := [a for a in self.algorithms if a not in fitting]:
                 raise ValueError(f"algorithms: {unfit[0]} does not go with {'jwks' if self.jwks else 'shared_key'}")
             if self.jwks is not None and self.jwks.startswith("http://"):
@@ -106,28 +108,23 @@ class IdentityRule(BaseModel):
         return self
 
 
-class Keyring:
-    """The keys of one issuer: of a file, or of an address that is looked at in the background."""
+class Refused(Exception):
+    """A token that is not believed. The message is a word for the metrics: malformed, algorithm, unknown_key, signature, claims, issuer,
+    audience, expired, future."""
 
-    def __init__(self, rule: IdentityRule) -> None:
-        self._rule = rule
+
+class KeySet:
+    """Public keys of one issuer by their ids, as a JSON Web Key Set lists them (RFC 7517)."""
+
+    def __init__(self) -> None:
         self._keys: dict[str, tuple[dict[str, Any], jwt.PyJWK]] = {}
-        self._shared: bytes | None = None
-        self._read = float("-inf")
-        self.generation = 0
-        """Changes with the keys: what was believed by others is believed no more."""
-        self._wanted, self._looked = asyncio.Event(), asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._remote = rule.jwks is not None and rule.jwks.startswith("https://")
-        if rule.shared_key is not None:
-            self._shared = _file(rule.shared_key, "shared_key").strip()
-            if len(self._shared) < 32:
-                raise SettingsError("identity.shared_key: the file must hold at least 32 bytes")
-        elif rule.jwks is not None and not self._remote:
-            self._take(_file(Path(rule.jwks), "jwks"))
 
-    def _take(self, raw: bytes) -> None:
-        """Raises SettingsError for what is no key set; one key that is of no use does not spoil the others."""
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def take(self, raw: bytes) -> None:
+        """Put the keys of `raw` in the place of those before. Raises SettingsError for what is no key set; one key that is of no use does
+        not spoil the others."""
         try:
             listed = strictjson.loads(raw)["keys"]
             if not isinstance(listed, list) or len(listed) > _KEYS_MAX:
@@ -150,8 +147,109 @@ class Keyring:
             found[str(row.get("kid", f"#{at}"))] = row, key
         if not found:
             raise SettingsError("identity.jwks: holds no public key that signs")
+        self._keys = found
+
+    def key(self, kid: Any, algorithm: str) -> jwt.PyJWK | None:
+        """What a token of this header must be signed by; None: nothing known."""
+        found = self._keys.get(kid) if isinstance(kid, str) else None
+        if kid is None and len(self._keys) == 1:
+            found = next(iter(self._keys.values()))
+        if found is None:
+            return None
+        row, key = found
+        # A set may leave the algorithm to the token; only among those of the key's own kind.
+        return jwt.PyJWK(row, algorithm) if row["kty"] == "RSA" and "alg" not in row and algorithm in _RSA else key
+
+
+def said(token: str, key: Callable[[Any, str], Any], algorithms: Sequence[str]) -> dict[str, Any]:
+    """What a token says whose signature holds (RFC 7515, 5.2; RFC 8725). `key`: (kid, algorithm) -> the key that is known under them, or
+    None. Raises Refused."""
+    try:
+        head = jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        raise Refused("malformed") from None
+    algorithm = head.get("alg")
+    if algorithm not in algorithms:
+        raise Refused("algorithm")
+    if "crit" in head or "b64" in head or not _one_spelling(token.rpartition(".")[2]):
+        # An extension that we do not know must be understood (RFC 7515, 4.1.11).
+        raise Refused("malformed")
+    found = key(head.get("kid"), str(algorithm))
+    if found is None:
+        raise Refused("unknown_key")
+    try:
+        options = cast("Any", {"enforce_minimum_key_length": True})
+        raw = jwt.PyJWS(algorithms).decode_complete(token, found, algorithms, options)["payload"]
+        claims = strictjson.loads(raw)
+    except (jwt.InvalidAlgorithmError, jwt.InvalidKeyError):
+        raise Refused("algorithm") from None
+    except jwt.InvalidSignatureError:
+        raise Refused("signature") from None
+    except (jwt.PyJWTError, RequestError, ValueError, TypeError):
+        raise Refused("malformed") from None
+    if not isinstance(claims, dict):
+        raise Refused("claims")
+    return claims
+
+
+def _one_spelling(signature: str) -> bool:
+    """The library skips what is no base64url and does not look at bits that are left over: the same signature in other letters."""
+    try:
+        raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    except (binascii.Error, ValueError):
+        return False
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == signature
+
+
+def until(claims: Mapping[str, Any], *, issuer: str, audience: str, lifetime: float, leeway: float) -> float:
+    """Until when these claims hold, seconds since the epoch (RFC 7519, 4.1): by our own clock, which the tests turn; the library would ask
+    the machine's. Raises Refused."""
+    now = clock.now()
+    if not isinstance(claims.get("sub"), str) or not 0 < len(claims["sub"]) <= 256:
+        raise Refused("claims")
+    times = [claims.get(name, 0) for name in ("exp", "iat", "nbf")]
+    if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and abs(t) < 1e12 for t in times):
+        raise Refused("claims")
+    expires, issued, begins = map(float, times)
+    if claims.get("iss") != issuer:
+        raise Refused("issuer")
+    named = claims.get("aud")
+    if audience not in (named if isinstance(named, list) else [named]):
+        raise Refused("audience")
+    if not expires or not issued:
+        raise Refused("claims")
+    if now >= expires + leeway or now >= issued + lifetime + leeway:
+        raise Refused("expired")
+    if max(issued, begins) > now + leeway:
+        raise Refused("future")
+    return min(expires, issued + lifetime) + leeway
+
+
+class Keyring:
+    """The keys of one issuer: of a file, or of an address that is looked at in the background."""
+
+    def __init__(self, rule: IdentityRule) -> None:
+        self._rule = rule
+        self._set = KeySet()
+        self._shared: bytes | None = None
+        self._read = float("-inf")
+        self.generation = 0
+        """Changes with the keys: what was believed by others is believed no more."""
+        self._wanted, self._looked = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._remote = rule.jwks is not None and rule.jwks.startswith("https://")
+        if rule.shared_key is not None:
+            self._shared = _file(rule.shared_key, "shared_key").strip()
+            if len(self._shared) < 32:
+                raise SettingsError("identity.shared_key: the file must hold at least 32 bytes")
+        elif rule.jwks is not None and not self._remote:
+            self._take(_file(Path(rule.jwks), "jwks"))
+
+    def _take(self, raw: bytes) -> None:
+        """Raises SettingsError."""
+        self._set.take(raw)
         self.generation += 1
-        self._keys, self._read = found, clock.now()
+        self._read = clock.now()
 
     def key(self, kid: Any, algorithm: str) -> jwt.PyJWK | bytes | None:
         """What a token of this header must be signed by; None: nothing known."""
@@ -159,15 +257,10 @@ class Keyring:
             return self._shared
         if self._remote and clock.now() - self._read > _STALE:
             return None
-        found = self._keys.get(kid) if isinstance(kid, str) else None
-        if kid is None and len(self._keys) == 1:
-            found = next(iter(self._keys.values()))
+        found = self._set.key(kid, algorithm)
         if found is None:
             self._wanted.set()
-            return None
-        row, key = found
-        # A set may leave the algorithm to the token; only among those of the key's own kind.
-        return jwt.PyJWK(row, algorithm) if row["kty"] == "RSA" and "alg" not in row and algorithm in _RSA else key
+        return found
 
     @property
     def remote(self) -> bool:
@@ -198,7 +291,7 @@ class Keyring:
                     try:
                         if reply.status != 200:
                             raise UpstreamError("no key set there", code="upstream_status")
-                        self._take(await reply.read(_SET_MAX))
+                        self._take(await reply.read(SET_MAX))
                     finally:
                         reply.close()
                     metrics.RELOADS.labels("jwks", "ok").inc()
@@ -209,7 +302,7 @@ class Keyring:
                 await asyncio.sleep(_SOON)
                 self._wanted.clear()
                 try:
-                    async with asyncio.timeout(_EVERY if self._keys else _SOON):
+                    async with asyncio.timeout(_EVERY if self._set else _SOON):
                         await self._wanted.wait()
                 except TimeoutError:
                     pass
@@ -255,70 +348,21 @@ class Identity:
         if known is not None and clock.now() < known[0]:
             return known[1]
         try:
-            until, found = self._believed(token)
-        except _Refused as e:
+            end, found = self._believed(token)
+        except Refused as e:
             return Assertion(fault=str(e))
-        self._known[digest] = until, found
+        self._known[digest] = end, found
         if len(self._known) > _KNOWN:
             del self._known[next(iter(self._known))]
         return found
 
     def _believed(self, token: str) -> tuple[float, Assertion]:
-        """Until when, and what. Raises _Refused with a word for the metrics."""
+        """Until when, and what. Raises Refused."""
         rule = self.rule
-        try:
-            head = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError, TypeError):
-            raise _Refused("malformed") from None
-        allowed = list(rule.algorithms or (_PUBLIC if rule.jwks is not None else _SHARED[:1]))
-        algorithm = head.get("alg")
-        if algorithm not in allowed:
-            raise _Refused("algorithm")
-        if "crit" in head or "b64" in head:
-            raise _Refused("malformed")  # an extension that we do not know must be understood (RFC 7515, 4.1.11)
-        key = self.keyring.key(head.get("kid"), str(algorithm))
-        if key is None:
-            raise _Refused("unknown_key")
-        try:
-            options = cast("Any", {"enforce_minimum_key_length": True})
-            raw = jwt.PyJWS(allowed).decode_complete(token, key, allowed, options)["payload"]
-            claims = strictjson.loads(raw)
-        except (jwt.InvalidAlgorithmError, jwt.InvalidKeyError):
-            raise _Refused("algorithm") from None
-        except jwt.InvalidSignatureError:
-            raise _Refused("signature") from None
-        except (jwt.PyJWTError, RequestError, ValueError, TypeError):
-            raise _Refused("malformed") from None
-        return self._checked(claims)
-
-    def _checked(self, claims: Any) -> tuple[float, Assertion]:
-        """By our own clock, which the tests turn; the library would ask the machine's."""
-        rule, now = self.rule, clock.now()
-        if not isinstance(claims, dict) or not isinstance(claims.get("sub"), str) or not 0 < len(claims["sub"]) <= 256:
-            raise _Refused("claims")
-        times = [claims.get(name, 0) for name in ("exp", "iat", "nbf")]
-        if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and abs(t) < 1e12 for t in times):
-            raise _Refused("claims")
-        expires, issued, begins = map(float, times)
-        if claims.get("iss") != rule.issuer:
-            raise _Refused("issuer")
-        audience = claims.get("aud")
-        if rule.audience not in (audience if isinstance(audience, list) else [audience]):
-            raise _Refused("audience")
-        if not expires or not issued:
-            raise _Refused("claims")
-        if now >= expires + rule.leeway or now >= issued + rule.lifetime + rule.leeway:
-            raise _Refused("expired")
-        if max(issued, begins) > now + rule.leeway:
-            raise _Refused("future")
+        claims = said(token, self.keyring.key, rule.algorithms or (PUBLIC if rule.jwks is not None else _SHARED[:1]))
+        end = until(claims, issuer=rule.issuer, audience=rule.audience, lifetime=rule.lifetime, leeway=rule.leeway)
         kind: Kind = "verified" if claims.get(rule.verified_claim) is True else "unverified"
-        minor = claims.get(rule.minor_claim) is True
-        until = min(expires, issued + rule.lifetime) + rule.leeway
-        return until, Assertion(kind, rule.issuer, minor, claims["sub"])
-
-
-class _Refused(Exception):
-    """A token that is not believed."""
+        return end, Assertion(kind, rule.issuer, claims.get(rule.minor_claim) is True, claims["sub"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +391,6 @@ def _file(path: Path, field: str) -> bytes:
         raw = path.read_bytes()
     except OSError as e:
         raise SettingsError(f"identity.{field}: {path} cannot be read ({e.strerror})") from None
-    if len(raw) > _SET_MAX:
+    if len(raw) > SET_MAX:
         raise SettingsError(f"identity.{field}: {path} is too large")
     return raw

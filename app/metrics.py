@@ -115,6 +115,11 @@ IDENTITY = Counter(
     "signature, issuer, audience, claims, expired, future, untrusted_peer",
     ["outcome"],
 )
+LOGINS = Counter(
+    "sluice_logins_total",
+    "Logins by OpenID Connect: ok, or why there was none (docs/console.md lists the words)",
+    ["outcome"],
+)
 STRIKES = Counter("sluice_strikes_total", "Messages that count against a subject: counted, dropped", ["outcome"])
 STANDINGS = Counter("sluice_standings_total", "What was imposed on subjects, or lifted, and by whom", ["level", "by"])
 LIMITED = Counter("sluice_limited_total", "Requests beyond an app's or a user's limit", ["kind"])

@@ -29,6 +29,7 @@ _SECRET = {
     "secret_key",
     "admin_token",
     "redis_url",
+    "oidc_client_secret",
 }
 
 
@@ -103,6 +104,15 @@ class Settings(BaseModel):
     alert_key: str | None = Field(None, description="sent there as a bearer token")
     secret_key: str | None = None
     admin_token: str | None = None
+    console_url: str | None = Field(
+        None, description="where browsers reach the console, for example https://ops.example.internal/console"
+    )
+    oidc_issuer: str | None = Field(None, max_length=500, description="the OpenID provider, exactly as it names itself")
+    oidc_client_id: str | None = Field(
+        None, pattern=r"^[\x20-\x7e]{1,200}$", description="the name that it knows Sluice by"
+    )
+    oidc_client_secret: str | None = Field(None, description="unset: a public client, by PKCE alone")
+    oidc_roles: str | None = Field(None, description="how groups become roles: claim=value:role,value:role")
 
     def shown(self) -> dict[str, str]:
         """Effective values under their environment names, secrets masked."""
@@ -115,7 +125,8 @@ class Settings(BaseModel):
 def _secret(name: str, value: Any) -> bool:
     # An address with credentials is refused later, but `doctor` shows it first. Of an alert's the path may be the secret.
     return name in _SECRET or (
-        name in ("upstream_url", "surrogate_upstream", "guard_url") and any(c in value for c in "@?#")
+        name in ("upstream_url", "surrogate_upstream", "guard_url", "oidc_issuer", "console_url")
+        and any(c in value for c in "@?#")
     )
 
 
@@ -232,12 +243,86 @@ def admins(token: str) -> dict[str, Admin]:
     return named
 
 
+Role = Literal["reviewer", "lead", "operator", "auditor"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class Mapped(NamedTuple):
+    """Which roles a claim of an ID token gives: by its value, or by each that it lists."""
+
+    claim: str
+    roles: Mapping[str, frozenset[Role]]
+
+
+def mapped(text: str) -> Mapped:
+    """SLUICE_OIDC_ROLES: `claim=value:role,value:role`. The last colon ends a value, which may hold others; one value may stand twice, with
+    two roles. Raises SettingsError for anything else."""
+    claim, _, rows = text.partition("=")
+    found: dict[str, frozenset[Role]] = {}
+    for at, row in enumerate(rows.split(","), 1):
+        value, _, named = (part.strip() for part in row.rpartition(":"))
+        role = next((role for role in ROLES if role == named), None)
+        if not claim.strip() or not value or role is None:
+            raise SettingsError(
+                f"SLUICE_OIDC_ROLES: part {at} is not as in groups=sluice-reviewers:reviewer,sluice-leads:lead; "
+                f"the roles (角色) are {', '.join(ROLES)}"
+            )
+        found[value] = found.get(value, frozenset()) | {role}
+    return Mapped(claim.strip(), found)
+
+
+def _overheard(name: str, address: str, example: str) -> list[str]:
+    """What is wrong with an address that logins pass through, if anything: whoever reads along is whoever logs in."""
+    try:
+        url = urlsplit(address)
+        host = url.hostname or ""
+        private = url.scheme == "https" or (url.scheme == "http" and loopback(host))
+        sound = private and bool(host) and url.port != 0 and all("!" <= c <= "~" for c in address)
+    except ValueError:
+        sound = False
+    if not sound:
+        return [
+            f"{PREFIX}{name} must be an https URL, for example {example}; http only on loopback (须为 https 地址，仅本机可用 http)"
+        ]
+    if any(c in address for c in "@?#"):
+        return [f"{PREFIX}{name} must carry no credentials, query or fragment (不得带口令、查询或片段)"]
+    return []
+
+
+def _loginless(settings: Settings) -> list[str]:
+    """Why nobody could log in by OpenID Connect, or anybody, where the settings name a provider or half of one."""
+    needed = {
+        "OIDC_ISSUER": settings.oidc_issuer,
+        "OIDC_CLIENT_ID": settings.oidc_client_id,
+        "OIDC_ROLES": settings.oidc_roles,
+    }
+    reasons = []
+    if settings.oidc_client_secret is not None or any(value is not None for value in needed.values()):
+        for name, value in (needed | {"CONSOLE_URL": settings.console_url}).items():
+            if value is None:
+                reasons.append(
+                    f"{PREFIX}{name} must be set where a login by OpenID Connect is (用 OIDC 登录须设置此项); "
+                    "docs/console.md says to what, and without any SLUICE_OIDC_… there is none"
+                )
+    if settings.oidc_issuer is not None:
+        reasons += _overheard("OIDC_ISSUER", settings.oidc_issuer, "https://id.example.internal")
+    if settings.console_url is not None:
+        reasons += _overheard("CONSOLE_URL", settings.console_url, "https://ops.example.internal/console")
+    if settings.oidc_roles is not None:
+        try:
+            mapped(settings.oidc_roles)
+        except SettingsError as e:
+            reasons.append(str(e))
+    return reasons
+
+
 def unsafe(settings: Settings, *, app_keys: bool) -> list[str]:
     """Reasons not to serve with these settings; empty if none. `app_keys`: the apps file names at least one key."""
     reasons = _unsound("UPSTREAM_URL", settings.upstream_url, "UPSTREAM_KEY")
     if settings.surrogate_upstream is not None:
         reasons += _unsound("SURROGATE_UPSTREAM", settings.surrogate_upstream, "SURROGATE_KEY")
     reasons += _guardless(settings)
+    reasons += _loginless(settings)
     if settings.alert_url is not None:
         reasons += _unsound("ALERT_URL", settings.alert_url, "ALERT_KEY", base=False)
     if settings.upstream_key and not loopback(settings.host) and not app_keys:
