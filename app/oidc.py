@@ -54,7 +54,7 @@ _SAID = {
     "code": "身份提供方未给出授权码 (the provider sent no code)",
     # The exchange.
     "invalid_grant": "授权码已用过、已过期或不属于本次登录，请重新登录 (the code was used before, or is another login's: begin again)",
-    "invalid_client": "身份提供方不认本客户端 (the provider does not take this client: see SLUICE_OIDC_CLIENT_ID and SLUICE_OIDC_CLIENT_SECRET)",
+    "invalid_client": "身份提供方不认本客户端 (the provider does not take SLUICE_OIDC_CLIENT_ID with SLUICE_OIDC_CLIENT_SECRET)",
     "exchange": "身份提供方拒绝兑换授权码 (the provider refused to exchange the code; its own log says why)",
     # The provider.
     "unreachable": "无法连接身份提供方 (the provider cannot be reached)",
