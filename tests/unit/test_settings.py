@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import SettingsError
-from app.settings import SCOPES, Admin, Settings, admins, loopback, read, unsafe
+from app.settings import SCOPES, Admin, Mapped, Settings, admins, loopback, mapped, read, unsafe
 
 DEFAULTS = {
     "UPSTREAM_URL": "http://127.0.0.1:8000/v1",
@@ -50,6 +50,11 @@ DEFAULTS = {
     "DRAIN_TIMEOUT": "8.0",
     "SECRET_KEY": "",
     "ADMIN_TOKEN": "",
+    "CONSOLE_URL": "",
+    "OIDC_ISSUER": "",
+    "OIDC_CLIENT_ID": "",
+    "OIDC_CLIENT_SECRET": "",
+    "OIDC_ROLES": "",
 }
 SECRETS = {
     "UPSTREAM_KEY": "sk-upstream-canary",
@@ -58,6 +63,7 @@ SECRETS = {
     "SECRET_KEY": "k1:canary-canary-canary-canary-canary",
     "ADMIN_TOKEN": "canary-token-of-at-least-thirty-two-characters",
     "REDIS_URL": "redis://:canary@127.0.0.1:6379/0",
+    "OIDC_CLIENT_SECRET": "canary-client-secret",
 }
 UPSTREAM = "http://127.0.0.1:8000"
 
@@ -293,6 +299,73 @@ def test_admin_tokens_say_whose_they_are_and_what_they_may_do() -> None:
 def test_an_address_that_may_hold_a_secret_is_not_shown() -> None:
     for name, value in (
         ("ALERT_URL", "https://alerts.example/hook/canary"), ("UPSTREAM_URL", "https://m.example/v1?api_key=canary"),
-        ("GUARD_URL", "https://canary@g.example/"),
+        ("GUARD_URL", "https://canary@g.example/"), ("OIDC_ISSUER", "https://u:canary@id.example"),
+        ("CONSOLE_URL", "https://ops.example/console?canary"),
     ):  # fmt: skip
         assert "canary" not in str(read(env(**{name: value})).shown())
+
+
+OIDC = {
+    "OIDC_ISSUER": "https://id.example/realm", "OIDC_CLIENT_ID": "sluice console", "OIDC_ROLES": "groups=a:reviewer",
+    "CONSOLE_URL": "https://ops.example/console",
+}  # fmt: skip
+
+
+def test_a_login_with_and_without_a_secret_is_accepted_and_a_consoles_address_alone() -> None:
+    assert reasons(**OIDC) == [] and reasons(**OIDC, OIDC_CLIENT_SECRET="s") == []
+    assert reasons(CONSOLE_URL=OIDC["CONSOLE_URL"]) == []
+    assert (
+        reasons(**(OIDC | {"OIDC_ISSUER": "http://127.0.0.1:9/r", "CONSOLE_URL": "http://localhost:8102/console"}))
+        == []
+    )
+
+
+@pytest.mark.parametrize("name", OIDC)
+def test_half_a_login_is_refused_by_the_half_that_is_missing(name: str) -> None:
+    (reason,) = reasons(**(OIDC | {name: ""}))
+    assert reason.startswith(f"SLUICE_{name} must be set") and "须设置" in reason and "docs/console.md" in reason
+
+
+def test_a_clients_secret_alone_is_no_login() -> None:
+    found = reasons(OIDC_CLIENT_SECRET="canary")
+    assert [reason.split()[0] for reason in found] == ["SLUICE_" + name for name in OIDC] and "canary" not in str(found)
+
+
+@pytest.mark.parametrize("name", ["OIDC_ISSUER", "CONSOLE_URL"])
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://id.example", "https"), ("http://127.0.0.1.evil.example/canary", "https"), ("id.example/canary", "https"),
+        ("ftp://127.0.0.1/canary", "https"), ("https:///canary", "https"), ("https://[::1/canary", "https"),
+        ("https://h:0/canary", "https"), ("https://h/canary\nx", "https"), ("https://h/示例canary", "https"),
+        ("https://u:canary@h/", "credentials"), ("https://h/?canary", "query"), ("https://h/#canary", "fragment"),
+        ("https://h/canary?", "query"),
+    ],
+)  # fmt: skip
+def test_an_address_that_logins_pass_through_can_be_read_by_nobody_else(name: str, address: str, why: str) -> None:
+    (reason,) = reasons(**(OIDC | {name: address}))
+    assert reason.startswith(f"SLUICE_{name} must") and why in reason and "canary" not in reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["groups", "groups=", "=a:lead", "groups=a", "groups=a:", "groups=:lead", "groups=a:Lead", "groups=a:admin", "groups=a:lead,"],
+)  # fmt: skip
+def test_groups_that_give_no_known_role_are_refused_with_an_example(text: str) -> None:
+    (reason,) = reasons(**(OIDC | {"OIDC_ROLES": text}))
+    assert reason.startswith("SLUICE_OIDC_ROLES: part ") and "reviewer, lead, operator, auditor" in reason
+
+
+def test_groups_give_roles() -> None:
+    assert mapped("groups=a:lead, b c : reviewer,a:auditor,urn:x=y:operator") == Mapped(
+        "groups",
+        {"a": frozenset({"lead", "auditor"}), "b c": frozenset({"reviewer"}), "urn:x=y": frozenset({"operator"})},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OIDC_CLIENT_ID", "x" * 201), ("OIDC_CLIENT_ID", "a\nb"), ("OIDC_ISSUER", "x" * 501)]
+)
+def test_a_clients_name_and_an_issuer_are_short_and_plain(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^SLUICE_{name}: "):
+        read(env(**{name: value}))
