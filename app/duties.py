@@ -24,6 +24,7 @@ from app.outbound import Outbound
 from app.remediation import DUTY, Case
 from app.store import sweeps
 from app.store.cases import Cases, Writes
+from app.store.queue import Queue
 from app.store.tables import gone
 from app.subjects import Subjects
 
@@ -61,6 +62,7 @@ class Duties:
         self._cases, self._url = cases, URL(url) if url else None
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
+        self._queue = Queue(cases)
         self._gauged = self._swept = 0.0
 
     async def start(self) -> None:
@@ -85,6 +87,7 @@ class Duties:
 
     async def sweep(self) -> None:
         """Do what is due now. Raises StoreError."""
+        await self._queue.mend()
         now = clock.now()
         suspect = abs(await self._cases.now() - now) > APART
         metrics.CLOCK_SUSPECT.set(suspect)
@@ -236,15 +239,12 @@ class Duties:
         return True
 
     async def _gauges(self, now: float) -> None:
-        states: dict[str, int] = dict.fromkeys(sorted(remediation.UNDECIDED | DUTY), 0)
-        left: dict[str, int] = dict.fromkeys(("overdue", *map(str, sorted(ALERTS)), "later"), 0)
-        for case in await self._cases.several(await self._cases.index("open")):
-            states[case.state] = states.get(case.state, 0) + 1
-            if case.state in DUTY:
-                days = deadlines.days_left(case.due, now)
-                key = "overdue" if now > case.due else next((str(n) for n in sorted(ALERTS) if days <= n), "later")
-                left[key] += 1
-        for state, n in states.items():
-            metrics.CASES.labels(state).set(n)
-        for key, n in left.items():
-            metrics.CASES_DUE.labels(key).set(n)
+        store = self._cases.store
+        for state in sorted(remediation.UNDECIDED | DUTY):
+            metrics.CASES.labels(state).set(int(await store.run("ZCARD", store.key(f"cases:state:{state}"))))
+        due, counted = store.key("cases:due"), 0
+        bounds = {"overdue": f"({now:.3f}"} | {str(n): f"{deadlines.day_end(now, n):.3f}" for n in sorted(ALERTS)}
+        for key, bound in (bounds | {"later": "+inf"}).items():
+            until = int(await store.run("ZCOUNT", due, "-inf", bound))
+            metrics.CASES_DUE.labels(key).set(until - counted)
+            counted = until

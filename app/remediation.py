@@ -8,7 +8,7 @@ and what it refuses, stands in its row. (Draft Measures, Articles 13 and 15.)
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from app.errors import RequestError
@@ -38,7 +38,7 @@ class Case:
     prompt; there are comments. `entries`: ids of the live entries that act for it. `lapses`: when what acts unconfirmed ends. `asked`:
     how the model is asked in a probe; `left`: the state that the probe goes back to. `before`: what an undo restores. `alerted`: the
     alerts that went out. `decision`: who decided what, of which category it was before and is now; `second`: what somebody else would have
-    decided, who did not know that decision.
+    decided, who did not know that decision. `like`: by which a passage nearly the same is found (app/likeness.py).
     """
 
     id: str
@@ -76,11 +76,12 @@ class Case:
     alerted: tuple[str, ...] = ()
     decision: Mapping[str, Any] | None = None
     second: Mapping[str, Any] | None = None
+    like: tuple[str, ...] = ()
     version: int = 0
 
     def row(self) -> dict[str, Any]:
-        """As JSON, without the version."""
-        return {k: v for k, v in asdict(self).items() if k != "version"}
+        """As JSON, without the version; what a field holds is shared, not copied."""
+        return {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "version"}
 
     @classmethod
     def of(cls, row: Mapping[str, Any], version: int) -> Case:

@@ -24,6 +24,7 @@ from app.deliveries import Deliveries
 from app.detectors.blocklist import pack
 from app.errors import Conflict, RequestError
 from app.keys import Keys, verify
+from app.likeness import bands
 from app.moderation import Judged, Moderator
 from app.notices import without
 from app.passages import MAX, compact, fingerprint
@@ -234,6 +235,7 @@ class Reports:
             f"{kid}.{self._keys.mac('fingerprint', 'case', sender.app.id, dense, kid=kid).hex()}"
             for kid in self._keys.all("fingerprint")
         )
+        like = () if no_retain else await asyncio.to_thread(bands, self._keys, sender.app.id, dense)
         print_: Mapping[str, Any] | None = None
         try:
             key = self._keys.derive("fingerprint")
@@ -245,6 +247,7 @@ class Reports:
             report,
             marks,
             print_,
+            like,
             len(dense),
             category,
             no_retain,
@@ -322,7 +325,7 @@ class Reports:
             state="verified" if looked.proved else "received", received=now, due=due.at, rule=f"{policy.profile}:{due.rule}",
             length=looked.length, fingerprint=_whole(looked.fingerprint), language=_language(looked.report),
             subjects=int(bool(sender.reporter) and looked.proved), reporters=(sender.reporter,) if sender.reporter else (),
-            flagged=looked.flagged, proved=looked.proved,
+            flagged=looked.flagged, proved=looked.proved, like=looked.like,
         )  # fmt: skip
 
     def _acted(
@@ -377,6 +380,7 @@ class _Looked(NamedTuple):
     report: Report
     marks: tuple[str, ...]
     fingerprint: Mapping[str, Any] | None
+    like: tuple[str, ...]
     length: int
     category: str
     no_retain: bool

@@ -49,6 +49,8 @@ TABLE = (
     Records("cases", "cases, runs", None, "as long as the store", _LEDGER, "nobody", False),
     Records("tickets", "tickets", None, "as long as the store", _LEDGER, "nobody", False),
     Records("reporters", "cases, tickets", 187 * DAY, "after the case has ended", _OWN, _TIME, True),
+    Records("queue", "cases:queue, cases:reporter, cases:like", 0, "until the case is decided", _OWN, "app/store/cases.py", True),
+    Records("claims", "claim:<case>", 0, "10 minutes", f"{_OWN}: which reviewer is at a case", _STORE, False),
     Records("comments", "comments:<case>", 30 * DAY, "after the case has ended", _OWN, _TIME, True),
     Records("evidence", "evidence", 365 * DAY, "after the case was closed; 30 days after it was rejected", _OWN, _TIME, True),
     Records("matters", "matters", None, "as long as the store", _LEDGER, "nobody", False),

@@ -2,19 +2,22 @@
 
 Law: every step is one commit from the version that was read, with its audit row; undo restores the entries and the state exactly as they
 were. What would act for more than one app, or on more than the passage, passes the gate and a second reviewer. A rule that was reversed
-twice in 30 days goes to shadow. A case of a category that keeps nothing has no evidence, no preview, no probe and no export.
+twice in 30 days goes to shadow. A case of a category that keeps nothing has no evidence, no preview, no probe and no export. What waits is
+never read as a whole: a page costs what it shows (app/store/queue.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from app import clock, deadlines, looks, remediation, surrogate, vault
+from app.claims import Claims
 from app.clean import Clean
-from app.errors import RequestError
+from app.errors import Conflict, RequestError, StoreError
 from app.keys import Keys
 from app.looks import Share
 from app.policy import Policies
@@ -22,6 +25,7 @@ from app.remediation import DUTY, UNDECIDED, Case
 from app.reports import entry
 from app.store.cases import Cases, Writes
 from app.store.client import within
+from app.store.queue import Lane, Queue
 from app.store.tables import Row, Table, gone
 from app.taxonomy import taxonomy
 from app.text import fold, is_han
@@ -42,13 +46,20 @@ _SAMPLES = 5
 _ORDINARY = 1000
 """A term that stands in more than one of so many clean texts would hit what everybody says."""
 PAGE = 50
+AT_ONCE = 50
+"""Cases that are decided together, at most."""
+LANES: tuple[Lane, ...] = ("overdue", "soon", "undecided", "duty", "decided")
+_STEP = 200
+"""Cases that a walk reads at a time."""
 
 
 class Review:
-    """The desk of the admin port. `shadows`: the table of rules that wait for a review."""
+    """The desk of the admin port. `shadows`: the table of rules that wait for a review. `claims`: who works on which case; None: nobody
+    asks."""
 
-    def __init__(self, cases: Cases, keys: Keys, clean: Clean, shadows: Table) -> None:
+    def __init__(self, cases: Cases, keys: Keys, clean: Clean, shadows: Table, claims: Claims | None = None) -> None:
         self._cases, self._keys, self._clean, self._shadows = cases, keys, clean, shadows
+        self._queue, self.claims = Queue(cases), claims
 
     async def find(self, name: str) -> Case:
         """The case of an id or of a ticket. Raises RequestError 404."""
@@ -73,7 +84,7 @@ class Review:
         share: Share | None = None,
     ) -> Row:
         """Do what a reviewer says; the case as it is then. `share`: of an app's decided cases, those drawn for a second look. Raises
-        RequestError, Conflict (of `expected`, the version that he saw), StoreError."""
+        RequestError (409 `claimed`: somebody else is working on it), Conflict (of `expected`, the version that he saw), StoreError."""
         async with within(PATIENCE):
             return await self._decide(name, decision, who, said, expected, key, share or (lambda app: 0.0))
 
@@ -90,6 +101,12 @@ class Review:
         case = await self.find(name)
         if expected is not None and expected != case.version:
             raise self._cases.stale(case.version)
+        claim = await self.claims.held(case.id) if self.claims is not None else None
+        if claim is not None and claim.owner != who:
+            raise RequestError(
+                f"somebody else is working on this case until {clock.stamp(claim.until)}; wait, or take another one",
+                code="claimed", status=409,
+            )  # fmt: skip
         await self._cases.entries.refresh()
         writes, now = Writes(), clock.now()
         event: Row = {"who": who, "what": decision, "case": case.id, "reason": said.get("reason", "")}
@@ -127,7 +144,45 @@ class Review:
         writes.case(case, after)
         event |= {"from": case.state, "to": after.state, "version": case.version + 1}
         result = shown(replace(after, version=case.version + 1), now)
-        return await self._cases.commit(writes, event, key=key, request=request, result=result)
+        answer = await self._cases.commit(writes, event, key=key, request=request, result=result)
+        if self.claims is not None and claim is not None:
+            with suppress(StoreError):  # it lapses by itself
+                await self.claims.release(case.id, who)
+        return answer
+
+    async def decide_many(self, versions: Mapping[str, int], decision: str, who: str, said: Row) -> list[Row]:
+        """Confirm or reject several cases, each in a commit of its own and only at the version that he saw (id or ticket -> version); a row
+        for each: case, ok, and its version, or the code of the error. What fails stops no other, but a store that does not answer is
+        not asked again. Raises RequestError for what can be done of none."""
+        if decision not in looks.LOOKED:
+            raise RequestError(
+                f"decision: several cases can be decided by {' or '.join(looks.LOOKED)} alone", code="invalid_value",
+                param="decision", status=422,
+            )  # fmt: skip
+        if len(versions) > AT_ONCE:
+            raise RequestError(
+                f"cases: {AT_ONCE} at once at most, these are {len(versions)}",
+                code="too_many",
+                param="cases",
+                status=422,
+            )
+        rows: list[Row] = []
+        down = False
+        for name, version in versions.items():
+            code = "store_unavailable"
+            if not down:
+                try:
+                    case = await self.decide(name, decision, who, said, expected=version)
+                    rows.append({"case": name, "ok": True, "version": case["version"]})
+                    continue
+                except RequestError as e:
+                    code = e.code
+                except Conflict:
+                    code = "conflict"
+                except StoreError:
+                    down = True
+            rows.append({"case": name, "ok": False, "error": code})
+        return rows
 
     # ---- a second look
 
@@ -349,31 +404,60 @@ class Review:
         return {"samples": samples, "left_out": left}
 
     async def queue(self, state: str | None = None, page: int = 1) -> Row:
-        """Cases to work on, a page of them. What is overdue or nearly so first; of what nobody has decided, first what comes from those who
-        report least: who sends a thousand reports waits behind who sends one."""
-        now = clock.now()
+        """Cases to work on, a page of them: what is overdue or due within 14 days by its date; then what nobody has decided, first of those
+        who report least, among them what would harm most, then the oldest (docs/adr/0028); then the rest of what is due. `state`: of one
+        state alone. Raises StoreError."""
+        now, counts, first = clock.now(), await self._queue.counts(), (page - 1) * PAGE
         if state in (None, "open"):
-            cases = await self._cases.several(await self._cases.index("open"))
+            total = counts.undecided + counts.duty
+            found = await self._cases.several(await self._queue.slice(counts, first, first + PAGE))
+        elif state in UNDECIDED | DUTY:
+            # In the order of the queue, which knows no states.
+            size = counts.undecided + counts.duty
+            those = {*await self._queue.ids(f"state:{state}", 0, size)}
+            ids = [id for id in await self._queue.slice(counts, 0, size) if id in those]
+            total, found = len(ids), await self._cases.several(ids[first : first + PAGE])
         else:
-            cases = [c for c in await self._cases.several(await self._cases.index("all")) if c.state == state]
-        counts: dict[str, int] = {}
-        for case in cases:
-            for reporter in case.reporters:
-                counts[reporter] = counts.get(reporter, 0) + 1
+            total = await self._queue.size(f"state:{state}")
+            found = await self._cases.several(await self._queue.ids(f"state:{state}", first, first + PAGE))
+        return {"cases": [shown(c, now) for c in found], "total": total, "page": page, "pages": -(-total // PAGE)}
 
-        def place(case: Case) -> tuple[float, ...]:
-            left = deadlines.days_left(case.due, now) if case.state in DUTY else 999
-            if left <= 14:
-                return (0, left, case.received)
-            busy = min((counts[r] for r in case.reporters), default=max(counts.values(), default=0) + 1)
-            return (1 if case.state in UNDECIDED else 2, busy, case.received)
+    async def lanes(self) -> dict[str, int]:
+        """How many cases stand in each lane of `walk`. Raises StoreError."""
+        counts = await self._queue.counts()
+        sizes = {lane: counts.lane(lane) for lane in LANES}
+        return {lane: last - first for lane, (_, first, last) in sizes.items()}
 
-        cases.sort(key=place)
-        first = (page - 1) * PAGE
-        return {
-            "cases": [shown(c, now) for c in cases[first : first + PAGE]],
-            "total": len(cases), "page": page, "pages": -(-len(cases) // PAGE),
-        }  # fmt: skip
+    async def walk(
+        self, lane: Lane, start: int = 0, keep: Callable[[Case], bool] | None = None, most: int = PAGE, scan: int = 2000
+    ) -> tuple[list[Case], int | None]:
+        """Cases of a lane that `keep` keeps, in its order, from place `start` on; and the place to go on from, None at the end. Stops at
+        `most` found, or `scan` looked at. Overdue; soon: due within 14 days; undecided; duty: all that is due; decided: what is over, the
+        newest first. A place is as of now: what is decided meanwhile moves those behind it up. Raises StoreError."""
+        index, begin, end = (await self._queue.counts()).lane(lane)
+        at, last, found = begin + start, min(end, begin + start + scan), list[Case]()
+        while at < last and len(found) < most:
+            step = most if keep is None else _STEP
+            ids = await self._queue.ids(index, at, min(last, at + step))
+            if not ids:
+                return found, None  # some have left it since they were counted
+            cases = {case.id: case for case in await self._cases.several(ids)}
+            for id in ids:
+                at += 1
+                if id in cases and (keep is None or keep(cases[id])):
+                    found.append(cases[id])
+                    if len(found) == most:
+                        break
+        return found, at - begin if at < end else None
+
+    async def similar(self, case: Case, most: int = 50) -> list[tuple[Case, int]]:
+        """Undecided cases of the same app whose passages are much like this one's, and how many of the 8 bands they share, the most
+        first, then the oldest. A case from before a rotation of the key, or of an older Sluice, is like none. Raises StoreError."""
+        await self._queue.counts()
+        shared = await self._queue.alike(case)
+        nearest = sorted(shared, key=lambda id: (-shared[id], id))[:most]
+        found = [c for c in await self._cases.several(nearest) if c.state in UNDECIDED and c.app == case.app]
+        return sorted(((c, shared[c.id]) for c in found), key=lambda of: (-of[1], of[0].received, of[0].id))
 
 
 def shadowed_after(old: Row | None, rule: str, cause: str, now: float) -> Row:
@@ -414,7 +498,7 @@ def variants(prompt: str, language: str) -> list[str]:
 def shown(case: Case, now: float) -> Row:
     """A case as a first-line reviewer sees it: not who reported, and no fingerprint."""
     row = case.row()
-    for hidden in ("fingerprint", "reporters", "before", "decision", "second"):
+    for hidden in ("fingerprint", "reporters", "before", "decision", "second", "like"):
         del row[hidden]
     left = deadlines.days_left(case.due, now)
     return row | {
@@ -431,7 +515,7 @@ def _forgotten(writes: Writes, case: Case) -> Case:
     writes.drop("evidence", case.id)
     writes.drop("evidence", f"{case.id}/probe")
     writes.erase(f"comments:{case.id}")
-    return replace(case, evidence=False, prompted=False, comments=False)
+    return replace(case, evidence=False, prompted=False, comments=False, like=())
 
 
 def _bare(row: Row | None) -> Row | None:

@@ -29,6 +29,7 @@ from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
 from app.agreements import Agreements
 from app.changes import Changes
+from app.claims import Claims
 from app.clean import Clean
 from app.complaints import Complaints
 from app.desk import Desk
@@ -171,7 +172,7 @@ class Parent:
         await self.shadows.start()
         try:
             cases = Cases(self.store, self.entries)
-            review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows)
+            review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows, Claims(cases))
             self.subjects = Subjects(cases, self.keys, self.store, s.data_dir, keep=True)
             self.agreements = Agreements(cases, self.keys, self.store, s.data_dir, keep=True)
             await self.subjects.table.start()

@@ -1,5 +1,10 @@
 """Categories: what each means, which provision names it, what is done about it by default. Law: data/taxonomy.json alone says so; an id
 never changes its meaning.
+
+`harm`, 0 to 9, says what a reviewer looks at first among cases that are equal otherwise (docs/adr/0028), and decides nothing: 9 children
+abused, many people killed; 8 a life or a body; 7 a state, a people or a machine attacked; 6 one person exposed, shamed or hounded, a
+nation's security; 5 a group degraded, the public deceived; 4 order, a name or a face; 3 property, manipulation; 2 trade and nuisance; 1
+whatever nobody could name more exactly.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ class Category:
     openai: tuple[str, ...]
     no_retain: bool
     counts_for_article_19: bool
+    harm: int
     cite: dict[str, tuple[int, int]]
     """Profile -> (article, item; 0 = the article as a whole)."""
     law: dict[str, str]
@@ -65,7 +71,7 @@ def taxonomy() -> dict[str, Category]:
         row["id"]: Category(
             row["id"], row["zh"], row["en"], row["clause"], row["origin"],
             OF_WORD[row["answer"]], OF_WORD[row["prompt"]], tuple(row["openai"]),
-            row["no_retain"], row["counts_for_article_19"], {k: tuple(v) for k, v in row["cite"].items()},
+            row["no_retain"], row["counts_for_article_19"], row["harm"], {k: tuple(v) for k, v in row["cite"].items()},
             row.get("law", {}),
         )
         for row in rows

@@ -20,6 +20,7 @@ from app.errors import Conflict, Limited, StoreError
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
 from app.store.client import Store, within
 from app.store.tables import Row, Table
+from app.taxonomy import taxonomy
 
 PATIENCE = 1.5
 """Seconds that a commit may take, and a report in all: they wait for one another, and behind a store that hangs the waits would add up."""
@@ -88,6 +89,33 @@ class Writes:
             was, now = of(before) if before is not None else None, of(after)
             if was != now:
                 self.score(f"cases:{name}", after.id, now)
+        if before is None or before.state != after.state:
+            if before is not None:
+                self.score(f"cases:state:{before.state}", after.id, None)
+            self.score(f"cases:state:{after.state}", after.id, after.received)
+        self._place(before, after)
+
+    def ordered(self, case: Case) -> None:
+        """The indexes that an older Sluice did not keep, of a case as it was read: raises Conflict at the commit where it is another by
+        then. Done twice it is as done once."""
+        self.list.append(["at", self._key("cases"), case.id, case.version])
+        if (over := _over(case)) is not None:
+            self.score("cases:over", case.id, over)
+        self.score(f"cases:state:{case.state}", case.id, case.received)
+        self._place(None, case)
+
+    def _place(self, before: Case | None, after: Case) -> None:
+        """Where an undecided case waits, whose it is and what it is like."""
+        was, now = _rest(before) if before is not None else None, _rest(after)
+        had = before.reporters if before is not None and was is not None else ()
+        has = after.reporters if now is not None else ()
+        if was != now or had != has:
+            keys = [self._key(f"cases:{name}") for name in ("queue", "reporter", "shared")]
+            gone, come = ([w for w in a if w not in b] for a, b in ((had, has), (has, had)))
+            self.list.append(["place", *keys, after.id, gone, come, has, -1 if now is None else now, MOST])
+        alike = before.like if before is not None and was is not None else ()
+        for band in {*alike} ^ {*(after.like if now is not None else ())}:
+            self.score("cases:like", f"{band}|{after.id}", None if band in alike else 0)
 
     def table(self, table: Table, id: str, row: Row, channel: str, expected: int | None = None) -> None:
         """A row of a replicated table; every process puts it into force. `channel`: where it is told; '': with the next one.
@@ -139,8 +167,17 @@ def _named(case: Case) -> float | None:
 
 _INDEXES = {
     "open": _open, "due": _due, "lapse": _lapsing, "probes": _probing, "comments": _told, "evidence": _kept, "reporters": _named,
+    "over": _over,
 }  # fmt: skip
 """Sorted sets of case ids, by name: the score of a case, None where it does not stand there."""
+MOST = 10
+"""Who has 2 to the power of this many cases waiting, or more, waits behind everybody who has fewer; so a commit moves as many others at
+most."""
+
+
+def _rest(case: Case) -> float | None:
+    """Of its score in `cases:queue` what does not depend on who reported: the most harm first, then the oldest. None: it is decided."""
+    return (9 - taxonomy()[case.category].harm) * 1e10 + case.received if case.state in UNDECIDED else None
 
 
 class Taken(StoreError):
@@ -224,6 +261,21 @@ class Cases:
         if state == "reused":
             raise ValueError("this Idempotency-Key was used for another request")
         raise StoreError(_ANOTHER)
+
+    async def put(self, writes: Writes) -> bool:
+        """All of `writes` or nothing, without an audit row: what changes no case. False: a case is at another version than was read.
+
+        Raises StoreError.
+        """
+        store = self.store
+        if store.problem:
+            raise StoreError(store.problem)
+        keys = ["done:", "store_id", "audit", "audit:head", *writes.keys]
+        args: list[str | int] = [self.entries.store_id, "", "", "", "", "", _json(writes.list)]
+        state, _ = await store.call("commit", keys, args, durable=True)
+        if state == "foreign":
+            raise StoreError(_ANOTHER)
+        return bool(state == "ok")
 
     async def repeated(self, key: str, request: str) -> Row | None:
         """What the first call with this key was answered, if there was one. Raises ValueError for a key used for something else.
