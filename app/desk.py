@@ -9,10 +9,13 @@ from typing import Any
 
 from app import evidence, transparency
 from app.agreements import Agreements
+from app.claims import Claims
 from app.complaints import Complaints
+from app.history import History
 from app.keys import Keys
 from app.playground import Playground
 from app.policy import Policies
+from app.register import Register
 from app.review import Review
 from app.settings import Settings
 from app.statements import Archive
@@ -31,6 +34,9 @@ class Desk:
     entries: Entries
     shadows: Shadows
     review: Review
+    claims: Claims
+    register: Register
+    history: History
     cases: Cases
     complaints: Complaints
     subjects: Subjects

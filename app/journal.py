@@ -194,7 +194,9 @@ def recent(folder: Path, keep: Callable[[dict[str, Any]], bool], most: int, scan
         for file in folder.glob(f"{day}.*.jsonl"):
             with contextlib.suppress(OSError):
                 lines += _tail(file, scan - seen)
-        rows = sorted((orjson.loads(line) for line in lines), key=lambda row: str(row["at"]), reverse=True)[: scan - seen]
+        rows = sorted((orjson.loads(line) for line in lines), key=lambda row: str(row["at"]), reverse=True)[
+            : scan - seen
+        ]
         seen += len(rows)
         found += [row for row in rows if keep(row)]
         if len(found) >= most or seen >= scan:

@@ -36,15 +36,16 @@ class Register:
     def find(self, words: str = "", category: str = "", of: str = "", owner: str = "") -> list[Row]:
         """Entries in force whose term, id, reason or case holds `words`, the newest first. `of`: a list."""
         said = fold(words)
-        rows = [
-            public(row) for row in self._entries.rows()
-            if (not category or row["category"] == category) and (not of or row.get("list") == of) and (not owner or row.get("owner") == owner)
-        ]  # fmt: skip
-        if words:
-            rows = [
-                row for row in rows
-                if said in fold(str(row.get("term", ""))) or words == row["id"] or words == row.get("case") or said in fold(row.get("reason", ""))
-            ]  # fmt: skip
+
+        def wanted(row: Row) -> bool:
+            if (category and row["category"] != category) or (of and row.get("list") != of):
+                return False
+            if owner and row.get("owner") != owner:
+                return False
+            near = (str(row.get("term", "")), str(row.get("reason", "")))
+            return not words or words in (row["id"], row.get("case")) or any(said in fold(text) for text in near)
+
+        rows = [public(row) for row in self._entries.rows() if wanted(row)]
         return sorted(rows, key=lambda row: -int(row["version"]))
 
     def one(self, id: str) -> Row:
@@ -74,13 +75,16 @@ class Register:
         until = entry.expires_at
         if until is None or until.timestamp() > clock.now() + WIDE_DAYS * 86400:
             raise RequestError(
-                f"expires_at: {why}; it may act for {WIDE_DAYS} days at most 有效期最长 {WIDE_DAYS} 天", code="gate", param="expires_at", status=422
-            )  # fmt: skip
+                f"expires_at: {why}; it may act for {WIDE_DAYS} days at most 有效期最长 {WIDE_DAYS} 天",
+                code="gate",
+                param="expires_at",
+                status=422,
+            )
         row["second"] = second
 
     async def add(self, entry: EntryIn, who: str, said: str, *, second: str = "", key: str) -> Row:
-        """Put one into force. `said`: the entry as it was sent, by which a repeated call is known. Raises RequestError, StoreError, ValueError
-        for a key used for something else."""
+        """Put one into force. `said`: the entry as it was sent, by which a repeated call is known. Raises RequestError, StoreError,
+        ValueError for a key used for something else."""
         row = written(entry, who, self._keys)
         await asyncio.to_thread(self.gate, entry, row, second)
         other = ValueError()
@@ -117,7 +121,9 @@ class Register:
         if row is None or row.get("deleted"):
             raise RequestError("no such entry", code="not_found", status=404)
         event = {"who": who, "what": "entry_remove", "entry": id, "reason": reason}
-        done = await self._put(gone_row(row), event, key=f"entry {key}" if key else "", request=request, expected=expected)
+        done = await self._put(
+            gone_row(row), event, key=f"entry {key}" if key else "", request=request, expected=expected
+        )
         return {"id": id, "deleted": True, "version": done["version"]}
 
     async def extend(self, id: str, who: str, until: datetime | None, reason: str, *, expected: int, key: str) -> Row:
@@ -127,16 +133,24 @@ class Register:
             raise RequestError("no such entry", code="not_found", status=404)
         if "case" in row:
             raise RequestError(
-                "it belongs to a case: decide there 该词条属于案件，请在案件中处理", code="of_a_case", param="expires_at", status=409
+                "it belongs to a case: decide there 该词条属于案件，请在案件中处理",
+                code="of_a_case",
+                param="expires_at",
+                status=409,
             )
         after = {k: v for k, v in row.items() if k not in ("version", "expires_at")}
         if until is not None:
             if until.timestamp() <= clock.now():
-                raise RequestError("expires_at: is in the past 时间已过", code="invalid_value", param="expires_at", status=422)
+                raise RequestError(
+                    "expires_at: is in the past 时间已过", code="invalid_value", param="expires_at", status=422
+                )
             after["expires_at"] = until.astimezone(UTC).isoformat()
         if row.get("second") and (until is None or until.timestamp() > clock.now() + WIDE_DAYS * 86400):
             raise RequestError(
-                f"expires_at: it stands in ordinary texts; {WIDE_DAYS} days at most 最长 {WIDE_DAYS} 天", code="gate", param="expires_at", status=422
+                f"expires_at: it stands in ordinary texts; {WIDE_DAYS} days at most 最长 {WIDE_DAYS} 天",
+                code="gate",
+                param="expires_at",
+                status=422,
             )
         event = {"who": who, "what": "entry_extend", "entry": id, "reason": reason}
         request = json.dumps([id, after.get("expires_at"), reason])
@@ -152,14 +166,23 @@ class Register:
         kept: Row = {"row": row, "by": who, "at": clock.now(), "hits": preview["hits"], "of": preview["of"]}
         writes = Writes()
         writes.set(_PROPOSED, number, json.dumps(kept, ensure_ascii=False))
-        event = {"who": who, "what": "entry_propose", "entry": number, "category": entry.category, "reason": entry.reason}
+        event = {
+            "who": who,
+            "what": "entry_propose",
+            "entry": number,
+            "category": entry.category,
+            "reason": entry.reason,
+        }
         await self._cases.commit(writes, event, key=f"propose {number}", request=number)
         return number
 
     async def proposed(self) -> list[Row]:
         """What waits, the oldest first. Raises StoreError."""
         found = [(number, json.loads(raw)) async for number, raw in self._cases.scan(_PROPOSED)]
-        rows = [{"id": n, "by": p["by"], "at": p["at"], "hits": p["hits"], "of": p["of"]} | {"entry": public(p["row"])} for n, p in found]
+        rows = [
+            {"id": n, "by": p["by"], "at": p["at"], "hits": p["hits"], "of": p["of"]} | {"entry": public(p["row"])}
+            for n, p in found
+        ]
         return sorted(rows, key=lambda row: float(row["at"]))
 
     async def answer(self, number: str, who: str, agrees: bool) -> Row | None:
@@ -171,7 +194,12 @@ class Register:
         writes = Writes()
         writes.drop(_PROPOSED, number)
         if not agrees:
-            await self._cases.commit(writes, {"who": who, "what": "entry_decline", "entry": number}, key=f"answer {number}", request="decline")
+            await self._cases.commit(
+                writes,
+                {"who": who, "what": "entry_decline", "entry": number},
+                key=f"answer {number}",
+                request="decline",
+            )
             return None
         if kept["by"] == who:
             raise RequestError("a second person must agree 须由另一人同意", code="same_reviewer", status=409)
@@ -180,7 +208,14 @@ class Register:
         if not row.get("expires_at") or clock.seconds(row["expires_at"]) > end:
             row["expires_at"] = clock.stamp(end).replace("Z", "+00:00")
         writes.table(self._entries, row["id"], row, self._cases.changed(), 0)
-        event = {"who": who, "what": "entry", "entry": row["id"], "category": row["category"], "reason": row["reason"], "second": who}
+        event = {
+            "who": who,
+            "what": "entry",
+            "entry": row["id"],
+            "category": row["category"],
+            "reason": row["reason"],
+            "second": who,
+        }
         try:
             await self._cases.commit(writes, event, key=f"answer {number}", request="agree")
         except Conflict:

@@ -58,7 +58,9 @@ async def known(store: Store, version: int) -> list[Row]:
             continue
         versions = [int(w.get("entries_version") or 0) for w in row["workers"]]
         behind = max(0, version - min(versions)) if versions else None
-        found.append({"name": str(name), "silent": age > SILENT, "at": row["at"], "workers": row["workers"], "behind": behind})
+        found.append(
+            {"name": str(name), "silent": age > SILENT, "at": row["at"], "workers": row["workers"], "behind": behind}
+        )
     if gone:
         await store.run("HDEL", store.key(_KEY), *gone)
     return found

@@ -19,6 +19,7 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -27,6 +28,7 @@ import uvicorn
 
 from app import apps, keys, logs, metrics, policy
 from app import settings as configuration
+from app.accounts import Accounts
 from app.agreements import Agreements
 from app.changes import Changes
 from app.claims import Claims
@@ -35,11 +37,17 @@ from app.complaints import Complaints
 from app.desk import Desk
 from app.detectors import classifier, lexicon, rules
 from app.duties import Duties
-from app.errors import SettingsError
+from app.errors import SettingsError, StoreError
+from app.history import History
 from app.load import fit, raised
+from app.logins import Logins
 from app.main import Gateway, create_app
 from app.nursery import Nursery, Worker
+from app.oidc import Provider
 from app.playground import Playground
+from app.power import Power
+from app.register import Register
+from app.replicas import Replicas
 from app.review import Review
 from app.settings import Settings
 from app.statements import Archive
@@ -50,6 +58,7 @@ from app.store.tables import Entries, ExceptionRows, Shadows, Statements
 from app.subjects import Subjects
 from app.uptime import Minutes
 from app.web.admin import admin_api
+from app.web.console import Office, console
 from app.web.health import Ops
 from app.web.protocol import Bounds, Protocol
 
@@ -172,18 +181,40 @@ class Parent:
         await self.shadows.start()
         try:
             cases = Cases(self.store, self.entries)
-            review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows, Claims(cases))
+            claims = Claims(cases)
+            review = Review(cases, self.keys, Clean(s.models, s.clean), self.shadows, claims)
             self.subjects = Subjects(cases, self.keys, self.store, s.data_dir, keep=True)
             self.agreements = Agreements(cases, self.keys, self.store, s.data_dir, keep=True)
             await self.subjects.table.start()
             await self.agreements.table.start()
             complaints = Complaints(cases, self.keys, self.exceptions, self.shadows, subjects=self.subjects)
             desk = Desk(
-                s, self.keys, self.entries, self.shadows, review, cases, complaints, self.subjects, self.agreements,
-                self.statements, self.archive, Playground(s, self.keys, self.entries, self.shadows), self._replica,
-                lambda: policy.load(s.policy), lambda: apps.load(s.apps).ids,
-            )  # fmt: skip
-            admin_app = admin_api(s.admin_token or "", desk)
+                s,
+                self.keys,
+                self.entries,
+                self.shadows,
+                review,
+                claims,
+                Register(self.entries, cases, self.keys, review),
+                History(cases, review.ordinary),
+                cases,
+                complaints,
+                self.subjects,
+                self.agreements,
+                self.statements,
+                self.archive,
+                Playground(s, self.keys, self.entries, self.shadows),
+                self._replica,
+                lambda: policy.load(s.policy),
+                lambda: apps.load(s.apps).ids,
+            )
+            logins = Logins(cases, Accounts(cases, self.keys), self.keys)
+            provider = Provider(s) if s.oidc_issuer else None
+            if provider is not None:
+                await provider.start()
+            power = Power(self.store, complaints, self.entries)
+            admin_app = admin_api(s.admin_token or "", desk, console(Office(desk, logins, power, provider)))
+            tasks.append(self._supervise(self._invite(logins, admin)))
             bounds = Bounds(connections=fit(raised()))
             servers = [(_uvicorn(Ops(self.readiness), bounds=bounds), ops), (_uvicorn(admin_app, bounds=bounds), admin)]
             tasks += [self._supervise(server.serve(sockets=[sock])) for server, sock in servers]
@@ -192,6 +223,7 @@ class Parent:
             changes = Changes(cases, lambda: self.readiness()[1]["workers"], s.guard, replica)
             tasks.append(self._supervise(changes.run()))
             tasks.append(self._supervise(Minutes(self.store, self.readiness, replica).run()))
+            tasks.append(self._supervise(Replicas(self.store, self._replica, replica).run()))
             tasks.append(self._supervise(self._watch()))
             tasks += [self._supervise(self._keep(i, client)) for i in range(s.workers)]
             await self._announce(client, ops, admin)
@@ -252,6 +284,23 @@ class Parent:
         log.info(
             "ready",
             extra={"port": ports[0], "ops_port": ports[1], "admin_port": ports[2], "workers": self.settings.workers},
+        )
+
+    async def _invite(self, logins: Logins, admin: socket.socket) -> None:
+        """Print the one-time link by which the first account is made, where there is none."""
+        while True:
+            try:
+                if await logins.accounts.any():
+                    return
+                break
+            except StoreError:
+                await asyncio.sleep(1)
+        host, port = admin.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        base = (self.settings.console_url or f"http://{shown}:{port}/console").rstrip("/")
+        # To the terminal and never to the log: whoever holds it becomes the first operator.
+        print(
+            f"控制台首次设置（一次有效） console, once: {base}/setup?token={logins.setup}", file=sys.stderr, flush=True
         )
 
     async def _keep(self, number: int, client: socket.socket) -> None:

@@ -3,25 +3,24 @@ it, and an entry that would hit what everybody says has two people's word."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import hmac
 import secrets
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Security
 from fastapi.security import HTTPBearer
+from starlette.applications import Starlette
+from starlette.responses import RedirectResponse
 
-from app import clock, strictjson
+from app import strictjson
 from app.desk import Desk
-from app.entries import EntryIn, acts, gone_row, public, written
-from app.errors import Conflict, RequestError
+from app.entries import EntryIn, public
+from app.errors import RequestError
 from app.privacy import Privacy
-from app.review import WIDE_DAYS
 from app.settings import Admin, Scope, admins
-from app.store.tables import Row
 from app.web.cases import case_routes
 from app.web.complaints import outcome_routes
+from app.web.console.call import ROOT
 from app.web.disclosure import statement_routes
 from app.web.entries import list_routes
 from app.web.errors import answer_errors, reused
@@ -57,8 +56,8 @@ def needed(method: str, route: str) -> Scope | None:
     return None if method == "GET" and first in _READ_BY_ALL else _SCOPES[first]
 
 
-def admin_api(token: str, desk: Desk) -> FastAPI:
-    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN."""
+def admin_api(token: str, desk: Desk, console: Starlette | None = None) -> FastAPI:
+    """The ASGI app of the admin port. `token`: SLUICE_ADMIN_TOKEN. `console`: what stands at /console."""
     keys, entries, review, cases = desk.keys, desk.entries, desk.review, desk.cases
     api = FastAPI(
         title="Sluice admin", docs_url=None, redoc_url=None, openapi_url="/sluice/v1/admin/openapi.json", redirect_slashes=False,
@@ -90,25 +89,10 @@ def admin_api(token: str, desk: Desk) -> FastAPI:
             )
         return who.name
 
-    def seconded(entry: EntryIn, row: Row, who: str, other: str) -> None:
-        """A term that stands in ordinary texts acts only with the word of a second person. Raises RequestError."""
-        hits = review.ordinary(entry.term) if entry.term and acts(entry) else 0
-        if not hits:
-            return
-        second = holder(other)
-        why = f"term: it stands in {hits} of the clean texts, so it would hit what everybody says"
-        if second is None or second.name == who or "lists" not in second.scopes:
-            way = "make it longer or suspect, or have a second person agree, whose token stands in X-Sluice-Second"
-            raise RequestError(f"{why}: {way} (需第二人同意)", code="gate", param="term", status=422)
-        until = entry.expires_at
-        if until is None or until.timestamp() > clock.now() + WIDE_DAYS * 86400:
-            raise RequestError(
-                f"expires_at: {why}; it may act for {WIDE_DAYS} days at most",
-                code="gate",
-                param="expires_at",
-                status=422,
-            )
-        row["second"] = second.name
+    def seconds(request: Request) -> str:
+        """Who agrees to what is asked: the name of another token, that may do it too; '' where there is none."""
+        other = holder(request.headers.get("x-sluice-second", ""))
+        return other.name if other is not None and "lists" in other.scopes else ""
 
     def idempotency(request: Request) -> str:
         return idempotency_key(request) or secrets.token_hex(16)
@@ -120,19 +104,11 @@ def admin_api(token: str, desk: Desk) -> FastAPI:
         raw = await body_of(request)
         entry: EntryIn = parsed(raw, EntryIn)
         key = idempotency(request)
-        row = written(entry, who, keys)
-        await asyncio.to_thread(seconded, entry, row, who, request.headers.get("x-sluice-second", ""))
-        asked, other = strictjson.dumps(strictjson.loads(raw)).decode(), ValueError()
-        # Under an older key too: the same call, sent again after a rotation, is the same call.
-        for kid in keys.kids:
-            digest = keys.mac("fingerprint", "request", asked, kid=kid).hex()
-            # The id comes from the key, so that a repeated request names the same row.
-            row["id"] = "ent_" + hashlib.sha256(f"{key}\n{digest}".encode()).hexdigest()[:20]
-            try:
-                return public(await entries.put(row["id"], row, idempotency_key=key, request=digest))
-            except ValueError as e:
-                other = e
-        raise reused(other) from None
+        asked = strictjson.dumps(strictjson.loads(raw)).decode()
+        try:
+            return await desk.register.add(entry, who, asked, second=seconds(request), key=key)
+        except ValueError as e:
+            raise reused(e) from None
 
     @api.get("/sluice/v1/admin/entries", dependencies=[Depends(authorised)])
     async def listed(
@@ -157,38 +133,16 @@ def admin_api(token: str, desk: Desk) -> FastAPI:
 
     @api.get("/sluice/v1/admin/entries/{id}", dependencies=[Depends(authorised)])
     async def one(id: str) -> Any:
-        row = entries.get(id)
-        if row is None or row.get("deleted"):
-            raise RequestError("no such entry", code="not_found", status=404)
-        return public(row)
+        return desk.register.one(id)
 
-    @api.delete("/sluice/v1/admin/entries/{id}", dependencies=[Depends(authorised)])
-    async def remove(id: str, request: Request, expected_version: int | None = None) -> Any:
-        row = entries.get(id)
-        if row is None:
-            await entries.refresh()
-            row = entries.get(id)
-        # A call repeated with its key gets its first answer; any other finds nothing there to delete.
-        repeated = row is not None and row.get("deleted") and "idempotency-key" in request.headers
-        if row is None or (row.get("deleted") and not repeated):
-            raise RequestError("no such entry", code="not_found", status=404)
-        gone = gone_row(row)
-        key = idempotency(request)
+    @api.delete("/sluice/v1/admin/entries/{id}")
+    async def remove(
+        id: str, request: Request, expected_version: int | None = None, who: str = Depends(authorised)
+    ) -> Any:
         try:
-            done = await entries.put(
-                id,
-                gone,
-                idempotency_key=key,
-                request=hashlib.sha256(f"delete {id}".encode()).hexdigest(),
-                expected=0 if repeated else expected_version,
-            )
-        except Conflict:
-            if repeated:
-                raise RequestError("no such entry", code="not_found", status=404) from None
-            raise
+            return await desk.register.remove(id, who, expected=expected_version, key=idempotency(request))
         except ValueError as e:
             raise reused(e) from None
-        return {"id": id, "deleted": True, "version": done["version"]}
 
     case_routes(api, review, cases, authorised, desk.policies, desk.evidence)
     outcome_routes(api, desk.complaints, authorised)
@@ -200,4 +154,7 @@ def admin_api(token: str, desk: Desk) -> FastAPI:
     transparency_routes(api, desk.transparency, authorised)
     privacy_routes(api, Privacy(cases, keys, desk.apps), authorised)
 
+    if console is not None:
+        api.mount(ROOT, console)
+        api.add_route(ROOT, lambda request: RedirectResponse(f"{ROOT}/", 308), include_in_schema=False)
     return api

@@ -15,7 +15,7 @@ if ARGV[2] ~= '' then
     local digest, result = string.match(first, '^(%x+) (.*)$')
     if digest ~= ARGV[2] then return {'reused', ''} end
     redis.call('EXPIRE', KEYS[1], 604800)  -- a write, so that a WAIT behind it speaks of the first one too
-    return {'ok', result}
+    return {'again', result}
   end
 end
 local head = redis.call('GET', KEYS[4]) or ''
@@ -78,6 +78,7 @@ local function place(queue, reporters, shared, id, gone, come, all, rest, most)
   end
 end
 local function part(text) return tonumber(string.sub(redis.sha1hex(text), 1, 12), 16) end
+local version = 0
 for _, w in ipairs(writes) do
   local key = KEYS[w[2]]
   if w[1] == 'row' then redis.call('HSET', key, w[3], string.format('%d ', w[4] + 1) .. w[5])
@@ -93,7 +94,7 @@ for _, w in ipairs(writes) do
   elseif w[1] == 'table' then
     local rows, index, sumkey = KEYS[w[3]], KEYS[w[4]], KEYS[w[5]]
     local old = redis.call('HGET', rows, w[6])
-    local version = redis.call('INCR', key)
+    version = redis.call('INCR', key)
     local row = version .. ' ' .. w[7]
     local sum = tonumber(redis.call('GET', sumkey) or '0')
     if old then sum = sum - part(w[6] .. ' ' .. old) end
@@ -111,5 +112,7 @@ if ARGV[5] ~= '' then
     if w[1] == 'trail' then redis.call('RPUSH', KEYS[w[2]], seq) end
   end
 end
-if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. ARGV[6], 'EX', 604800) end
-return {'ok', ARGV[6]}
+-- A result may say the version that the last row of a table got.
+local result = string.gsub(ARGV[6], '"version":"@version"', '"version":' .. string.format('%d', version))
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2] .. ' ' .. result, 'EX', 604800) end
+return {'ok', result}

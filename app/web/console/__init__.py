@@ -9,11 +9,11 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from app.web.console import cases, doors, figures, lists, matters, people, rules
-from app.web.console.call import HEADERS, KINDS, ROOT, Call, Fault, Office, Page, _language, asset, endpoint
+from app.web.console.call import HEADERS, KINDS, Call, Fault, Office, Page, _language, asset, endpoint
 
 PARTS = (doors, figures, cases, matters, lists, rules, people)
 
@@ -40,16 +40,19 @@ def console(office: Office) -> Starlette:
     async def lost(request: Request, e: Exception) -> Response:
         call = Call(request, office, None, {}, _language(request))
         status = e.status_code if isinstance(e, HTTPException) else 500
-        said = call.t("没有这个页面", "there is no such page") if status != 405 else call.t("不支持该操作", "this page takes no such call")
-        return call.page("fault.html", fault=Fault(said, "", status), status=status) if status < 500 else Response(status_code=500)
-
-    async def first(request: Request) -> Response:
-        return RedirectResponse(f"{ROOT}/", 308)
+        said = (
+            call.t("没有这个页面", "there is no such page")
+            if status != 405
+            else call.t("不支持该操作", "this page takes no such call")
+        )
+        return (
+            call.page("fault.html", fault=Fault(said, "", status), status=status)
+            if status < 500
+            else Response(status_code=500)
+        )
 
     routes = [Route(page.path, endpoint(page, office), methods=[page.method]) for page in pages()]
-    app = Starlette(
-        routes=[Route("", first), Route("/static/{name}", _static), *routes], exception_handlers={404: lost, 405: lost}
-    )
+    app = Starlette(routes=[Route("/static/{name}", _static), *routes], exception_handlers={404: lost, 405: lost})
     app.router.redirect_slashes = False
     return app
 

@@ -29,7 +29,7 @@ from app import clock
 from app.accounts import Account, alias
 from app.deadlines import SHANGHAI
 from app.desk import Desk
-from app.errors import Conflict, Limited, RequestError, StoreError
+from app.errors import Conflict, Limited, LoginError, RequestError, StoreError
 from app.logins import Logins, Session
 from app.oidc import Provider
 from app.power import Power
@@ -83,10 +83,12 @@ class Fault(NamedTuple):
     status: int
 
 
-def fault(e: RequestError | StoreError) -> Fault:
+def fault(e: RequestError | LoginError | StoreError) -> Fault:
     """An exception as a page tells it."""
     if isinstance(e, RequestError):
         return Fault(e.message, (e.param or "").rpartition(".")[2], e.status)
+    if isinstance(e, LoginError):
+        return Fault(e.message, "", e.status)
     if isinstance(e, Conflict):
         return Fault(f"{e} 已有他人先行修改，此处显示最新内容", "expected_version", 409)
     if isinstance(e, Limited):
@@ -150,10 +152,10 @@ class Call:
         """The form's own Idempotency-Key: sent twice it is done once."""
         return self.one("key")
 
-    def read(self, model: type[BaseModel], **said: Any) -> Any:
-        """What the form says as `model` has it. Raises RequestError that names the field."""
+    def read(self, kind: type[BaseModel], /, **said: Any) -> Any:
+        """What the form says as `kind` has it. Raises RequestError that names the field."""
         try:
-            return model.model_validate({k: v for k, v in said.items() if v not in (None, "")})
+            return kind.model_validate({k: v for k, v in said.items() if v not in (None, "")})
         except ValidationError as e:
             first = e.errors(include_input=False, include_url=False)[0]
             field = (
@@ -348,7 +350,7 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
             return await _again(
                 page, call, Fault("this form was sent already with other words 该表单已提交过", "key", 409)
             )
-        except (RequestError, StoreError) as e:
+        except (RequestError, LoginError, StoreError) as e:
             return await _again(page, call, fault(e))
 
     async def headed(request: Request) -> Response:
@@ -364,7 +366,7 @@ async def _again(page: Page, call: Call, found: Fault) -> Response:
     try:
         if page.again is not None and (page.open or call.session is not None) and found.status != 403:
             return await page.again(call, found)
-    except (RequestError, StoreError) as e:
+    except (RequestError, LoginError, StoreError) as e:
         found = fault(e)
     return call.page("part_fault.html" if call.part else "fault.html", fault=found)
 

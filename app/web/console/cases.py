@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from starlette.responses import Response
 
@@ -17,6 +17,7 @@ from app.errors import RequestError
 from app.guide import guide
 from app.remediation import DUTY, ENDED, TABLE, UNDECIDED, Case
 from app.review import shown
+from app.store.queue import Lane
 from app.store.tables import Row
 from app.taxonomy import taxonomy
 from app.web.cases import DecisionIn
@@ -80,10 +81,13 @@ async def _wanted(call: Call, category: str = "") -> Callable[[Case], bool]:
 async def _next(call: Call, after: str = "") -> str | None:
     """The first case of the queue that nobody else works on."""
     keep = await _wanted(call)
-    for lane in ("overdue", "soon", "undecided"):
+    lanes: tuple[Lane, ...] = ("overdue", "soon", "undecided")
+    for lane in lanes:
         at: int | None = 0
         while at is not None:
-            found, at = await call.desk.review.walk(lane, at, lambda c: keep(c) and c.state in UNDECIDED | DUTY and c.id != after)
+            found, at = await call.desk.review.walk(
+                lane, at, lambda c: keep(c) and c.state in UNDECIDED | DUTY and c.id != after
+            )
             owners = await call.desk.claims.owners([c.id for c in found])
             free = next((c for c in found if owners.get(c.id, call.who) == call.who and c.state != "probing"), None)
             # What waits for the model to be tuned is no work of a reviewer's minute.
@@ -94,17 +98,25 @@ async def _next(call: Call, after: str = "") -> str | None:
 
 @PAGES.get("/cases", "review")
 async def queue(call: Call) -> Response:
-    lane = call.query("lane", "undecided")
-    lane = lane if lane in LANES else "undecided"
+    said = call.query("lane", "undecided")
+    lane = cast("Lane", said if said in LANES else "undecided")
     category = call.query("category") if call.query("category") in taxonomy() else ""
     start = call.number("from")
     counts = await call.desk.review.lanes()
     found, after = await call.desk.review.walk(lane, start, await _wanted(call, category))
     owners = await call.desk.claims.owners([c.id for c in found])
     return call.page(
-        "cases.html", lane=lane, lanes=LANES, counts=counts, cases=[shown(c, clock.now()) for c in found], owners=owners, after=after,
-        chosen=category, tired=await Work(call).tired(), without=call.account.likes.without,
-    )  # fmt: skip
+        "cases.html",
+        lane=lane,
+        lanes=LANES,
+        counts=counts,
+        cases=[shown(c, clock.now()) for c in found],
+        owners=owners,
+        after=after,
+        chosen=category,
+        tired=await Work(call).tired(),
+        without=call.account.likes.without,
+    )
 
 
 @PAGES.get("/cases/next", "review")
@@ -113,7 +125,11 @@ async def onward(call: Call) -> Response:
     if await Work(call).tired():
         return call.to("/rest", done=call.query("done"))
     found = await _next(call, call.query("done"))
-    return call.to("/cases", done=call.query("done")) if found is None else call.to(f"/cases/{found}", done=call.query("done"))
+    return (
+        call.to("/cases", done=call.query("done"))
+        if found is None
+        else call.to(f"/cases/{found}", done=call.query("done"))
+    )
 
 
 @PAGES.get("/rest", "review")
@@ -149,13 +165,27 @@ async def case_page(call: Call, fault: Fault | None = None) -> Response:
     similar = await desk.review.similar(case) if case.state in UNDECIDED else []
     skip = set(call.account.likes.without)
     return call.page(
-        "case.html", fault=fault, case=shown(case, clock.now()), owner=owners.get(case.id, ""), moves=_moves(case),
-        decisions=DECISIONS, reasons=REASONS, steps=STEPS, trail=await desk.cases.trail(f"case {case.id}"),
+        "case.html",
+        fault=fault,
+        case=shown(case, clock.now()),
+        owner=owners.get(case.id, ""),
+        moves=_moves(case),
+        decisions=DECISIONS,
+        reasons=REASONS,
+        steps=STEPS,
+        trail=await desk.cases.trail(f"case {case.id}"),
         similar=[(shown(c, clock.now()), shared) for c, shared in similar if c.category not in skip],
-        probes=_plot(case), undo=await _undoable(call), undecided=case.state in UNDECIDED, duty=case.state in DUTY,
-        ended=case.state in ENDED, likes=call.account.likes, since=call.session.began if call.session else 0.0,
-        guide=_guide(call, case.category), widening=case.widening, said=case.decision,
-    )  # fmt: skip
+        probes=_plot(case),
+        undo=await _undoable(call),
+        undecided=case.state in UNDECIDED,
+        duty=case.state in DUTY,
+        ended=case.state in ENDED,
+        likes=call.account.likes,
+        since=call.session.began if call.session else 0.0,
+        guide=_guide(call, case.category),
+        widening=case.widening,
+        said=case.decision,
+    )
 
 
 def _plot(case: Case) -> dict[str, Any] | None:
@@ -163,11 +193,17 @@ def _plot(case: Case) -> dict[str, Any] | None:
     told = [p for p in case.probes if p["sets"]]
     if not told:
         return None
-    series = {name: [round(100 * p["sets"].get(name, {}).get("upper", 1.0), 2) for p in told] for name in ("original", "variants")}
+    series = {
+        name: [round(100 * p["sets"].get(name, {}).get("upper", 1.0), 2) for p in told]
+        for name in ("original", "variants")
+    }
     return {
-        "series": ["original", "variants", "5%"], "labels": [clock.stamp(p["at"])[5:16].replace("T", " ") for p in told], "points": True,
-        "data": [list(range(len(told))), series["original"], series["variants"], [5] * len(told)], "top": 10,
-    }  # fmt: skip
+        "series": ["original", "variants", "5%"],
+        "labels": [clock.stamp(p["at"])[5:16].replace("T", " ") for p in told],
+        "points": True,
+        "data": [list(range(len(told))), series["original"], series["variants"], [5] * len(told)],
+        "top": 10,
+    }
 
 
 def _guide(call: Call, id: str) -> Row:
@@ -175,9 +211,13 @@ def _guide(call: Call, id: str) -> Row:
     category, told = taxonomy()[id], guide(id)
     profile = call.desk.policies().common.profile
     return {
-        "id": id, "basis": category.basis(profile, call.language), "belongs": told.belongs[call.language],
-        "not": told.not_[call.language], "harm": category.harm, "no_retain": category.no_retain,
-    }  # fmt: skip
+        "id": id,
+        "basis": category.basis(profile, call.language),
+        "belongs": told.belongs[call.language],
+        "not": told.not_[call.language],
+        "harm": category.harm,
+        "no_retain": category.no_retain,
+    }
 
 
 @PAGES.get("/cases/{id}", "review")
@@ -191,7 +231,9 @@ async def claim(call: Call) -> Response:
     owner = await call.desk.claims.take(case.id, call.who)
     if owner != call.who:
         raise RequestError(
-            f"{call.alias(owner)} works on it; it is free again in ten minutes at most 正由他人处理", code="claimed", status=409
+            f"{call.alias(owner)} works on it; it is free again in ten minutes at most 正由他人处理",
+            code="claimed",
+            status=409,
         )
     return call.to(f"/cases/{case.id}")
 
@@ -219,7 +261,13 @@ async def opened(call: Call) -> Response:
     case = await call.desk.review.find(call.path("id"))
     if part == "comments":
         texts = await call.desk.review.comments(case, call.who, plain=plain)
-        return call.page("part_texts.html", texts=[await _told(call, text, plain) for text in texts], part=part, plain=plain, case=case.id)
+        return call.page(
+            "part_texts.html",
+            texts=[await _told(call, text, plain) for text in texts],
+            part=part,
+            plain=plain,
+            case=case.id,
+        )
     kept = await call.desk.review.evidence(case.id, call.who, part=f"{part}, unmasked" if plain else part)
     text, passage = str(kept.get("text") or kept.get("passage") or ""), str(kept.get("passage") or "")
     if part == "prompt":
@@ -237,29 +285,41 @@ async def _told(call: Call, text: str, plain: bool, passage: str = "") -> Row:
     looked = await call.desk.playground.look(text[:20_000])
     spans = [
         Span(f["start"], f["end"], "finding", f"{f['category']} · {f['detector']}")
-        for f in looked["findings"] if f["action"] != "pass" and f["detector"] != "patterns"
-    ]  # fmt: skip
-    personal = [Span(f["start"], f["end"], "personal") for f in looked["findings"] if f["detector"] == "patterns" and not plain]
+        for f in looked["findings"]
+        if f["action"] != "pass" and f["detector"] != "patterns"
+    ]
+    personal = [
+        Span(f["start"], f["end"], "personal") for f in looked["findings"] if f["detector"] == "patterns" and not plain
+    ]
     at = text.find(passage) if passage else -1
     if at >= 0 and len(passage) < len(text):
         spans.append(Span(at, at + len(passage), "passage", call.t("被举报的段落", "the passage that was reported")))
     invisible = {i["at"]: i["name"] or i["code"] for i in looked["invisible"]}
     return {
-        "pieces": pieces(text[:20_000], [*spans, *personal], invisible), "folded": folded(looked["folded"], personal),
-        "covered": bool(personal), "findings": looked["findings"], "cut": len(text) > 20_000,
-    }  # fmt: skip
+        "pieces": pieces(text[:20_000], [*spans, *personal], invisible),
+        "folded": folded(looked["folded"], personal),
+        "covered": bool(personal),
+        "findings": looked["findings"],
+        "cut": len(text) > 20_000,
+    }
 
 
 @PAGES.post("/cases/{id}/decision", "review", again=case_page)
 async def decide(call: Call) -> Response:
     names = ("reason", "would", "category", "to", "term", "vendor", "reference", "date", "role", "model", "prompt")
-    said = {name: call.one(name) for name in names} | {"variants": [v.strip() for v in call.one("variants").splitlines() if v.strip()]}
+    said = {name: call.one(name) for name in names} | {
+        "variants": [v.strip() for v in call.one("variants").splitlines() if v.strip()]
+    }
     given: DecisionIn = call.read(DecisionIn, decision=call.one("decision") or "-", **said)
     name, decision = call.path("id"), given.decision
     if not given.reason.strip():
-        raise RequestError("reason: no decision without a reason 请填写理由", code="missing", param="reason", status=422)
+        raise RequestError(
+            "reason: no decision without a reason 请填写理由", code="missing", param="reason", status=422
+        )
     if (expected := call.version()) is None:
-        raise RequestError("expected_version: load the page again 请刷新页面", code="missing", param="expected_version", status=422)
+        raise RequestError(
+            "expected_version: load the page again 请刷新页面", code="missing", param="expected_version", status=422
+        )
     told = given.model_dump(exclude_none=True, exclude={"decision", "expected_version"})
     done = await call.desk.review.decide(name, decision, call.who, told, expected=expected, key=call.key)
     await Work(call).did()
@@ -277,8 +337,11 @@ async def undo(call: Call) -> Response:
         at = (case.decision or {}).get("at", 0.0)
         if (case.decision or {}).get("by") != call.who or clock.now() - at > UNDO + _LATE:
             raise RequestError(
-                "reason: the ten seconds are over; say why it is undone 已超过十秒，请填写撤销理由", code="missing", param="reason", status=422
-            )  # fmt: skip
+                "reason: the ten seconds are over; say why it is undone 已超过十秒，请填写撤销理由",
+                code="missing",
+                param="reason",
+                status=422,
+            )
         reason = "undone within ten seconds 十秒内撤销"
     await call.desk.review.decide(name, "undo", call.who, {"reason": reason}, expected=call.version(), key=call.key)
     return call.to(f"/cases/{name}")
@@ -294,7 +357,9 @@ def _chosen(call: Call) -> dict[str, int]:
         if version.isascii() and version.isdecimal() and len(version) < 16:
             found[name] = int(version)
     if not 1 <= len(found) <= 50:
-        raise RequestError("case: choose 1 to 50 cases 请选择 1 至 50 个案件", code="invalid_value", param="case", status=422)
+        raise RequestError(
+            "case: choose 1 to 50 cases 请选择 1 至 50 个案件", code="invalid_value", param="case", status=422
+        )
     return found
 
 
@@ -318,9 +383,13 @@ async def preview(call: Call) -> Response:
 async def together(call: Call) -> Response:
     chosen, decision, reason = _chosen(call), call.one("decision"), call.one("reason")
     if decision not in ("confirm", "reject"):
-        raise RequestError("decision: confirm or reject 请选择成立或不成立", code="invalid_value", param="decision", status=422)
+        raise RequestError(
+            "decision: confirm or reject 请选择成立或不成立", code="invalid_value", param="decision", status=422
+        )
     if not reason:
-        raise RequestError("reason: no decision without a reason 请填写理由", code="missing", param="reason", status=422)
+        raise RequestError(
+            "reason: no decision without a reason 请填写理由", code="missing", param="reason", status=422
+        )
     rows = await call.desk.review.decide_many(chosen, decision, call.who, {"reason": reason})
     await Work(call).did(sum(bool(row["ok"]) for row in rows))
     return call.page("together.html", rows=rows, decision=decision, decisions=DECISIONS)
@@ -338,7 +407,9 @@ async def _share(call: Call) -> looks.Share:
 async def second_looks(call: Call) -> Response:
     found = await call.desk.review.second_looks(await _share(call))
     without = call.account.likes.without
-    return call.page("second.html", rows=[r for r in found["cases"] if r["category"] not in without], total=found["total"])
+    return call.page(
+        "second.html", rows=[r for r in found["cases"] if r["category"] not in without], total=found["total"]
+    )
 
 
 async def second_page(call: Call, fault: Fault | None = None) -> Response:
@@ -347,7 +418,9 @@ async def second_page(call: Call, fault: Fault | None = None) -> Response:
     if case.second is not None or not looks.drawn(call.desk.keys, case, share(case.app)):
         raise RequestError("this case waits for no second look 该案件无需复核", code="not_drawn", status=409)
     blind = looks.blind(case)
-    return call.page("second_one.html", fault=fault, case=blind, version=case.version, guide=_guide(call, blind["category"]))
+    return call.page(
+        "second_one.html", fault=fault, case=blind, version=case.version, guide=_guide(call, blind["category"])
+    )
 
 
 @PAGES.get("/second/{id}", "review")

@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from app.errors import RequestError
 from app.logins import WHOLE
+from app.oidc import Pending
 from app.web import asgi
 from app.web.console.call import COOKIE, ROOT, Call, Fault, Pages
 
@@ -22,7 +23,9 @@ def _secure(call: Call) -> bool:
 
 
 def _entered(call: Call, response: Response, secret: str) -> Response:
-    response.set_cookie(COOKIE, secret, max_age=WHOLE, path=ROOT, httponly=True, samesite="strict", secure=_secure(call))
+    response.set_cookie(
+        COOKIE, secret, max_age=WHOLE, path=ROOT, httponly=True, samesite="strict", secure=_secure(call)
+    )
     return response
 
 
@@ -30,7 +33,9 @@ def _next(call: Call) -> str:
     """Where somebody wanted to go: a page of ours or none."""
     said = call.one("next") or call.query("next")
     parts = urlsplit(said)
-    return said if said.startswith("/") and not (parts.scheme or parts.netloc or said.startswith(("//", "/\\"))) else "/"
+    return (
+        said if said.startswith("/") and not (parts.scheme or parts.netloc or said.startswith(("//", "/\\"))) else "/"
+    )
 
 
 async def login_page(call: Call, fault: Fault | None = None) -> Response:
@@ -46,7 +51,9 @@ async def show_login(call: Call) -> Response:
 
 @PAGES.post("/login", open=True, again=login_page)
 async def login(call: Call) -> Response:
-    secret = await call.office.logins.enter(call.one("id"), call.form.get("password", [""])[0], asgi.peer(call.request.scope))
+    secret = await call.office.logins.enter(
+        call.one("id"), call.form.get("password", [""])[0], asgi.peer(call.request.scope)
+    )
     return _entered(call, call.to(_next(call)), secret)
 
 
@@ -65,7 +72,9 @@ async def show_setup(call: Call) -> Response:
 async def setup(call: Call) -> Response:
     password = call.form.get("password", [""])[0]
     if password != call.form.get("again", [""])[0]:
-        raise RequestError("again: not the same password 两次输入的密码不一致", code="invalid_value", param="again", status=422)
+        raise RequestError(
+            "again: not the same password 两次输入的密码不一致", code="invalid_value", param="again", status=422
+        )
     secret = await call.office.logins.begin(call.one("token"), call.one("id"), password, call.language)
     return _entered(call, call.to("/me", first="1"), secret)
 
@@ -88,15 +97,15 @@ async def to_provider(call: Call) -> Response:
     # A page of ours sends them on: a redirect of a form would be held against form-action.
     response = HTMLResponse(call.page("onward.html", address=address).body)
     said = json.dumps(pending._asdict())
-    response.set_cookie(_PENDING, said, max_age=600, path=f"{ROOT}/login", httponly=True, samesite="lax", secure=_secure(call))
+    response.set_cookie(
+        _PENDING, said, max_age=600, path=f"{ROOT}/login", httponly=True, samesite="lax", secure=_secure(call)
+    )
     return response
 
 
-@PAGES.get("/login/callback", open=True)
+@PAGES.get("/login/return", open=True)
 async def from_provider(call: Call) -> Response:
     """Back from there. The session's cookie is Strict, so that the next click must be one of a page of ours."""
-    from app.oidc import Pending
-
     provider = call.office.provider
     if provider is None:
         raise RequestError("no provider is configured 未配置统一登录", code="no_provider", status=404)

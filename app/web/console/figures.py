@@ -10,20 +10,20 @@ import asyncio
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import pairwise
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from app import clock, evidence, journal, looks, metrics
-from app.deadlines import day_end
+from app import transparency as report
+from app.deadlines import SHANGHAI, day_end
 from app.errors import RequestError
 from app.remediation import Case
 from app.store.cases import broken
 from app.store.tables import Row
-from app.taxonomy import taxonomy
 from app.types import Action
 from app.web.console.call import Call, Pages
-from app.web.console.words import LANES, ROLES, STEPS
+from app.web.console.words import LANES, STEPS
 
 PAGES = Pages()
 _HOURS = 48
@@ -46,9 +46,11 @@ async def _hours(call: Call, hours: int) -> list[tuple[float, Counter[str]]]:
 def _median(counts: Counter[str], name: str) -> str:
     """The bound that half of what was measured keeps; '-' of nothing."""
     found = sorted(
-        ((float("inf") if b == "more" else float(b)), n) for key, n in counts.items() if key.startswith(f"{name}.")
+        ((float("inf") if b == "more" else float(b)), n)
+        for key, n in counts.items()
+        if key.startswith(f"{name}.")
         for b in [key.partition(".")[2]]
-    )  # fmt: skip
+    )
     half, seen = sum(n for _, n in found) / 2, 0
     for bound, n in found:
         seen += n
@@ -68,25 +70,34 @@ async def _deadlines(call: Call) -> tuple[Row, Row]:
         return sum(
             c.decided is not None and c.decided <= at and c.state != "rejected" and (c.ended is None or c.ended > at)
             for c in cases
-        )  # fmt: skip
+        )
 
     def late_at(at: float) -> int:
         return sum(
-            c.decided is not None and c.decided <= at and c.due < at and c.state != "rejected" and (c.ended is None or c.ended > at)
+            c.decided is not None
+            and c.decided <= at
+            and c.due < at
+            and c.state != "rejected"
+            and (c.ended is None or c.ended > at)
             for c in cases
-        )  # fmt: skip
+        )
 
     burn = {
         "series": [call.t("整改中", "in remediation"), call.t("已超期", "overdue")],
         "data": [days, [open_at(d) for d in days], [late_at(d) for d in days]],
-    }  # fmt: skip
-    edges = [float("-inf"), *(now + 86400 * 7 * week for week in range(0, 14)), float("inf")]
+    }
+    edges = [float("-inf"), *(now + 86400 * 7 * week for week in range(14)), float("inf")]
     counts = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         low, high = ("-inf" if a == float("-inf") else f"({a:.3f}"), ("+inf" if b == float("inf") else f"{b:.3f}")
         counts.append(int(await store.run("ZCOUNT", store.key("cases:due"), low, high)))
-    labels = [call.t("超期", "over"), *(f"{7 * w}–{7 * w + 7}" for w in range(0, 13)), "91+"]
-    left = {"series": [call.t("案件", "cases")], "bars": True, "labels": labels, "data": [list(range(len(counts))), counts]}
+    labels = [call.t("超期", "over"), *(f"{7 * w}–{7 * w + 7}" for w in range(13)), "91+"]
+    left = {
+        "series": [call.t("案件", "cases")],
+        "bars": True,
+        "labels": labels,
+        "data": [list(range(len(counts))), counts],
+    }
     return burn, left
 
 
@@ -115,23 +126,38 @@ async def overview(call: Call) -> Response:
     traffic = {
         "series": [call.t("请求", "requests"), call.t("拦截与替换", "stopped")],
         "data": [
-            [at for at, _ in hours], [c["total"] for _, c in hours],
+            [at for at, _ in hours],
+            [c["total"] for _, c in hours],
             [c["prompt.block"] + c["prompt.replace"] + c["answer.block"] + c["answer.replace"] for _, c in hours],
         ],
-    }  # fmt: skip
+    }
     blocked = {k.partition(".")[2]: n for k, n in day.items() if k.startswith("blocked.")}
     burn, left = await _deadlines(call)
     store = desk.cases.store
     ids = [str(id) for id in await store.run("ZREVRANGE", store.key("cases:all"), 0, _CASES - 1)]
     workers = desk.replica().get("workers", [])
     return call.page(
-        "overview.html", day=day, traffic=traffic, blocked=dict(sorted(blocked.items(), key=lambda kv: -kv[1])), burn=burn, left=left,
-        held=_median(day, "held_ms"), first=_median(day, "first_ms"), leaked=metrics.total(families, "sluice_leaked_characters"),
-        unscreened=metrics.total(families, "sluice_unscreened_characters"), lanes=LANES, counts=await desk.review.lanes(),
-        power=await call.office.power.figures(), store=store, workers=workers, actions=[a.word for a in Action], appeals=await desk.complaints.open(),
-        degraded={k.partition(".")[2]: n for k, n in day.items() if k.startswith("degraded.")}, entries=desk.entries.version,
+        "overview.html",
+        day=day,
+        traffic=traffic,
+        blocked=dict(sorted(blocked.items(), key=lambda kv: -kv[1])),
+        burn=burn,
+        left=left,
+        held=_median(day, "held_ms"),
+        first=_median(day, "first_ms"),
+        leaked=metrics.total(families, "sluice_leaked_characters"),
+        unscreened=metrics.total(families, "sluice_unscreened_characters"),
+        lanes=LANES,
+        counts=await desk.review.lanes(),
+        power=await call.office.power.figures(),
+        store=store,
+        workers=workers,
+        actions=[a.word for a in Action],
+        appeals=await desk.complaints.open(),
+        degraded={k.partition(".")[2]: n for k, n in day.items() if k.startswith("degraded.")},
+        entries=desk.entries.version,
         agreement=agreement(await desk.cases.several(ids)) if call.may("audit") else [],
-    )  # fmt: skip
+    )
 
 
 @PAGES.get("/metrics")
@@ -143,7 +169,10 @@ async def measured(call: Call) -> Response:
 @PAGES.get("/decisions", "audit", "operate", "lists")
 async def decisions(call: Call) -> Response:
     """Records of the journal of this machine: ids, categories, offsets. There is no text to show."""
-    wanted = {name: call.query(name) for name in ("direction", "action", "category", "rule", "id", "outcome", "degraded", "leaked")}
+    wanted = {
+        name: call.query(name)
+        for name in ("direction", "action", "category", "rule", "id", "outcome", "degraded", "leaked")
+    }
 
     def keep(row: Row) -> bool:
         sides = [row[d] for d in ("prompt", "answer") if wanted["direction"] in ("", d)]
@@ -192,7 +221,11 @@ async def audit(call: Call) -> Response:
     store, cases = call.desk.cases.store, call.desk.cases
     total = int(await store.run("LLEN", store.key("audit")))
     start = min(call.number("from"), total)
-    rows = [json.loads(raw) for raw in await store.run("LRANGE", store.key("audit"), -(start + _ROWS), -(start + 1))] if total else []
+    rows = (
+        [json.loads(raw) for raw in await store.run("LRANGE", store.key("audit"), -(start + _ROWS), -(start + 1))]
+        if total
+        else []
+    )
     checked = None
     if call.query("check") == "1":
         whole = await cases.audit()
@@ -205,20 +238,19 @@ async def audit(call: Call) -> Response:
 
 @PAGES.get("/transparency", "audit")
 async def transparency(call: Call) -> Response:
-    from app import transparency as report
-
-    half = call.query("half") or report.current(clock.now())
+    now = datetime.fromtimestamp(clock.now(), SHANGHAI)
+    half = call.query("half") or f"{now.year}H{1 if now.month < 7 else 2}"
     public = call.query("public") == "1"
-    found = await report.collected(call.desk.cases, call.desk.complaints, half, public=public)
+    found = await call.desk.transparency(half, public)
     match call.query("form"):
         case "json":
-            return _download(f"transparency-{half}.json", json.dumps(found, ensure_ascii=False, indent=2), "application/json")
+            return _download(
+                f"transparency-{half}.json", json.dumps(found, ensure_ascii=False, indent=2), "application/json"
+            )
         case "csv":
             return _download(f"transparency-{half}.csv", report.csv(found), "text/csv; charset=utf-8")
         case "html":
-            return HTMLResponse(report.html(found), headers={"content-security-policy": report.CSP})
+            return _download(f"transparency-{half}.html", report.html(found), "text/html; charset=utf-8")
         case "":
             return call.page("transparency.html", report=found, half=half, public=public)
     raise RequestError("form: one of json, csv, html", code="invalid_value", param="form", status=422)
-
-

@@ -31,11 +31,19 @@ async def entries_page(call: Call, fault: Fault | None = None) -> Response:
     rows = await asyncio.to_thread(desk.register.find, words, category, of, owner)
     start = call.number("from")
     return call.page(
-        "entries.html", fault=fault, rows=rows[start : start + _ROWS], total=len(rows), after=start + _ROWS if start + _ROWS < len(rows) else None,
-        wanted={"q": words, "category": category, "list": of, "owner": owner}, version=desk.entries.version, preview=None,
-        proposed=await desk.register.proposed(), replicas=await replicas.known(desk.cases.store, desk.entries.version),
-        apps=sorted(await asyncio.to_thread(desk.apps)), lists=sorted({r["list"] for r in rows if r.get("list")}),
-    )  # fmt: skip
+        "entries.html",
+        fault=fault,
+        rows=rows[start : start + _ROWS],
+        total=len(rows),
+        after=start + _ROWS if start + _ROWS < len(rows) else None,
+        wanted={"q": words, "category": category, "list": of, "owner": owner},
+        version=desk.entries.version,
+        preview=None,
+        proposed=await desk.register.proposed(),
+        replicas=await replicas.known(desk.cases.store, desk.entries.version),
+        apps=sorted(await asyncio.to_thread(desk.apps)),
+        lists=sorted({r["list"] for r in rows if r.get("list")}),
+    )
 
 
 @PAGES.get("/entries", "lists")
@@ -50,17 +58,28 @@ def _until(said: str) -> datetime | None:
     try:
         day = datetime.strptime(said, "%Y-%m-%d")
     except ValueError:
-        raise RequestError("expires_at: a day like 2027-01-31 日期格式须为 2027-01-31", code="invalid_value", param="expires_at", status=422) from None
+        raise RequestError(
+            "expires_at: a day like 2027-01-31 日期格式须为 2027-01-31",
+            code="invalid_value",
+            param="expires_at",
+            status=422,
+        ) from None
     return day.replace(hour=23, minute=59, second=59, tzinfo=SHANGHAI)
 
 
 def _entry(call: Call) -> EntryIn:
     passage = call.form.get("passage", [""])[0]
     given: EntryIn = call.read(
-        EntryIn, term=call.one("term"), passage=passage if passage.strip() else "", category=call.one("category"),
-        action=call.one("action") or "block", tier=call.one("tier") or "certain", reason=call.one("reason"), expires_at=_until(call.one("expires_at")),
+        EntryIn,
+        term=call.one("term"),
+        passage=passage if passage.strip() else "",
+        category=call.one("category"),
+        action=call.one("action") or "block",
+        tier=call.one("tier") or "certain",
+        reason=call.one("reason"),
+        expires_at=_until(call.one("expires_at")),
         scope={"app": call.one("app") or "*", "directions": call.many("directions") or ["prompt", "answer"]},
-    )  # fmt: skip
+    )
     return given
 
 
@@ -105,14 +124,18 @@ async def diff(call: Call) -> Response:
     """What differs between two versions; and, from the older to now, what a roll back would do."""
     a, b = call.number("a"), call.number("b") or None
     found = await call.desk.history.diff(a, b)
-    return call.page("diff.html", diff=found, version=call.desk.entries.version, back=b is None or b == call.desk.entries.version)
+    return call.page(
+        "diff.html", diff=found, version=call.desk.entries.version, back=b is None or b == call.desk.entries.version
+    )
 
 
 @PAGES.post("/entries/rollback", "lists", again=history_page)
 async def roll_back(call: Call) -> Response:
     reason, to, expected = call.one("reason"), call.version("to"), call.version()
     if not reason:
-        raise RequestError("reason: say why it is rolled back 请填写回滚理由", code="missing", param="reason", status=422)
+        raise RequestError(
+            "reason: say why it is rolled back 请填写回滚理由", code="missing", param="reason", status=422
+        )
     if to is None or expected is None:
         raise RequestError("to: a version 请选择版本", code="missing", param="to", status=422)
     await call.desk.history.roll_back(to, call.who, reason, expected, key=call.key)
@@ -121,7 +144,9 @@ async def roll_back(call: Call) -> Response:
 
 async def entry_page(call: Call, fault: Fault | None = None) -> Response:
     await call.desk.entries.refresh()
-    return call.page("entry.html", fault=fault, row=call.desk.register.one(call.path("id")), version=call.desk.entries.version)
+    return call.page(
+        "entry.html", fault=fault, row=call.desk.register.one(call.path("id")), version=call.desk.entries.version
+    )
 
 
 @PAGES.get("/entries/{id}", "lists", "review")
@@ -137,7 +162,9 @@ async def change(call: Call) -> Response:
     if call.one("what") == "remove":
         await call.desk.register.remove(id, call.who, reason, expected=expected, key=f"{call.who} {call.key}")
         return call.to("/entries")
-    await call.desk.register.extend(id, call.who, _until(call.one("expires_at")), reason, expected=expected or 0, key=f"{call.who} {call.key}")
+    await call.desk.register.extend(
+        id, call.who, _until(call.one("expires_at")), reason, expected=expected or 0, key=f"{call.who} {call.key}"
+    )
     return call.to(f"/entries/{id}")
 
 
@@ -150,11 +177,21 @@ async def terms(call: Call) -> Response:
     rows = await asyncio.to_thread(lambda: list(lexicon.load(call.desk.settings.lexicons)))
     words, category = call.query("q").strip(), call.query("category")
     said = fold(words)
-    found = [r for r in rows if (not category or r.category == category) and (not said or said in fold(r.term) or words == r.rule)]
+    found = [
+        r
+        for r in rows
+        if (not category or r.category == category) and (not said or said in fold(r.term) or words == r.rule)
+    ]
     counts = Counter(r.category for r in rows)
     tiers = Counter((r.category, r.tier) for r in rows)
     by = [(id, counts[id], tiers[id, "certain"], tiers[id, "suspect"]) for id in taxonomy() if counts[id]]
     return call.page(
-        "lexicon.html", rows=found[:200] if words or category else [], total=len(found), all=len(rows), by=by, words=words, chosen=category,
+        "lexicon.html",
+        rows=found[:200] if words or category else [],
+        total=len(found),
+        all=len(rows),
+        by=by,
+        words=words,
+        chosen=category,
         workers=call.desk.replica().get("workers", []),
-    )  # fmt: skip
+    )

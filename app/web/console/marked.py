@@ -7,6 +7,7 @@ from the direction of its neighbours (bidi), and what would turn it is a badge.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 COVER = "●"
@@ -42,7 +43,7 @@ def pieces(text: str, spans: Iterable[Span], invisible: Mapping[int, str], start
             edges |= {at, at + 1}
     cut = sorted(edges)
     found: list[Piece] = []
-    for a, b in zip(cut, cut[1:], strict=False):
+    for a, b in pairwise(cut):
         on = [s for s in marks if s.start <= a and b <= s.end]
         kinds = frozenset(s.kind for s in on)
         title = " · ".join(dict.fromkeys(s.title for s in on if s.title))

@@ -1,4 +1,7 @@
-"""Complaints and appeals, and what is imposed on users. Law: whoever decides gives the reason that the person is told; a user is a number."""
+"""Complaints and appeals, and what is imposed on users.
+
+Law: whoever decides gives the reason that the person is told; a user is a number.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,11 @@ async def opened(call: Call) -> Response:
     """What was sent, and what the model said when it was asked again; who looked is written down."""
     plain = call.one("plain") == "1"
     kept = await call.desk.complaints.evidence(call.path("id"), call.who)
-    texts = [(name, await _told(call, str(kept[name]), plain)) for name in ("prompt", "answer", "text", "comment") if kept.get(name)]
+    texts = [
+        (name, await _told(call, str(kept[name]), plain))
+        for name in ("prompt", "answer", "text", "comment")
+        if kept.get(name)
+    ]
     texts += [("asked", await _told(call, str(a["text"]), plain)) for a in kept.get("answers", ())]
     return call.page("part_matter.html", texts=texts, id=call.path("id"), plain=plain)
 
@@ -57,7 +64,9 @@ async def decide(call: Call) -> Response:
         await call.desk.complaints.ask(id, given.model or "", call.who)
         return call.to(f"/complaints/{id}")
     if not given.reason:
-        raise RequestError("reason: what the person is told 请填写将告知对方的理由", code="missing", param="reason", status=422)
+        raise RequestError(
+            "reason: what the person is told 请填写将告知对方的理由", code="missing", param="reason", status=422
+        )
     said = given.model_dump(exclude_none=True, exclude={"decision", "expected_version", "model"})
     await call.desk.complaints.decide(id, given.decision, call.who, said, expected=call.version(), key=call.key)
     await Work(call).did()
@@ -90,6 +99,12 @@ async def impose(call: Call) -> Response:
     hours = call.one("hours") if decision in ("warn", "limit", "suspend") else ""
     given: StandingIn = call.read(StandingIn, decision=decision or "-", reason=call.one("reason"), hours=hours)
     await call.desk.subjects.decide(
-        call.path("id"), given.decision, call.who, given.reason, hours=given.hours, expected=call.version(), key=call.key
+        call.path("id"),
+        given.decision,
+        call.who,
+        given.reason,
+        hours=given.hours,
+        expected=call.version(),
+        key=call.key,
     )
     return call.to("/standings")

@@ -17,13 +17,29 @@ from app.web.console.words import ROLES as NAMED
 
 PAGES = Pages()
 _KEYS = (
-    "down", "up", "next", "search", "claim", "text", "prompt", "comments", "unmask", "hold", "confirm", "reject", "skip", "undo", "guide",
+    "down",
+    "up",
+    "next",
+    "search",
+    "claim",
+    "text",
+    "prompt",
+    "comments",
+    "unmask",
+    "hold",
+    "confirm",
+    "reject",
+    "skip",
+    "undo",
+    "guide",
     "similar",
-)  # fmt: skip
+)
 
 
 async def me_page(call: Call, fault: Fault | None = None) -> Response:
-    return call.page("me.html", fault=fault, account=call.account, keys=_KEYS, first=call.query("first") == "1", roles=NAMED)
+    return call.page(
+        "me.html", fault=fault, account=call.account, keys=_KEYS, first=call.query("first") == "1", roles=NAMED
+    )
 
 
 @PAGES.get("/me")
@@ -44,11 +60,18 @@ def _number(call: Call, name: str, usual: int) -> int:
 async def like(call: Call) -> Response:
     keys = {name: call.one(f"key-{name}") for name in _KEYS if call.one(f"key-{name}")}
     if long := [name for name, key in keys.items() if len(key) != 1]:
-        raise RequestError(f"keys: {long[0]}: one character 按键须为一个字符", code="invalid_value", param="keys", status=422)
+        raise RequestError(
+            f"keys: {long[0]}: one character 按键须为一个字符", code="invalid_value", param="keys", status=422
+        )
     likes = Likes(
-        language=call.account.likes.language, blur=call.one("blur") == "1", held=call.one("held") == "1", without=tuple(call.many("without")),
-        cap=_number(call, "cap", 40), pause=_number(call, "pause", 50), keys=keys,
-    )  # fmt: skip
+        language=call.account.likes.language,
+        blur=call.one("blur") == "1",
+        held=call.one("held") == "1",
+        without=tuple(call.many("without")),
+        cap=_number(call, "cap", 40),
+        pause=_number(call, "pause", 50),
+        keys=keys,
+    )
     await call.office.logins.accounts.like(call.account, likes)
     return call.to("/me")
 
@@ -68,9 +91,13 @@ async def password(call: Call) -> Response:
     old, fresh, again = (call.form.get(name, [""])[0] for name in ("old", "password", "again"))
     logins, account = call.office.logins, call.account
     if not account.password:
-        raise RequestError("password: your provider keeps it 密码由统一登录管理", code="no_password", param="password", status=409)
+        raise RequestError(
+            "password: your provider keeps it 密码由统一登录管理", code="no_password", param="password", status=409
+        )
     if fresh != again:
-        raise RequestError("again: not the same password 两次输入的密码不一致", code="invalid_value", param="again", status=422)
+        raise RequestError(
+            "again: not the same password 两次输入的密码不一致", code="invalid_value", param="again", status=422
+        )
     # By the same door as a login: guessing here is counted as guessing there.
     await logins.enter(account.id, old, asgi.peer(call.request.scope))
     after = await logins.accounts.renew(account, fresh, call.who)
@@ -93,7 +120,12 @@ async def accounts(call: Call) -> Response:
 async def add(call: Call) -> Response:
     password = call.form.get("password", [""])[0]
     await call.office.logins.accounts.add(
-        call.one("id"), call.many("roles"), call.who, password=password, name=call.one("name"), language=call.one("language", "zh")
+        call.one("id"),
+        call.many("roles"),
+        call.who,
+        password=password,
+        name=call.one("name"),
+        language=call.one("language", "zh"),
     )
     return call.to("/accounts")
 
@@ -103,7 +135,9 @@ async def _of(call: Call) -> Account:
     if account is None:
         raise RequestError("id: no such account 没有此账号", code="not_found", param="id", status=404)
     if call.version() is not None and call.version() != account.version:
-        raise RequestError("somebody changed it first 已被他人修改，请查看后重试", code="conflict", param="id", status=409)
+        raise RequestError(
+            "somebody changed it first 已被他人修改，请查看后重试", code="conflict", param="id", status=409
+        )
     return account
 
 

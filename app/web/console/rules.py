@@ -43,11 +43,13 @@ async def policy(call: Call) -> Response:
 @PAGES.post("/policy/check", "operate", "lists", again=policy_page)
 async def check(call: Call) -> Response:
     """What a file would change, before it is loaded."""
-    from app.playground import policy_check
-
     raw = call.form.get("policy", [""])[0]
-    found = await asyncio.to_thread(policy_check, raw, await asyncio.to_thread(call.desk.policies))
-    return call.page("part_checked.html", checked=found) if call.part else call.page("checked.html", checked=found, raw=raw)
+    found = await call.desk.playground.check(raw)
+    return (
+        call.page("part_checked.html", checked=found)
+        if call.part
+        else call.page("checked.html", checked=found, raw=raw)
+    )
 
 
 @PAGES.get("/playground", "review", "lists", "operate")
@@ -67,7 +69,10 @@ async def look(call: Call) -> Response:
     size = int(call.one("size")) if call.one("size").isdecimal() and len(call.one("size")) < 6 else 0
     chunks = [text[at : at + size] for at in range(0, len(text), size)] if size else None
     found = await call.desk.playground.look(
-        text, direction="prompt" if call.one("direction") == "prompt" else "answer", app=call.one("app") or "default", chunks=chunks
+        text,
+        direction="prompt" if call.one("direction") == "prompt" else "answer",
+        app=call.one("app") or "default",
+        chunks=chunks,
     )
     if call.part:
         return call.page("part_looked.html", looked=found, text=text, actions=[a.word for a in Action])
