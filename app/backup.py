@@ -312,6 +312,9 @@ def _kids(line: Row) -> Iterator[str]:
         yield from (text.partition(".")[0] for text in ([value] if isinstance(value, str) else value.values()))
     elif name in ("cases:same", "exceptions:rows"):
         yield from (field.partition(".")[0] for field, row in value.items() if '"deleted":true' not in row)
+    elif name == "entries:history":
+        for change in value.values():
+            yield from _KID.findall(change)
     elif name == "entries:rows" or name in _NAMED:
         for row in value.values():
             yield from _KID.findall(row)

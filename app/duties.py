@@ -16,7 +16,7 @@ from typing import Any
 
 from yarl import URL
 
-from app import clock, deadlines, metrics, remediation, retention, strictjson
+from app import clock, deadlines, history, metrics, remediation, retention, strictjson
 from app.agreements import Agreements
 from app.complaints import Matter
 from app.errors import Conflict, StoreError, UpstreamError
@@ -125,7 +125,8 @@ class Duties:
             erased["reporters"] += await self._unnamed(now)
             erased["matters_reporters"] += await self._unsigned(now)
             erased["holds"] += await self._ended_holds()
-            swept = ["comments", "evidence", "reporters", "matters_reporters", "holds"]
+            erased["history"] += await history.forget(self._cases, now)
+            swept = ["comments", "evidence", "reporters", "matters_reporters", "holds", "history"]
             if self._subjects is not None and self._agreements is not None:
                 erased["standings"] = await self._subjects.forget(now)
                 erased["agreements"], erased["unlabelled"] = await self._agreements.forget()

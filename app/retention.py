@@ -57,6 +57,7 @@ TABLE = (
     Records("matters_reporters", "matters", 187 * DAY, "after it was answered", _OWN, _TIME, True),
     Records("matters_evidence", "evidence", 0, "until it is answered", _OWN, "app/complaints.py", True),
     Records("holds", "entries, for a reporter alone", 72 * HOUR, "", _OWN, _TIME, True),
+    Records("history", "entries:history", 90 * DAY, "after the change", f"{_OWN}: to see a mistake and take it back", _TIME, False),
     Records("exceptions", "exceptions", 180 * DAY, "in force, then a mark", _OWN, "app/exceptions.py", False),
     Records("held", "held:<decision>", 72 * HOUR, "", _OWN, _STORE, True),
     Records("deliveries", "deliveries:<app>:<day>", 7 * DAY, "", _OWN, _STORE, False),

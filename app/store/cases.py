@@ -19,7 +19,7 @@ from app import clock, retention
 from app.errors import Conflict, Limited, StoreError
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
 from app.store.client import Store, within
-from app.store.tables import Row, Table
+from app.store.tables import REMEMBERED, Row, Table, history
 from app.taxonomy import taxonomy
 
 PATIENCE = 1.5
@@ -65,6 +65,10 @@ class Writes:
 
     def erase(self, key: str) -> None:
         self.list.append(["erase", self._key(key)])
+
+    def at(self, table: Table, version: int) -> None:
+        """The whole table must stand at this version; raises Conflict at the commit."""
+        self.list.append(["is", self._key(f"{table.name}:version"), str(version)])
 
     def limit(self, name: str, most: int, seconds: int) -> None:
         """Count; raises Limited at the commit beyond so many in so many seconds."""
@@ -125,9 +129,9 @@ class Writes:
     def row_of(self, table: str, id: str, row: Row, channel: str, expected: int | None = None) -> None:
         """The same, of a table that this process does not follow."""
         names = (f"{table}:{part}" for part in ("version", "rows", "index", "sum"))
-        self.list.append(
-            ["table", *(self._key(n) for n in names), id, _json(row), channel, -1 if expected is None else expected]
-        )
+        at = [*(self._key(n) for n in names), id, _json(row), channel, -1 if expected is None else expected]
+        kept = self._key(history(table)) if table in REMEMBERED else 0
+        self.list.append(["table", *at, kept, clock.stamp()])
 
 
 def _open(case: Case) -> float | None:

@@ -24,6 +24,8 @@ from app.errors import StoreError
 log = logging.getLogger("sluice.store")
 
 SCHEMA = "1"
+_PUTS = ("table_put", "commit")
+"""The scripts that put rows of tables."""
 _REPLICA_MS = 200
 """Milliseconds that replicas get to confirm a durable write."""
 
@@ -126,7 +128,11 @@ class Store:
             await self._fits()
         if (script, durable) not in self._scripts:
             # What is acknowledged is told to a backup that reads meanwhile.
-            text = (_script("trace") if durable else "") + _script(script)
+            text = (
+                (_script("trace") if durable else "")
+                + (_script("history") if script in _PUTS else "")
+                + _script(script)
+            )
             self._scripts[script, durable] = self._redis.register_script(text)
         named = [self.key(k) for k in keys]
         try:

@@ -31,6 +31,8 @@ _CHECK = 5.0
 """Seconds between looks at what the server promises."""
 
 Row = dict[str, Any]
+REMEMBERED = ("entries",)
+"""Tables whose changes are remembered for a time (app/history.py)."""
 _MOD = 281_474_976_710_656
 
 
@@ -103,6 +105,10 @@ class Table:
         """Rows whose date has passed, of those whose JSON holds `part`."""
         now = clock.now()
         return [row for row in self.holding(part) if _expiry(row) <= now]
+
+    def newest(self) -> int:
+        """The version of the row that was written last; 0: there is none. A restore raises the table's own version beyond it."""
+        return max((int(raw.partition(" ")[0]) for raw in self._rows.values()), default=0)
 
     def get(self, id: str) -> Row | None:
         raw = self._rows.get(id)
@@ -300,6 +306,9 @@ class Table:
             )
         key = f"done:{hashlib.sha256(f'{self.name} {idempotency_key}'.encode()).hexdigest()[:32]}"
         keys = [f"{self.name}:version", f"{self.name}:rows", f"{self.name}:index", f"{self.name}:sum", key, "store_id"]
+        remembered = self.name in REMEMBERED
+        if remembered:
+            keys.append(history(self.name))
         body = json.dumps(row, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         args: list[str | int] = [
             id,
@@ -308,6 +317,7 @@ class Table:
             request,
             self.store_id,
             self._store.key(f"{self.name}:changed"),
+            clock.stamp() if remembered else "",
         ]
         state, result = await self._store.call("table_put", keys, args, durable=True)
         if state == "conflict":
@@ -359,6 +369,11 @@ class Statements(Table):
     """What the operator has published: a row for each version of each kind."""
 
     name = "statements"
+
+
+def history(table: str) -> str:
+    """The key of what the rows of a table were."""
+    return f"{table}:history"
 
 
 def gone(id: str) -> Row:

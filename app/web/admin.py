@@ -24,6 +24,7 @@ from app.web.console.call import ROOT
 from app.web.disclosure import statement_routes
 from app.web.entries import list_routes
 from app.web.errors import answer_errors, reused
+from app.web.history import history_routes
 from app.web.playground import playground_routes
 from app.web.privacy import privacy_routes
 from app.web.reports import body_of, idempotency_key, parsed, takes
@@ -37,6 +38,7 @@ _SCOPES: dict[str, Scope] = {
     "standings": "review",
     "entries": "lists",
     "lists": "lists",
+    "history": "lists",
     "samples": "audit",
     "evidence": "audit",
     "audit": "audit",
@@ -147,6 +149,7 @@ def admin_api(token: str, desk: Desk, console: Starlette | None = None) -> FastA
     case_routes(api, review, cases, authorised, desk.policies, desk.evidence)
     outcome_routes(api, desk.complaints, authorised)
     list_routes(api, keys, entries, cases, authorised, review.ordinary)
+    history_routes(api, desk.history, authorised)
     standing_routes(api, desk.subjects, authorised)
     agreement_routes(api, desk.agreements, authorised, desk.apps)
     statement_routes(api, cases, desk.statements, desk.archive, authorised)

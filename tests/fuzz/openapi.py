@@ -98,6 +98,7 @@ def apis(gateway: Whole) -> list[Api]:
         "/entries/{id}": Known({"id": kept["id"]}),
         "/lists/{name}/entries": Known(words, body={"entries": [entry]}),
         "/lists/{name}/remove": Known(words, body={"ids": [kept["id"]]}),
+        "/history/rollback": Known(body={"to": 0, "reason": "示例", "expected_version": 1}),
         "/cases/{name}": Known(case),
         "/cases/{name}/decision": Known(case, body={"decision": "confirm", "reason": "示例"}),
         "/cases/{name}/evidence": Known(case),

@@ -3,10 +3,11 @@
 -- ARGV: 1 store_id known to the caller ('' = any), 2 request digest, 3 head that the audit row follows, 4 head after it, 5 audit row, 6 result, 7 writes (JSON)
 -- A write: {"row", key, id, expected version, body} "<version> <body>", 0 = not there yet; {"new", key, field, value} not there yet;
 --   {"set", key, field, value}; {"del", key, field}; {"erase", key}; {"score", key, member, score}; {"unscore", key, member}; {"add", key, field, number};
---   {"trail", key} notes the number of the audit row there;
---   {"limit", key, most, seconds} counts, refuses beyond; {"table", version, rows, index, sum, id, body, channel, expected version} a row
---   of a replicated table; channel '': told with another; expected -1: any, 0: not there yet; {"at", key, id, version} changes nothing,
---   refuses where the row is at another version; {"place", queue, reporters, shared, id, gone, come, all, rest, most} where a case waits
+--   {"trail", key} notes the number of the audit row there; {"limit", key, most, seconds} counts, refuses beyond; {"is", key, value} the key
+--   has this value, or nothing is written; {"table", version, rows, index, sum, id, body, channel, expected version, history, time} a row of
+--   a replicated table; channel '': told with another; expected -1: any, 0: not there yet; history 0: none is kept; {"at", key, id, version}
+--   changes nothing, refuses where the row is at another version; {"place", queue, reporters, shared, id, gone, come, all, rest, most} where
+--   a case waits
 local known = redis.call('GET', KEYS[2])
 if ARGV[1] ~= '' and known ~= ARGV[1] then return {'foreign', known or ''} end
 if ARGV[2] ~= '' then
@@ -30,6 +31,9 @@ for _, w in ipairs(writes) do
     local old = redis.call('HGET', KEYS[w[3]], w[6])
     local current = old and tonumber(string.match(old, '^(%d+) ')) or 0
     if current ~= w[9] then return {'conflict', tostring(current)} end
+  elseif w[1] == 'is' then
+    local current = redis.call('GET', KEYS[w[2]]) or '0'
+    if current ~= w[3] then return {'conflict', current} end
   elseif w[1] == 'new' then
     local old = redis.call('HGET', KEYS[w[2]], w[3])
     if old then return {'taken', old} end
@@ -96,6 +100,7 @@ for _, w in ipairs(writes) do
     local old = redis.call('HGET', rows, w[6])
     version = redis.call('INCR', key)
     local row = version .. ' ' .. w[7]
+    if w[10] > 0 then remember(KEYS[w[10]], index, w[6], old, version, w[7], w[11]) end
     local sum = tonumber(redis.call('GET', sumkey) or '0')
     if old then sum = sum - part(w[6] .. ' ' .. old) end
     sum = (sum + part(w[6] .. ' ' .. row)) % 281474976710656

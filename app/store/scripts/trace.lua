@@ -3,7 +3,9 @@
 local server, log = redis, string.match(KEYS[1], '^{[^}]*}:') .. 'backup:log'
 local redis = server
 if server.call('EXISTS', log) == 1 then
-  local reads = {GET = true, HGET = true, TTL = true, PUBLISH = true, ZLEXCOUNT = true, ZRANGEBYLEX = true, ZSCORE = true}
+  local reads = {
+    GET = true, HGET = true, TTL = true, PUBLISH = true, ZLEXCOUNT = true, ZRANGEBYLEX = true, ZSCORE = true, ZREVRANGE = true,
+  }
   local part = {HSET = 1, HDEL = 1, HINCRBY = 1, ZREM = 1, ZADD = 2}
   redis = {sha1hex = server.sha1hex, call = function(command, key, ...)
     if not reads[command] then
