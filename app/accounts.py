@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
@@ -22,13 +22,11 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from app import clock
 from app.errors import Conflict, RequestError
 from app.keys import Keys
-from app.settings import Scope
+from app.settings import ROLES, Scope
 from app.store.cases import Cases, Writes
 from app.store.tables import Row
 from app.taxonomy import taxonomy
 
-Role = Literal["reviewer", "lead", "operator", "auditor"]
-ROLES: tuple[Role, ...] = get_args(Role)
 SCOPES: dict[str, frozenset[Scope]] = {
     "reviewer": frozenset({"review"}),
     "lead": frozenset({"review", "lists", "audit"}),

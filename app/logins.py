@@ -84,26 +84,33 @@ class Logins:
 
     async def enter(self, id: str, password: str, source: str) -> str:
         """The secret of a session for whoever knows the password. `source`: an address. Raises RequestError 401, Limited, StoreError."""
-        store = self._cases.store
-        names = {
-            f"login:{self._keys.mac('console', 'login', *parts).hex()}": most
-            for parts, most in (((id, source), FROM_HERE), ((id, ""), OF_ACCOUNT), (("", source), FROM_ADDRESS))
-        }
-        for name, most in names.items():
-            # Counted before it is looked at: those that come at once count as well.
-            count = int(await store.run("INCR", store.key(name)))
-            if count == 1 or int(await store.run("TTL", store.key(name))) < 0:
-                await store.run("EXPIRE", store.key(name), WINDOW)
-            if count > most:
-                raise Limited(max(1, int(await store.run("TTL", store.key(name)))))
+        names = await self._counted([(id, source, FROM_HERE), (id, "", OF_ACCOUNT), ("", source, FROM_ADDRESS)])
         account = await self.accounts.proved(id, password)
         if account is None:
             raise RequestError(
                 "name or password is wrong 登录名或密码错误", code="unauthorized", param="password", status=401
             )
         for name in names:
-            await store.run("DECR", store.key(name))
+            await self._cases.store.run("DECR", self._cases.store.key(name))
         return await self.open(account, "password")
+
+    async def heard(self, source: str) -> None:
+        """Count a login that somebody else is asked about. Raises Limited, StoreError."""
+        await self._counted([("provider", source, FROM_ADDRESS)])
+
+    async def _counted(self, of: list[tuple[str, str, int]]) -> list[str]:
+        """Count an attempt before it is looked at, so that those that come at once count as well; under which names."""
+        store = self._cases.store
+        names = []
+        for id, source, most in of:
+            name = f"login:{self._keys.mac('console', 'login', id, source).hex()}"
+            names.append(name)
+            count = int(await store.run("INCR", store.key(name)))
+            if count == 1 or int(await store.run("TTL", store.key(name))) < 0:
+                await store.run("EXPIRE", store.key(name), WINDOW)
+            if count > most:
+                raise Limited(max(1, int(await store.run("TTL", store.key(name)))))
+        return names
 
     async def begin(self, given: str, id: str, password: str, language: str) -> str:
         """The first account, by the one-time link; the secret of a session. Raises RequestError."""

@@ -15,10 +15,13 @@ import redis
 
 from app import metrics, policy
 from app.agreements import Agreements
+from app.claims import Claims
 from app.clean import Clean
 from app.complaints import Complaints
 from app.desk import Desk
+from app.history import History
 from app.playground import Playground
+from app.register import Register
 from app.review import Review
 from app.statements import Archive
 from app.store.cases import Cases
@@ -46,8 +49,9 @@ def desk(gateway: Running, server: RedisServer, folder: Path) -> Iterator[httpx.
         for kind in (Entries, Shadows, ExceptionRows, Statements)
     )
     cases = Cases(store, entries)
+    review, claims = Review(cases, keys, Clean(settings.models), shadows), Claims(cases)
     desk = Desk(
-        settings, keys, entries, shadows, Review(cases, keys, Clean(settings.models), shadows), cases,
+        settings, keys, entries, shadows, review, claims, Register(entries, cases, keys, review), History(cases, review.ordinary), cases,
         Complaints(cases, keys, exceptions, shadows), Subjects(cases, keys, store, folder),
         Agreements(cases, keys, store, folder), statements, Archive(),
         Playground(settings, keys, entries, shadows), dict, lambda: policy.load(settings.policy), lambda: {"default"},

@@ -22,7 +22,7 @@ from app.store.tables import Row
 from app.taxonomy import taxonomy
 from app.web.cases import DecisionIn
 from app.web.console.call import Call, Fault, Pages
-from app.web.console.marked import Span, folded, pieces
+from app.web.console.marked import Span, folded, personal, pieces
 from app.web.console.words import DECISIONS, LANES, REASONS, STEPS
 
 PAGES = Pages()
@@ -288,17 +288,15 @@ async def _told(call: Call, text: str, plain: bool, passage: str = "") -> Row:
         for f in looked["findings"]
         if f["action"] != "pass" and f["detector"] != "patterns"
     ]
-    personal = [
-        Span(f["start"], f["end"], "personal") for f in looked["findings"] if f["detector"] == "patterns" and not plain
-    ]
+    hidden = [] if plain else personal(text[:20_000])
     at = text.find(passage) if passage else -1
     if at >= 0 and len(passage) < len(text):
         spans.append(Span(at, at + len(passage), "passage", call.t("被举报的段落", "the passage that was reported")))
     invisible = {i["at"]: i["name"] or i["code"] for i in looked["invisible"]}
     return {
-        "pieces": pieces(text[:20_000], [*spans, *personal], invisible),
-        "folded": folded(looked["folded"], personal),
-        "covered": bool(personal),
+        "pieces": pieces(text[:20_000], [*spans, *hidden], invisible),
+        "folded": folded(looked["folded"], hidden),
+        "covered": bool(hidden),
         "findings": looked["findings"],
         "cut": len(text) > 20_000,
     }

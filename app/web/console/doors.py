@@ -113,6 +113,7 @@ async def from_provider(call: Call) -> Response:
         pending = Pending(**json.loads(call.request.cookies.get(_PENDING, "")))
     except (ValueError, TypeError):
         raise RequestError("this login is over; begin again 登录已过期，请重新开始", code="login", status=403) from None
+    await call.office.logins.heard(asgi.peer(call.request.scope))
     person = await provider.finish(pending, dict(call.request.query_params))
     if not person.roles:
         raise RequestError(

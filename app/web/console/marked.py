@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from app.detectors.patterns import Patterns
+from app.text import fold, origins
+from app.types import Scope
+
 COVER = "●"
 
 
@@ -29,6 +33,13 @@ class Piece(NamedTuple):
     kinds: frozenset[str]
     title: str = ""
     badge: str = ""
+
+
+def personal(text: str) -> list[Span]:
+    """Where personal information stands in a text, whatever else is found there."""
+    folded_, places = fold(text), origins(text)
+    found = Patterns().scan(folded_, 0, True, Scope("*", "answer")).candidates
+    return [Span(places[c.start], places[c.end - 1] + 1, "personal") for c in found if c.start < c.end]
 
 
 def pieces(text: str, spans: Iterable[Span], invisible: Mapping[int, str], start: int = 0) -> list[Piece]:
@@ -55,12 +66,12 @@ def pieces(text: str, spans: Iterable[Span], invisible: Mapping[int, str], start
     return found
 
 
-def folded(runs: Sequence[Mapping[str, Any]], personal: Sequence[Span]) -> list[Piece]:
+def folded(runs: Sequence[Mapping[str, Any]], covered: Sequence[Span]) -> list[Piece]:
     """The folded view, covered where the original is. `runs`: the playground's."""
     out = []
     for run in runs:
         a, b = run["from"]
-        covered = any(s.start < b and a < s.end for s in personal)
-        kinds = frozenset(k for k, on in (("changed", run["changed"]), ("personal", covered)) if on)
-        out.append(Piece(COVER * len(run["text"]) if covered else run["text"], kinds))
+        hidden = any(s.start < b and a < s.end for s in covered)
+        kinds = frozenset(k for k, on in (("changed", run["changed"]), ("personal", hidden)) if on)
+        out.append(Piece(COVER * len(run["text"]) if hidden else run["text"], kinds))
     return out

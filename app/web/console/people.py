@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from app.accounts import ROLES, Account, Likes
+from app.accounts import Account, Likes
 from app.errors import RequestError
+from app.settings import ROLES
 from app.web import asgi
 from app.web.console.call import Call, Fault, Pages
 from app.web.console.doors import _entered
