@@ -350,12 +350,12 @@ def test_no_id_token_that_was_changed_on_the_way_is_believed(
     kept: tuple[OpenID, Door], kid: str, changes: list[tuple[str, float, str]]
 ) -> None:
     openid, door = kept
-    openid.kid, given = kid, []
+    openid.kid = kid
     other = openid.keys.token(kid, iss=openid.issuer, aud=CLIENT, sub="another", nonce="n" * 43)
 
     def mangle(token: str) -> str:
-        given.append(mutated(token, other, changes))
-        return given[0] if given[0] != token else ""
+        changed = mutated(token, other, changes)
+        return changed if changed != token else ""
 
     openid.mangle = mangle
     assert door.refusal().status == 401
