@@ -129,7 +129,7 @@ def _disclosures(archive: Archive) -> Row:
 def _conduct(steps: Sequence[Row]) -> Row:
     """What was imposed on subjects, or lifted, step by step: by the rule or by a person, for what category, on what count. What a person
     wrote, and who it was, stands in the audit chain alone."""
-    mine = [step for step in steps if "standing" in step and step["what"] != "erase"]
+    mine = [step for step in steps if "standing" in step and step["what"] not in ("erase", "report")]
     return {
         "actions": dict(Counter(f"{step['what']} ({_by(step)})" for step in mine)),
         "ledger": [

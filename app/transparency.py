@@ -51,14 +51,20 @@ COUNTS = (
     "reports", "verified", "unverified", "ours", "cases", *_HOLDS, "confirmed", "rejected", "undone", "widened", "lapsed",
     "first_automated", "first_person", "passed", "failed", "inconclusive", "closed", "excepted", "handed_over", "reopened",
     "became_overdue", *(f"{block}_{outcome}" for block in _BLOCKS for outcome in _OUTCOMES), *_RULE, *_PERSON, "lifted",
-    "access", "erasure", "entries_loaded", "entries_removed", "changes", "restored",
+    "access", "erasure", "entries_added", "entries_removed", "changes", "restored",
 )  # fmt: skip
 """What is counted month by month; the figure of the half-year is the sum."""
 _DECIDED = {
     "confirm": "confirmed", "reject": "rejected", "undo": "undone", "lapse": "lapsed", "except": "excepted",
     "hand_over": "handed_over", "reopen": "reopened",
 }  # fmt: skip
-_PLAIN = {"privacy_export": "access", "privacy_erase": "erasure", "restore": "restored"}
+_PLAIN = {
+    "privacy_export": "access",
+    "privacy_erase": "erasure",
+    "restore": "restored",
+    "entry": "entries_added",
+    "entry_remove": "entries_removed",
+}
 
 
 def half(text: str) -> tuple[float, float]:
@@ -160,7 +166,7 @@ class _Reading:
         elif what in _PLAIN:
             self._tell(_PLAIN[what], at)
         elif what in ("list_load", "list_remove"):
-            self._tell("entries_loaded" if what == "list_load" else "entries_removed", at, n=int(row["entries"]))
+            self._tell("entries_added" if what == "list_load" else "entries_removed", at, n=int(row["entries"]))
         elif what == "change" and not row["first"]:
             self._tell("changes", at)
 
@@ -349,7 +355,7 @@ def _row(read: _Reading, known: _Known, period: str, head: str, rows: int, now: 
         **{block: _answered(block, read, known, total, kinds, now) for block in _BLOCKS},
         "conduct": _of(total, *_RULE, *_PERSON, "lifted"),
         "requests": _of(total, "access", "erasure"),
-        "changes": _of(total, "entries_loaded", "entries_removed", "changes", "restored"),
+        "changes": _of(total, "entries_added", "entries_removed", "changes", "restored"),
         "by_month": {name: _of(months[name], *COUNTS) for name in names},
         "by_category": shown,
         "statements": statements,
@@ -465,7 +471,7 @@ _NAMES = {
     "refused": "不予支持 refused", "late": "逾期答复 answered late", "waiting_at_end": "期末待答复 waiting at the end",
     "waiting_late_at_end": "期末逾期未答复 waiting, late at the end", "days_to_answer": "答复用时（天）days to answer",
     "conduct": "用户处置 conduct of users", "lifted": "解除 lifted", "requests": "个人信息请求 requests about personal information",
-    "access": "查阅 access", "erasure": "删除 erasure", "changes": "变更 changes", "entries_loaded": "清单载入条目 entries of lists loaded",
+    "access": "查阅 access", "erasure": "删除 erasure", "changes": "变更 changes", "entries_added": "新增词条 entries added",
     "entries_removed": "清单移除条目 entries of lists removed", "restored": "存储恢复 store restored from a backup",
     "of": "总数 of", "share": "占比 share", "median": "中位数 median", "p90": "90% 分位 p90", "count": "数量 count",
     "decision": "处置 decision", "category": "类别 category",
