@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import policy
 from app.cli import parser
 from app.policyfile import PolicyFile
 from app.retention import TABLE
@@ -56,6 +57,35 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def _anchors(page: Path) -> set[str]:
+    """The fragments that GitHub gives the headings of a page: lower case, punctuation dropped, spaces as hyphens."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    titles = [re.sub(r"\]\([^)]*\)", "", title) for title in re.findall(r"^#+ (.+)$", text, re.M)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_into_a_page_lead_to_a_heading_of_it(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert anchor in _anchors((page.parent / target) if target else page), f"{target}#{anchor}"
+
+
+COOKBOOK = re.findall(r"^## (.+?)$|^```yaml\n(.*?)^```", _read("docs/cookbook.md"), re.M | re.S)
+
+
+@pytest.mark.parametrize("block", [b for _, b in COOKBOOK if b])
+def test_every_recipe_of_the_cookbook_is_a_policy(block: str) -> None:
+    made = policy.parse(block.encode())
+    assert made.common.version != policy.parse(b"").common.version
+
+
+def test_every_section_of_the_cookbook_has_a_recipe() -> None:
+    titles = [i for i, (title, _) in enumerate(COOKBOOK) if title]
+    assert len(titles) >= 15
+    assert all(COOKBOOK[i + 1][1] for i in titles)
 
 
 def test_pages_that_the_code_names_exist() -> None:
