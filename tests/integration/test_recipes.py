@@ -1,11 +1,10 @@
-"""The snippets of docs/recipes, run as they stand: a real `sluice serve` before the stand-in model, the real clients. A page's blocks are one
-program, in the order in which a reader meets them."""
+"""The snippets of docs/recipes, run as they stand: a real `sluice serve` before the stand-in model, the real clients. A page's blocks
+are one program, in the order in which a reader meets them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -13,7 +12,7 @@ import openai
 import pytest
 
 from app.demo import model as demo
-from tests.conftest import ROOT, Model, Running, Whole, gateways, served, whole_gateway
+from tests.conftest import ROOT, Running, Whole, served, whole_gateway
 
 SHOWN = "http://127.0.0.1:8100"
 """Where the pages have Sluice."""
@@ -89,18 +88,20 @@ def test_the_langchain_page_asks_streams_and_keeps_the_receipt(
     assert whole.response_metadata["sluice"]["action"] == "block"
 
 
-def test_blocked_as_error_is_what_the_pages_say_of_it(tmp_path: Path) -> None:
-    with served(demo.Model()) as port, gateways(Model(None, port), tmp_path) as make:  # type: ignore[arg-type]
-        gateway: Running = make("blocked_as: error")
-        asked: Any = {"model": "m", "messages": [{"role": "user", "content": "写一段广告"}]}
+def test_blocked_as_error_is_what_the_pages_say_of_it(make_gateway: Callable[..., Running]) -> None:
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "写一段广告"}]}
+    with served(demo.Model()) as port:
+        gateway = make_gateway("blocked_as: error", upstream_url=f"http://127.0.0.1:{port}/v1")
         with pytest.raises(openai.BadRequestError) as told:
             openai.OpenAI(base_url=gateway.base_url, api_key="k").chat.completions.create(**asked)
-        assert told.value.code == "content_filter"
-        decision = told.value.response.headers["x-sluice-decision"]
-        assert decision in told.value.body["message"]  # type: ignore[index]
         with pytest.raises(anthropic.BadRequestError):
             anthropic.Anthropic(base_url=gateway.url, api_key="k").messages.create(**asked, max_tokens=99)
-        with pytest.raises(openai.ContentFilterFinishReasonError) as raised:
-            client = openai.OpenAI(base_url=make().base_url, api_key="k")
-            client.chat.completions.parse(**asked)
-        assert raised.value.completion.id.startswith("slc_")
+    assert told.value.code == "content_filter"
+    assert told.value.response.headers["x-sluice-decision"] in told.value.body["message"]  # type: ignore[index]
+
+
+def test_a_helper_that_parses_raises_what_the_page_says(whole: Whole) -> None:
+    client = openai.OpenAI(base_url=whole.base_url, api_key="k")
+    with pytest.raises(openai.ContentFilterFinishReasonError) as raised:
+        client.chat.completions.parse(model="m", messages=[{"role": "user", "content": "写一段广告"}])
+    assert raised.value.completion.id.startswith("slc_")

@@ -22,12 +22,13 @@ def _read(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
 
 
-def test_every_setting_stands_in_the_table_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(SLUICE_\w+)` \| (\S*) ?\|", _read("docs/configuration.md"), re.M))
+@pytest.mark.parametrize("page", ["docs/configuration.md", "docs/zh/configuration.md"])
+def test_every_setting_stands_in_the_table_with_its_default(page: str) -> None:
+    rows = dict(re.findall(r"^\| `(SLUICE_\w+)` \| (\S*) ?\|", _read(page), re.M))
     assert set(rows) == {PREFIX + name.upper() for name in Settings.model_fields}
     shown = Settings().shown()
     for name, default in rows.items():
-        assert default in (shown[name], "shipped"), name
+        assert default in (shown[name], "shipped", "自带"), name
 
 
 def test_every_category_stands_in_the_table_with_its_actions() -> None:
@@ -35,14 +36,36 @@ def test_every_category_stands_in_the_table_with_its_actions() -> None:
     assert rows == [(c.id, c.zh, c.en, c.clause, c.answer.word, c.prompt.word) for c in taxonomy().values()]
 
 
-def test_every_key_of_the_policy_is_explained() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", _read("docs/configuration.md").split("## The policy file")[1], re.M)
+@pytest.mark.parametrize(
+    ("page", "title"), [("docs/configuration.md", "## The policy file"), ("docs/zh/configuration.md", "## 策略文件")]
+)
+def test_every_key_of_the_policy_is_explained(page: str, title: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", _read(page).split(title)[1], re.M)
     assert set(rows) == set(PolicyFile.model_fields)
 
 
 def test_article_11_every_class_that_is_kept_stands_in_the_table() -> None:
     rows = re.findall(r"^\| `(\w+)`( ●)? \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", _read("docs/privacy.md"), re.M)
     assert rows == [(r.name, " ●" * r.personal, r.where, r.kept, r.basis, r.eraser) for r in TABLE]
+
+
+def test_the_chinese_page_tells_the_same_classes_that_are_kept() -> None:
+    rows = re.findall(r"^\| `(\w+)` \S+( ●)? \| (.*?) \|", _read("docs/zh/privacy.md"), re.M)
+    assert [(name, mark) for name, mark, _ in rows] == [(r.name, " ●" * r.personal) for r in TABLE]
+
+
+@pytest.mark.parametrize("page", ["operations", "reports", "configuration", "privacy", "disclosure"])
+def test_a_chinese_page_names_nothing_that_its_english_page_does_not(page: str) -> None:
+    """Settings, metrics and addresses: what an operator types."""
+    english, chinese = (
+        {
+            name
+            for name in re.findall(r"`([^`\n]+)`", _read(path))
+            if re.fullmatch(r"SLUICE_\w+|sluice_\w+(\{.*\})?|(GET |POST )?/\S+", name)
+        }
+        for path in (f"docs/{page}.md", f"docs/zh/{page}.md")
+    )
+    assert not chinese - english
 
 
 def test_every_command_stands_in_a_page() -> None:
