@@ -50,7 +50,7 @@ HEADERS = {
     "content-security-policy": CSP,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with none, browsers say no origin of a form either
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
@@ -182,7 +182,7 @@ class Call:
         """What every form carries: whose it is, and a key by which it is done once."""
         form = self.session.form if self.session is not None else ""
         field = Markup('<input type="hidden" name="{}" value="{}">')
-        return field.format("form", form) + field.format("key", secrets.token_hex(12))
+        return field.format("csrf", form) + field.format("key", secrets.token_hex(12))
 
     def to(self, path: str, **query: Any) -> Response:
         """Go on elsewhere in the console."""
@@ -336,10 +336,10 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
                 if call.session is None:
                     return _out(call)
                 if page.method == "POST" and not hmac.compare_digest(
-                    call.one("form").encode(), call.session.form.encode()
+                    call.one("csrf").encode(), call.session.form.encode()
                 ):
                     raise RequestError(
-                        "this page is of an earlier login; load it again 页面已过期，请刷新后重试", code="form", param="form", status=403
+                        "this page is of an earlier login; load it again 页面已过期，请刷新后重试", code="csrf", param="csrf", status=403
                     )  # fmt: skip
                 if page.needs and not any(call.may(scope) for scope in page.needs):
                     raise RequestError(
