@@ -229,7 +229,7 @@ def _views(call: Call) -> dict[str, Any]:
         "state": lambda s: word(STATES, s),
         "action": lambda a: word(ACTIONS, a),
         "level": lambda a: word(LEVELS, a),
-        "technique": lambda a: word(TECHNIQUES, a),
+        "technique": lambda a: " + ".join(word(TECHNIQUES, part) for part in str(a).split("+")),
         "categories": taxonomy(),
         "when": when(call),
         "alias": call.alias,

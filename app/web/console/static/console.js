@@ -175,6 +175,12 @@ function undoable() {
 
 // ---- plots
 
+// The clock of the pages is that of Shanghai (UTC+8), as everywhere in the console.
+function stamp(seconds, day) {
+  const said = new Date((seconds + 8 * 3600) * 1000).toISOString();
+  return day ? said.slice(5, 10) : `${said.slice(5, 10)} ${said.slice(11, 16)}`;
+}
+
 function plots() {
   for (const place of all("[data-plot]:not([data-drawn])")) {
     if (typeof uPlot === "undefined") return;
@@ -184,7 +190,8 @@ function plots() {
     const faint = getComputedStyle(place).getPropertyValue("--line").trim();
     const axis = { stroke: ink, grid: { stroke: faint, width: 1 }, ticks: { stroke: faint } };
     const bars = plot.bars ? { paths: uPlot.paths.bars({ size: [0.7, 60] }), points: { show: false } } : { points: { show: plot.points ?? false } };
-    const category = plot.labels ? { values: (_, marks) => marks.map((mark) => plot.labels[mark] ?? ""), incrs: [1, 2, 5, 10] } : {};
+    const days = plot.data[0].length > 1 && plot.data[0][1] - plot.data[0][0] >= 86000;
+    const category = !plot.labels ? { values: (_, marks) => marks.map((mark) => stamp(mark, days)), space: days ? 60 : 90 } : plot.labels ? { values: (_, marks) => marks.map((mark) => plot.labels[mark] ?? ""), incrs: [1, 2, 5, 10] } : {};
     new uPlot(
       {
         width: Math.max(240, place.clientWidth),
@@ -193,7 +200,7 @@ function plots() {
         legend: { show: plot.series.length > 1 },
         cursor: { show: true },
         axes: [{ ...axis, ...category }, { ...axis, size: 46 }],
-        series: [{}, ...plot.series.map((one, at) => ({ label: one, stroke: ["#2b7bb9", "#c05621", "#3f8f5b", "#8a5bb5"][at % 4], fill: plot.bars ? "#2b7bb955" : undefined, width: 2, ...bars }))],
+        series: [{ label: zh ? "时间" : "time", value: (_, v) => (v == null ? "-" : plot.labels ? plot.labels[v] : stamp(v, days)) }, ...plot.series.map((one, at) => ({ label: one, stroke: ["#2b7bb9", "#c05621", "#3f8f5b", "#8a5bb5"][at % 4], fill: plot.bars ? "#2b7bb955" : undefined, width: 2, ...bars }))],
       },
       plot.data,
       place,
