@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -47,6 +48,36 @@ SAFE = LimitRule()
 UNLIMITED = LimitRule(per_minute=0, concurrent=0, choices=0)
 
 
+_NAME = r"[a-z0-9]+(?:-+[a-z0-9]+)*"
+_ORIGIN = re.compile(rf"(https?)://{_NAME}(?:\.{_NAME})*(?::([1-9][0-9]{{0,4}}))?")
+_IMPLIED = {"http": 80, "https": 443}
+
+
+class PagesRule(_Strict):
+    """The users' pages (docs/embed.md). `origins`: sites that may frame them and call the report routes from a browser. `open`: they take
+    reports for this app from people who have no key."""
+
+    origins: list[str] = Field(default=[], max_length=100)
+    open: bool = False
+
+    @field_validator("origins")
+    @classmethod
+    def _exact(cls, value: list[str]) -> list[str]:
+        """As browsers send an origin (RFC 6454, 6.2): each stands in a header of ours as it is."""
+        for origin in value:
+            found = _ORIGIN.fullmatch(origin) if len(origin) <= 300 else None
+            if found is None:
+                raise ValueError(
+                    "must be origins as browsers send them, like https://chat.example or http://127.0.0.1:3000: scheme, host and "
+                    "perhaps a port, in lower case, without a path, a wildcard or a slash at the end"
+                )
+            if found[2] is not None and not _IMPLIED[found[1]] != int(found[2]) <= 65535:
+                raise ValueError(
+                    "the port of an origin must be below 65536, and is left out where it is 443 of https or 80 of http"
+                )
+        return value
+
+
 class _Key(_Strict):
     """A key: `expires`: its last day (Shanghai)."""
 
@@ -67,6 +98,7 @@ class _Shared(_Strict):
     )
     identity: IdentityRule | None = None
     limits: LimitRule = LimitRule()
+    pages: PagesRule = PagesRule()
 
     @field_validator("proxies")
     @classmethod
@@ -94,7 +126,7 @@ class _File(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """`policy`: the section of the policy file. Headers: lower-case, '' if none is trusted."""
+    """`policy`: the section of the policy file. Headers: lower-case, '' if none is trusted. `origins`, `open`: see PagesRule."""
 
     id: str
     policy: str
@@ -103,6 +135,8 @@ class App:
     limits: LimitRule = SAFE
     proxies: Proxies = ANYWHERE
     identity: Identity | None = None
+    origins: tuple[str, ...] = ()
+    open: bool = False
 
     def asserted(self, headers: Mapping[str, str], peer: str = "") -> Assertion:
         """Who is vouched for."""
@@ -154,6 +188,15 @@ class Apps:
     def keyed(self) -> bool:
         """True if any app has a key: then every request needs one."""
         return bool(self._by_hash)
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Sites that some app lets in."""
+        return frozenset(origin for app in self.all for origin in app.origins)
+
+    def named(self, id: str) -> App | None:
+        """The app of this id; for '' the only one there is. None: no such app, or '' with several."""
+        return next((app for app in self.all if id == app.id or (not id and len(self.all) == 1)), None)
 
     @property
     def sections(self) -> dict[str, str]:
@@ -245,7 +288,7 @@ def _read(path: Path) -> list[_Row]:
     rows = []
     for at, given in enumerate(file.apps):
         merged = {k: getattr(shared, k) for k in shared.model_fields_set} | given
-        for part in ("limits", "trusted_headers"):
+        for part in ("limits", "trusted_headers", "pages"):
             if isinstance(given.get(part), dict) and isinstance(file.defaults.get(part), dict):
                 merged[part] = file.defaults[part] | given[part]
         try:
@@ -258,7 +301,7 @@ def _read(path: Path) -> list[_Row]:
 def load(path: Path | None) -> Apps:
     """Raises SettingsError naming the field at fault."""
     if path is None:
-        return Apps([(App("default", "default", limits=UNLIMITED), [])])
+        return Apps([(App("default", "default", limits=UNLIMITED, open=True), [])])
     apps: list[tuple[App, list[_Key]]] = []
     seen: set[str] = set()
     for row in _read(path):
@@ -288,7 +331,11 @@ def load(path: Path | None) -> Apps:
         except SettingsError as e:
             raise SettingsError(f"{where}.{e}") from None
         subject, talk = (row.trusted_headers.get(name, "").lower() for name in ("subject", "conversation"))
-        apps.append((App(row.id, row.policy or row.id, subject, talk, row.limits, proxies, identity), keys))
+        app = App(
+            row.id, row.policy or row.id, subject, talk, row.limits, proxies, identity,
+            tuple(dict.fromkeys(row.pages.origins)), row.pages.open,
+        )  # fmt: skip
+        apps.append((app, keys))
     if len(apps) > 1 and any(not keys for _, keys in apps):
         raise SettingsError(f"SLUICE_APPS: {path}: with several apps each needs at least one key")
     return Apps(apps)

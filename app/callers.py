@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app import clock, metrics
 from app.apps import App, Apps, Reach
@@ -63,7 +63,21 @@ class Callers:
 
     def known(self, headers: Mapping[str, str], peer: str, reach: Reach) -> Caller:
         """Who it is, whatever is imposed on them. Raises RequestError 401 or 403 for the app's key."""
-        app = self._apps.identify(headers, reach)
+        return self._of(self._apps.identify(headers, reach), headers, peer)
+
+    def visitor(self, app: App, headers: Mapping[str, str], peer: str) -> Caller:
+        """Who it is that comes to a page of this app, without its key. Raises RequestError 429 for too many from one address.
+
+        Anybody can write the header that names a user, so that it is believed from the app's named proxies alone.
+        """
+        caller = self._of(
+            app if app.proxies else replace(app, subject_header="", conversation_header=""), headers, peer
+        )
+        who = self._keys.mac("subject", "visitor", app.id, caller.sources[0]).hex()
+        self._meter.take(f"visitor {who}", caller.policy.rules.reports.per_source)
+        return caller
+
+    def _of(self, app: App, headers: Mapping[str, str], peer: str) -> Caller:
         asserted = app.asserted(headers, peer)
         subject = app.subject(headers, self._keys, peer, asserted.user)
         names: tuple[str, ...] = ()

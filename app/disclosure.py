@@ -21,6 +21,8 @@ from app.store.tables import Row
 from app.taxonomy import taxonomy
 
 ROUTE = "/sluice/v1/disclosure"
+PAGES = "/sluice/"
+"""Where the users' pages are."""
 REPORTS, COMPLAINTS = "/sluice/v1/reports", "/sluice/v1/complaints"
 _NOTHING = {"zh": "运营者尚未公布", "en": "the operator has published nothing yet"}
 _MISSING = {
@@ -151,25 +153,27 @@ _FILING = {
     "algorithm_number": ("算法备案编号", "Algorithm filing number"), "model_number": ("模型备案编号", "Model filing number"),
     "url": ("备案查询", "Where it can be looked up"), "assessment_date": ("安全评估日期", "Date of the security assessment"),
 }  # fmt: skip
-_OURS = {REPORTS, surrogate.APPEALS, COMPLAINTS}
+_OURS = {REPORTS: "report", surrogate.APPEALS: "appeal", COMPLAINTS: "complain"}
+"""Our routes that take a POST, and the pages from which people send one (app/web/pages)."""
 
 
-def html(page: Mapping[str, Any]) -> str:
-    """The disclosure as one page, Chinese first."""
+def html(page: Mapping[str, Any], app: str = "") -> str:
+    """The disclosure as one page, Chinese first. `app`: the app that was named, for the pages that it leads to."""
     power, statement = page["power"], page["statement"]
     parts = [f"<h1>服务公示 {_en('Disclosure')}</h1><p>{escape(page['at'])}</p>"]
     parts.append(_heading("运营者的说明", "What the operator says"))
     if statement is None:
         parts.append(f"<p>{_both(page['notice'])}</p>")
     else:
-        parts += [_fields(statement["fields"]), f"<p>{_line(statement)}</p>"]
+        parts += [_fields(statement["fields"]), f"<p>{_line(statement, app)}</p>"]
     parts.append(_heading("使用指引", "Using it well"))
     parts.append(f'<p>{escape(page["guidance"]["zh"])}</p><p lang="en">{escape(page["guidance"]["en"])}</p>')
     parts.append(_heading("举报、投诉与申诉", "Reports, complaints, appeals"))
     links, periods = page["links"], page["periods"]
     parts.append(
-        f"<ul><li>举报 {_en('report')}: {_link(links['report'])}</li><li>申诉 {_en('appeal')}: {_link(links['appeal'])}</li>"
-        f"<li>投诉 {_en('complaint')}: {_link(links['complaint'])}</li>"
+        f"<ul><li>举报 {_en('report')}: {_link(links['report'], app)}</li>"
+        f"<li>申诉 {_en('appeal')}: {_link(links['appeal'], app)}</li>"
+        f"<li>投诉 {_en('complaint')}: {_link(links['complaint'], app)}</li>"
         + "".join(f"<li>{_both(one)}: {_link(one['url'])}</li>" for one in links["authority"])
         + f"</ul><p>{periods['answered_within_days']} 天内答复；确认属实的内容，"
         f"{periods['not_generated_again_within_months']} 个月内使模型不再生成。"
@@ -188,19 +192,24 @@ def html(page: Mapping[str, Any]) -> str:
     ))  # fmt: skip
     parts.append(_heading("运营者的文件", "The operator's statements"))
     if page["statements"]:
-        parts.append("<ul>" + "".join(f"<li>{_both(row)}: {_line(row)}</li>" for row in page["statements"]) + "</ul>")
+        parts.append(
+            "<ul>" + "".join(f"<li>{_both(row)}: {_line(row, app)}</li>" for row in page["statements"]) + "</ul>"
+        )
     else:
         parts.append(f"<p>{_both(_NOTHING)}</p>")
     parts.append(_heading("正在执行的版本", "Versions in force"))
     versions = {"profile": page["profile"], **page["versions"], "guidance": page["guidance"]["version"]}
     parts.append("<ul>" + "".join(f"<li>{k}: <code>{escape(str(v or '-'))}</code></li>" for k, v in versions.items()))
-    return _whole("服务公示 Disclosure", "".join(parts) + "</ul>")
+    return _whole("服务公示 Disclosure", "".join(parts) + "</ul>" + _back(app))
 
 
-def statement_html(row: Row) -> str:
-    """One version of one statement as a page."""
+def statement_html(row: Row, app: str = "") -> str:
+    """One version of one statement as a page. `app`: as for `html`."""
     name = _name(row)
-    parts = [f"<h1>{escape(name['zh'])} {_en(name['en'])}</h1>", f"<p>{_line(shown(row) | {'url': _url(row)})}</p>"]
+    parts = [
+        f"<h1>{escape(name['zh'])} {_en(name['en'])}</h1>",
+        f"<p>{_line(shown(row) | {'url': _url(row)}, app)}</p>",
+    ]
     content = said(row)
     if "fields" in content:
         parts.append(_fields(content["fields"]))
@@ -210,8 +219,17 @@ def statement_html(row: Row) -> str:
         if key in content
     ]
     return _whole(
-        f"{name['zh']} {name['en']}", "".join(parts) + f'<p><a href="{ROUTE}">服务公示 {_en("Disclosure")}</a></p>'
+        f"{name['zh']} {name['en']}",
+        "".join(parts) + f'<p><a href="{ROUTE}{_query(app)}">服务公示 {_en("Disclosure")}</a></p>',
     )
+
+
+def _query(app: str) -> str:
+    return f"?app={escape(app)}" if app else ""
+
+
+def _back(app: str) -> str:
+    return f'<p><a href="{PAGES}{_query(app)}">举报与申诉首页 {_en("Reports and appeals")}</a></p>'
 
 
 def _whole(title: str, body: str) -> str:
@@ -233,17 +251,18 @@ def _heading(zh: str, en: str) -> str:
     return f"<h2>{zh} {_en(en)}</h2>"
 
 
-def _link(to: str) -> str:
-    """A place to go to; of our own routes that take a POST, what to send there stands in docs/reports.md."""
+def _link(to: str, app: str = "") -> str:
+    """A place to go to; for our own routes that take a POST, the page for people beside it."""
     if to in _OURS:
-        return f"<code>POST {to}</code>"
+        page = PAGES + _OURS[to]
+        return f'<a href="{page}{_query(app)}">{page}</a> (<code>POST {to}</code>)'
     return f'<a href="{escape(to)}">{escape(to)}</a>' if to.startswith(("/", "http://", "https://")) else escape(to)
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any], app: str) -> str:
     version = _en(f"version {row['version']}")
     return (
-        f'<a href="{escape(row["url"])}">第 {row["version"]} 版 {version}</a> · {escape(row["at"])} · '
+        f'<a href="{escape(row["url"])}{_query(app)}">第 {row["version"]} 版 {version}</a> · {escape(row["at"])} · '
         f"SHA-256 <code>{escape(row['sha256'])}</code>"
     )
 

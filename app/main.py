@@ -45,10 +45,12 @@ from app.subjects import Subjects
 from app.types import Action
 from app.upstream import Upstream
 from app.web import asgi, images
+from app.web.browsers import Browsers
 from app.web.complaints import complaint_routes
 from app.web.disclosure import disclosure_routes
 from app.web.errors import answer_errors
 from app.web.moderations import Moderations
+from app.web.pages import page_routes
 from app.web.passing import Passing
 from app.web.proxy import Limits, Proxy
 from app.web.reports import report_routes, senders
@@ -381,10 +383,14 @@ def _client_api(gateway: Gateway) -> FastAPI:
             }
         )
 
+    api.add_middleware(Browsers, apps=gateway.apps)
     sender = senders(gateway.callers, gateway.keys)
     report_routes(api, gateway.reports, sender)
     complaint_routes(api, gateway.complaints, gateway.moderator, sender)
     disclosure_routes(api, gateway.moderator, gateway.apps, gateway.archive, gateway.power, gateway.status)
+    page_routes(
+        api, gateway.apps, gateway.callers, gateway.keys, gateway.reports, gateway.complaints, gateway.moderator
+    )
 
     return api
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.complaints import APPEALS, KINDS, Complaints, shown
 from app.moderation import Moderator
 from app.reports import Sender
+from app.store.tables import Row
 from app.web.errors import error, reused
 from app.web.reports import ReportIn, body_of, idempotency_key, parsed, takes
 
@@ -71,33 +72,44 @@ class OutcomeIn(_Strict):
         return self
 
 
+async def complained(complaints: Complaints, given: ComplaintIn, who: Sender, key: str | None) -> Row:
+    """Have a complaint received. Raises RequestError, Limited, StoreError."""
+    said = given.model_dump()
+    return await _taken(complaints, said.pop("kind"), who, said, key)
+
+
+async def appealed(complaints: Complaints, given: AppealIn, who: Sender, key: str | None) -> Row:
+    """Have an appeal received. Raises RequestError, Limited, StoreError."""
+    said = given.model_dump()
+    kind = said.pop("kind")
+    if kind == "standing":
+        return await _taken(complaints, kind, who, {"comment": said["comment"]}, key)
+    said["prompt"] = said["prompt"] or said.pop("text")
+    kind = kind or complaints.kind(who.app.id, said["decision_id"], said["prompt"])
+    return await _taken(complaints, kind, who, said, key)
+
+
+async def _taken(complaints: Complaints, kind: str, who: Sender, said: dict[str, Any], key: str | None) -> Row:
+    try:
+        return await complaints.receive(kind, who, said, key)
+    except ValueError as e:
+        raise reused(e) from None
+
+
 def complaint_routes(
     api: FastAPI, complaints: Complaints, moderator: Moderator, sender: Callable[[Request], Sender]
 ) -> None:
     """Add those of the client port. `sender`: who a request comes from."""
 
-    async def take(kind: str, who: Sender, said: dict[str, Any], request: Request) -> Any:
-        try:
-            return await complaints.receive(kind, who, said, idempotency_key(request))
-        except ValueError as e:
-            raise reused(e) from None
-
     @api.post("/sluice/v1/complaints", status_code=202, openapi_extra=takes(ComplaintIn))
     async def complain(request: Request) -> Any:
         who = sender(request)
-        said = parsed(await body_of(request), ComplaintIn).model_dump()
-        return await take(said.pop("kind"), who, said, request)
+        return await complained(complaints, parsed(await body_of(request), ComplaintIn), who, idempotency_key(request))
 
     @api.post("/sluice/v1/appeals", status_code=202, openapi_extra=takes(AppealIn))
     async def appeal(request: Request) -> Any:
         who = sender(request)
-        said = parsed(await body_of(request), AppealIn).model_dump()
-        kind = said.pop("kind")
-        if kind == "standing":
-            return await take(kind, who, {"comment": said["comment"]}, request)
-        said["prompt"] = said["prompt"] or said.pop("text")
-        kind = kind or complaints.kind(who.app.id, said["decision_id"], said["prompt"])
-        return await take(kind, who, said, request)
+        return await appealed(complaints, parsed(await body_of(request), AppealIn), who, idempotency_key(request))
 
     @api.get("/sluice/v1/complaints")
     async def process() -> Any:

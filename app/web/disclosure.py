@@ -10,7 +10,8 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.apps import Apps
+from app.apps import App, Apps
+from app.csp import ancestors
 from app.disclosure import CSP, ROUTE, collected, html, statement_html
 from app.errors import RequestError
 from app.moderation import Moderator
@@ -23,11 +24,7 @@ from app.web import asgi
 from app.web.errors import error, reused
 from app.web.reports import body_of, idempotency_key, parsed, takes
 
-_HEADERS = {
-    "content-security-policy": f"{CSP}; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "vary": "accept, authorization",
-}  # fmt: skip
+_VARY = "accept, authorization, x-api-key"
 _ALSO_A_PAGE: dict[int | str, Row] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
 _ADMIN = "/sluice/v1/admin/statements"
 
@@ -78,30 +75,39 @@ def disclosure_routes(
 ) -> None:
     """Add those of the client port. `status`: which versions this process enforces."""
 
-    def policy(request: Request) -> Policy:
-        """That of the app whose key came along; nobody needs one."""
+    def policy(request: Request, named: App | None) -> Policy:
+        """That of the app whose key came along, or of the one that is named, where it has open pages; nobody needs either."""
         try:
             section = apps.identify(asgi.headers(request.scope)).policy
         except RequestError:
-            return moderator.policies.common
+            if named is None or not named.open:
+                return moderator.policies.common
+            section = named.policy
         return moderator.policies.of(section)
 
-    def answer(request: Request, value: Row, page: Callable[[], str]) -> Response:
+    def answer(request: Request, named: App | None, value: Row, page: Callable[[], str]) -> Response:
+        headers = {
+            "content-security-policy": f"{CSP}; {ancestors(named.origins if named is not None else ())}",
+            "x-content-type-options": "nosniff",
+            "vary": _VARY,
+        }
         if page_wanted(request.headers.get("accept", "")):
-            return HTMLResponse(page(), headers=_HEADERS)
-        return JSONResponse(value, headers=_HEADERS)
+            return HTMLResponse(page(), headers=headers)
+        return JSONResponse(value, headers=headers)
 
     @api.get(ROUTE, responses=_ALSO_A_PAGE)
-    async def disclosure(request: Request) -> Response:
-        found = collected(policy(request), status(), archive, await power.figures())
-        return answer(request, found, lambda: html(found))
+    async def disclosure(request: Request, app: str = "") -> Response:
+        named = apps.named(app)
+        found = collected(policy(request, named), status(), archive, await power.figures())
+        return answer(request, named, found, lambda: html(found, named.id if app and named is not None else ""))
 
     @api.get(ROUTE + "/{kind}/{version}", responses=_ALSO_A_PAGE)
-    async def one(kind: str, version: str, request: Request) -> Response:
-        row = _found(archive, kind, version)
+    async def one(kind: str, version: str, request: Request, app: str = "") -> Response:
+        row, named = _found(archive, kind, version), apps.named(app)
         if row is None or not row["public"]:
             return error(404, "no such statement", "not_found")
-        return answer(request, shown(row) | said(row), lambda: statement_html(row))
+        shown_to = named.id if app and named is not None else ""
+        return answer(request, named, shown(row) | said(row), lambda: statement_html(row, shown_to))
 
 
 def statement_routes(

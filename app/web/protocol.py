@@ -26,8 +26,8 @@ _OVER = 64
 """Connections beyond the limit that still get an answer; any more are closed at once."""
 _AHEAD = 16
 """Requests that a client may send ahead of their answers on one connection."""
-_OURS = "/sluice/v1/"
-"""Reports, complaints, what is public: not turned away with chats."""
+_OURS = "/sluice/"
+"""Reports, complaints, what is public, and the pages for them: not turned away with chats."""
 
 
 class Bounds(NamedTuple):

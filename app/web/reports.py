@@ -13,10 +13,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app import metrics, strictjson
-from app.callers import Callers
+from app.callers import Caller, Callers
 from app.errors import Conflict, Limited, RequestError, StoreError
 from app.keys import Keys
 from app.reports import Report, Reports, Sender
+from app.store.tables import Row
 from app.taxonomy import taxonomy
 from app.web import asgi
 from app.web.errors import error, reused
@@ -91,13 +92,13 @@ def parsed(raw: bytes, model: type[BaseModel]) -> Any:
         raise RequestValidationError(e.errors(include_input=False, include_url=False)) from None
 
 
-async def body_of(request: Request) -> bytes:
-    """Raises RequestError for one that is too large."""
+async def body_of(request: Request, most: int = BODY_MAX) -> bytes:
+    """Raises RequestError for one of more than `most` bytes."""
     raw = bytearray()
     async for part in request.stream():
         raw += part
-        if len(raw) > BODY_MAX:
-            raise RequestError("the body is larger than 1 MiB", code="body_too_large", status=413)
+        if len(raw) > most:
+            raise RequestError(f"the body is larger than {most >> 20} MiB", code="body_too_large", status=413)
     return bytes(raw)
 
 
@@ -114,14 +115,44 @@ def senders(callers: Callers, keys: Keys) -> Callable[[Request], Sender]:
     """Who a request comes from. Whoever is suspended is heard too."""
 
     def sender(request: Request) -> Sender:
-        caller = callers.known(asgi.headers(request.scope), asgi.peer(request.scope), "report")
-        by_key = zip(keys.kids, caller.sources, strict=True)
-        names = ((tuple(n for n in caller.readers if n.startswith(f"{kid}.")), source) for kid, source in by_key)
-        known = caller.subject is not None
-        now, *older = ((mine[0] if known else "", mine, source) for mine, source in names)
-        return Sender(caller.app, *now, tuple(older), caller.standing)
+        return sender_of(callers.known(asgi.headers(request.scope), asgi.peer(request.scope), "report"), keys)
 
     return sender
+
+
+def sender_of(caller: Caller, keys: Keys) -> Sender:
+    """A caller as somebody who reports."""
+    by_key = zip(keys.kids, caller.sources, strict=True)
+    names = ((tuple(n for n in caller.readers if n.startswith(f"{kid}.")), source) for kid, source in by_key)
+    known = caller.subject is not None
+    now, *older = ((mine[0] if known else "", mine, source) for mine, source in names)
+    return Sender(caller.app, *now, tuple(older), caller.standing)
+
+
+async def taken(reports: Reports, given: ReportIn, who: Sender, key: str | None) -> Row:
+    """Have a report received. Raises RequestError, Limited, StoreError."""
+    report = Report(
+        given.text, given.decision_id, given.receipt, given.passage, given.category, given.comment, given.prompt
+    )
+    try:
+        return await reports.receive(report, who, key)
+    except ValueError as e:
+        raise reused(e) from None
+    except Limited:
+        metrics.REPORTS_REFUSED.labels("limit").inc()
+        raise
+    except Conflict:
+        metrics.REPORTS_REFUSED.labels("busy").inc()
+        # The sender knows no versions: it is the same call that may be sent again.
+        raise StoreError("too many reports of one passage at once; send it again") from None
+    except StoreError:
+        metrics.REPORTS_REFUSED.labels("store").inc()
+        raise
+
+
+async def state_of(reports: Reports, ticket: str, token: str) -> str | None:
+    """What has become of a report; None for what is no ticket, an unknown one and a wrong token alike."""
+    return await reports.state(ticket, token) if _TICKET.match(ticket) else None
 
 
 def report_routes(api: FastAPI, reports: Reports, sender: Callable[[Request], Sender]) -> None:
@@ -130,31 +161,14 @@ def report_routes(api: FastAPI, reports: Reports, sender: Callable[[Request], Se
     @api.post("/sluice/v1/reports", status_code=202, openapi_extra=takes(ReportIn))
     async def receive(request: Request) -> Any:
         who = sender(request)
-        given: ReportIn = parsed(await body_of(request), ReportIn)
-        report = Report(
-            given.text, given.decision_id, given.receipt, given.passage, given.category, given.comment, given.prompt
-        )
-        try:
-            return await reports.receive(report, who, idempotency_key(request))
-        except ValueError as e:
-            raise reused(e) from None
-        except Limited:
-            metrics.REPORTS_REFUSED.labels("limit").inc()
-            raise
-        except Conflict:
-            metrics.REPORTS_REFUSED.labels("busy").inc()
-            # The sender knows no versions: it is the same call that may be sent again.
-            raise StoreError("too many reports of one passage at once; send it again") from None
-        except StoreError:
-            metrics.REPORTS_REFUSED.labels("store").inc()
-            raise
+        return await taken(reports, parsed(await body_of(request), ReportIn), who, idempotency_key(request))
 
     @api.get("/sluice/v1/reports/{ticket}")
     async def state(ticket: str, request: Request) -> JSONResponse:
         token = request.headers.get("x-sluice-status-token") or request.headers.get("authorization", "").removeprefix(
             "Bearer "
         )
-        found = await reports.state(ticket, token) if _TICKET.match(ticket) else None
+        found = await state_of(reports, ticket, token)
         if found is None:
             return error(404, "no such ticket for this token", "not_found")
         return JSONResponse({"ticket": ticket, "state": found})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
 def test_without_a_file_everybody_is_the_default_app(headers: dict[str, str]) -> None:
     apps = load(None)
     assert not apps.keyed
-    assert apps.identify(headers) == App("default", "default", limits=UNLIMITED)
+    assert apps.identify(headers) == App("default", "default", limits=UNLIMITED, open=True)
 
 
 def test_one_app_without_keys_is_everybody(file: Path) -> None:
@@ -171,3 +172,45 @@ def test_another_user_or_app_or_key_gives_another_pseudonym(app: App, user: str,
 )
 def test_nobody_is_known_by_a_header_that_is_not_trusted(app: App, headers: dict[str, str]) -> None:
     assert app.subject(headers, KEYS) is None
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*", "https://*.chat.example", "https://canary.example/", "https://canary.example/path", "canary.example", "//canary.example",
+        "https://canary.example:443", "http://canary.example:80", "https://canary.example:65536", "https://canary.example:0",
+        "https://Canary.example", "https://canary.example.", "https://.canary", "https://canary..example", "https://canary example",
+        "https://canary.example; script-src *", "https://canary.example,https://b.example", "https://user@canary.example", "null",
+        "ftp://canary.example", "https://[::1]", "https://示例.example", "https://canary.example\n", "https://-canary", "",
+        "https://" + "a" * 60 + ".a" * 200, "https://" + "a" * 5000 + "!",
+    ],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused_with_the_field_and_the_way_out(file: Path, origin: str) -> None:
+    file.write_text(f"apps: [{{id: web, pages: {{origins: [{json.dumps(origin)}]}}}}]", "utf-8")
+    with pytest.raises(SettingsError) as refused:
+        load(file)
+    assert "apps.0.pages.origins" in str(refused.value) and "canary" not in str(refused.value)
+    assert "origin" in str(refused.value)
+
+
+def test_who_has_pages_is_said_per_app_over_the_defaults(file: Path) -> None:
+    given = "{open: true, origins: ['https://a.example', 'http://127.0.0.1:3000', 'http://xn--fsq.example:8080']}"
+    file.write_text(
+        f"defaults: {{pages: {given}}}\napps:\n"
+        f"  - {{id: web, keys: ['{ONE}']}}\n  - {{id: kids, keys: ['{TWO}'], pages: {{open: false}}}}\n"
+        f"  - {{id: bare, keys: ['{THREE}'], pages: {{origins: []}}}}\n",
+        "utf-8",
+    )
+    apps = load(file)
+    web, kids, bare = (apps.named(name) for name in ("web", "kids", "bare"))
+    assert web is not None and kids is not None and bare is not None
+    assert web.open and web.origins == ("https://a.example", "http://127.0.0.1:3000", "http://xn--fsq.example:8080")
+    assert not kids.open and kids.origins == web.origins and bare.open and bare.origins == ()
+    assert apps.named("") is None and apps.named("nobody") is None
+    only = load(None)
+    assert only.named("") is only.named("default") is not None and only.named("").open  # type: ignore[union-attr]
+    file.write_text("apps: [{id: web, pages: {frame: 1}}]", "utf-8")
+    with pytest.raises(SettingsError, match=r"apps\.0\.pages\.frame: no such key"):
+        load(file)
+    file.write_text("apps: [{id: web}]", "utf-8")
+    assert load(file).named("").open is False  # type: ignore[union-attr]
