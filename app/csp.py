@@ -1,5 +1,6 @@
-"""What a page of ours lets a browser do. Law: nothing from elsewhere, and nothing inline but what a hash names: a page that stands alone has
-its own style, named so, and no script; a page that is served has the style and the script of its server, and only those may frame it who are named."""
+"""What a page of ours lets a browser do. Law: nothing from elsewhere. A page that stands alone has its own style, named by its hash, and no
+script, no picture, no address; one that is served has the style and the script of its server, nothing inline, and is framed only by those
+who are named."""
 
 from __future__ import annotations
 

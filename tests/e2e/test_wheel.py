@@ -49,6 +49,9 @@ def test_a_wheel_in_an_empty_environment_blocks(tmp_path: Path) -> None:
     assert [(a["id"], a["action"]) for a in answers] == [(1, "block"), (2, "pass"), (3, "mask")]
     assert answers[0]["delivered"] == ""
     assert list(empty.iterdir()) == [], "check writes nothing"
+    names = ["words.toml", "pages.css", "pages.js", "report.js", "templates/form.html"]
+    pages = f"from importlib.resources import files; [files('app.web.pages').joinpath(n).read_bytes() for n in {names}]"
+    subprocess.run([sluice.parent / "python", "-c", pages], check=True, cwd=empty)
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(sluice.parent / "python"), "list"], capture_output=True, text=True
     ).stdout

@@ -1,4 +1,4 @@
-"""The users' pages, from outside: forms without a script and without a key, in both languages; who may frame them and call from a browser."""
+"""The users' pages, from outside: forms without a script or a key, in both languages; who may frame them and call from a browser."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ def test_the_language_is_what_was_asked_for_else_what_the_browser_likes_and_chin
     assert language("") == language("fr") == language("*") == "zh-CN"
     assert language("en-GB,en;q=0.9") == language("zh;q=0.3,en;q=0.4") == "en"
     assert language("zh-TW,en;q=0.9") == language("zh;q=0.5,en;q=0.5") == language("en;q=x") == "zh-CN"
-    assert language("zh", "lang=en") == "en" and language("en", "lang=zh") == "zh-CN" and language("en", "lang=xx") == "en"
+    assert (
+        language("zh", "lang=en") == "en" and language("en", "lang=zh") == "zh-CN" and language("en", "lang=xx") == "en"
+    )
 
 
 def test_every_text_stands_in_both_languages() -> None:
@@ -156,7 +158,9 @@ def test_style_and_script_are_kept_for_ever_by_their_content_and_the_script_tag_
 
 
 def test_a_report_is_sent_without_a_key_and_its_state_is_looked_up_with_the_token(whole: Whole) -> None:
-    done = send(whole, "report", text=BANNER, quote="今天下午三点在二号楼开会", category="discrimination_age", comment="不对")
+    done = send(
+        whole, "report", text=BANNER, quote="今天下午三点在二号楼开会", category="discrimination_age", comment="不对"
+    )
     assert done.status_code == 200, done.text
     ticket, token = shown(done)
     assert ticket.startswith("tkt_") and "not verified" in done.text and ticket not in str(done.url)
@@ -166,7 +170,9 @@ def test_a_report_is_sent_without_a_key_and_its_state_is_looked_up_with_the_toke
     unknown = send(whole, "status", ticket="tkt_" + "0" * 24, token=token)
     wrong = send(whole, "status", ticket=ticket, token="x")
     assert unknown.status_code == wrong.status_code == 404
-    assert unknown.text.replace("tkt_" + "0" * 24, "") == wrong.text.replace(ticket, ""), "unknown and wrong look the same"
+    assert unknown.text.replace("tkt_" + "0" * 24, "") == wrong.text.replace(ticket, ""), (
+        "unknown and wrong look the same"
+    )
     case = whole.call("GET", f"/cases/{ticket}").json()
     assert case["app"] == "chat" and case["category"] == "discrimination_age" and case["reports"] == 1
     evidence = whole.call("GET", f"/cases/{ticket}/evidence").json()
@@ -434,7 +440,9 @@ def test_browsers_of_an_apps_sites_may_call_the_report_routes_and_no_others(whol
         return whole.http.post(path, json={}, headers={"origin": origin, "authorization": f"Bearer {key}"})
 
     answer = call(CHAT, KEYS["chat"])
-    assert answer.status_code == 422 and answer.headers["access-control-allow-origin"] == CHAT, "an error can be read too"
+    assert answer.status_code == 422 and answer.headers["access-control-allow-origin"] == CHAT, (
+        "an error can be read too"
+    )
     assert "origin" in answer.headers["vary"]
     assert call(CHAT, "wrong").headers["access-control-allow-origin"] == CHAT
     for origin, key in ((CHAT, KEYS["shut"]), (EVIL, KEYS["chat"]), (EVIL, "wrong"), ("null", KEYS["chat"])):

@@ -26,6 +26,9 @@ if (select) {
   select.addEventListener("click", () => { field("quote").value = marked(); field("quote").focus(); });
 }
 
+// A browser lets nothing in a frame of another origin focus itself; a script may.
+document.querySelector("[data-focus]")?.focus();
+
 if (window.parent !== window) {
   const origins = (document.body.dataset.origins || "").split(" ").filter(Boolean);
   // These words hold nothing of the visitor's, so whoever frames the page may hear them.

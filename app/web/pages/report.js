@@ -25,9 +25,9 @@
       padding: 0; margin: auto; border: 1px solid #868f99; border-radius: .5rem; overflow: hidden; background: Canvas; color: CanvasText; }
     .sluice-dialog[open] { display: flex; flex-direction: column; }
     .sluice-dialog::backdrop { background: rgb(0 0 0 / .45); }
-    .sluice-dialog > div { display: flex; justify-content: space-between; align-items: center; padding: .4rem .5rem .4rem 1.25rem;
-      font: 600 1rem/1.5 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif; border-bottom: 1px solid #868f9966; }
-    .sluice-dialog button { font: inherit; font-weight: 400; color: inherit; background: none; border: 0; border-radius: .3rem; padding: .3rem .75rem; cursor: pointer; }
+    .sluice-dialog > div { display: flex; justify-content: flex-end; padding: .35rem .5rem; border-bottom: 1px solid #868f9966;
+      font: 1rem/1.5 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif; }
+    .sluice-dialog button { font: inherit; color: inherit; background: none; border: 0; border-radius: .3rem; padding: .3rem .75rem; cursor: pointer; }
     .sluice-dialog iframe { flex: 1; width: 100%; min-height: 0; border: 0; }
     .sluice-dialog > a { padding: .5rem 1.25rem; font: .875rem/1.5 system-ui, sans-serif; }
     .sluice-dialog [hidden] { display: none; }
@@ -48,7 +48,7 @@
     dialog.setAttribute("aria-label", say.title);
     const bar = made("div");
     const close = made("button", { type: "button", textContent: say.close });
-    bar.append(made("span", { textContent: say.title }), close);
+    bar.append(close);
     const frame = made("iframe", { title: say.title, allow: "clipboard-write", referrerPolicy: "no-referrer", src: address(true) });
     const way = made("a", { href: address(false), target: "_blank", rel: "noopener noreferrer", textContent: say.open, hidden: true });
     dialog.append(bar, frame, way);
