@@ -1,4 +1,4 @@
-"""The script tag in a real browser: a chatbot's page of another origin, with a strict policy of its own, from which an answer is reported."""
+"""The script tag in a real browser: a chatbot's page of another origin, with a strict policy of its own, reports an answer."""
 
 from __future__ import annotations
 
