@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from app.curation.commands import add_parser as lexicon_parser
-from app.errors import RequestError, SluiceError
+from app.errors import RequestError, SettingsError, SluiceError
 from app.evaluation.commands import add_parser as eval_parser
 from app.fairness.commands import add_parser as pairs_parser
 from app.lists import add_parser as list_parser
@@ -92,6 +92,52 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name, None) for name in names}
 
 
+def policy_check_command(args: argparse.Namespace) -> int:
+    """`sluice policy check`: what is wrong with a policy file, and what it would change."""
+    from app import policy, settings
+    from app.proposal import policy_check
+
+    try:
+        raw = args.file.read_bytes()
+    except OSError as e:
+        raise SettingsError(f"{args.file}: cannot be read 无法读取 ({e.strerror})") from None
+    found = policy_check(raw, policy.load(settings.read().policy))
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0 if found["ok"] else 1
+    for error in found["errors"]:
+        print(f"{error['where']}: {error['message']}" if error["where"] else error["message"], file=sys.stderr)
+    for c in found["changes"]:
+        mode = f" ({c['mode']})" if c["mode"] else ""
+        print(f"{c['app']}{mode}  {c['category']}  {c['direction']}: {c['from']} → {c['to']}")
+    for c in found["rules"]:
+        mode = f" ({c['mode']})" if c["mode"] else ""
+        print(
+            f"{c['app']}{mode}  {c['rule']}: {json.dumps(c['from'], ensure_ascii=False)} → {json.dumps(c['to'], ensure_ascii=False)}"
+        )
+    if found["ok"]:
+        changes = len(found["changes"]) + len(found["rules"])
+        print(f"可以加载 can be loaded: {args.file}, {changes} 处变化 changes", file=sys.stderr)
+    return 0 if found["ok"] else 1
+
+
+def policy_show_command(args: argparse.Namespace) -> int:
+    """`sluice policy show`: what the policy that is set does about every category."""
+    from app import policy, settings
+    from app.taxonomy import taxonomy
+
+    policies = policy.load(settings.read().policy)
+    for app, rules in {"*": policies.common, **policies.apps}.items():
+        if args.app and app != args.app:
+            continue
+        print(f"{app}  {rules.profile}  {rules.version}")
+        for category in taxonomy().values():
+            words = (rules.usual(category.id, direction).word for direction in ("prompt", "answer"))
+            shadow = "  影子 shadow" if category.id in rules.shadow else ""
+            print(f"  {category.id:<28} {'  '.join(f'{word:<8}' for word in words)}{shadow}  {category.zh}")
+    return 0
+
+
 def serve_command(args: argparse.Namespace) -> int:
     """`sluice serve`: the gateway, until SIGTERM."""
     from app import settings
@@ -165,6 +211,16 @@ def parser() -> argparse.ArgumentParser:
 
     c = commands.add_parser("doctor", help="check this machine and the settings · 检查环境与配置")
     c.set_defaults(run=doctor_command)
+
+    c = commands.add_parser("policy", help="the policy file · 策略文件")
+    what = c.add_subparsers(dest="what", required=True, metavar="WHAT")
+    q = what.add_parser("check", help="a file before it is loaded: its faults, and what it would change · 加载前检查")
+    q.add_argument("file", type=Path, metavar="FILE")
+    q.add_argument("--json", action="store_true", help="as JSON · 以 JSON 输出")
+    q.set_defaults(run=policy_check_command)
+    q = what.add_parser("show", help="what is done about every category · 查看生效动作")
+    q.add_argument("--app", help="of one section alone; *: the common one · 只看一个应用")
+    q.set_defaults(run=policy_show_command)
 
     lexicon_parser(commands)
 

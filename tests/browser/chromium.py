@@ -20,7 +20,9 @@ SHOTS = Path(os.environ.get("SLUICE_SHOTS", "out/shots"))
 """Where screenshots go; kept out of git."""
 _VIOLATIONS = """
 window.__violations = [];
-document.addEventListener("securitypolicyviolation", (e) => window.__violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));
+document.addEventListener("securitypolicyviolation", (e) => {
+  window.__violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample);
+});
 """
 
 
@@ -41,7 +43,10 @@ class Window:
 
     def __init__(self, browser: Browser, width: int = 1440, language: str = "zh-CN", scripts: bool = True) -> None:
         self.context: BrowserContext = browser.new_context(
-            viewport={"width": width, "height": 900}, locale=language, java_script_enabled=scripts, reduced_motion="reduce"
+            viewport={"width": width, "height": 900},
+            locale=language,
+            java_script_enabled=scripts,
+            reduced_motion="reduce",
         )
         self.context.set_default_timeout(15_000)
         self.context.add_init_script(_VIOLATIONS)

@@ -10,14 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright
 
 from app.web import asgi
 from tests.conftest import Model, RedisServer, Whole, redis_binaries, served, whole_gateway
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("playwright", reason="pip install -e .[browser]")
-
-from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright  # noqa: E402
 
 KEY = "key-of-the-chat"
 TEXT = "示例答复：**会议**改到\n\n今天下午三点，\n地点在二号楼。"
