@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from app.demo import model
+from app.demo import model, samples
 from app.errors import SettingsError
 
 
@@ -234,8 +234,13 @@ def run(stay: bool) -> int:
             return 1
         print("\n全部达成 · all as promised")
         if stay:
+            admin = f"http://127.0.0.1:{place.admin}"
+            name, password = samples.account(admin, folder / "gateway.log")
+            cases = samples.fill(f"http://127.0.0.1:{place.port}")
             print(f"\n仍在运行 still up: base_url={place.base_url}")
-            print(f"  管理 admin http://127.0.0.1:{place.admin}  Bearer {place.token}\n  Ctrl-C 结束 ends it")
+            print(f"  控制台 console  {admin}/console  {name} / {password}  （{cases} 个示例举报 sample reports）")
+            print(f"  用户页面 users' pages  http://127.0.0.1:{place.port}/sluice/")
+            print(f"  管理接口 admin API  {admin}  Bearer {place.token}\n  Ctrl-C 结束 ends it", flush=True)
             try:
                 while True:
                     time.sleep(3600)

@@ -36,10 +36,10 @@ def test_the_same_as_json_for_programs(tmp_path: Path) -> None:
 
 def test_a_bad_file_names_the_key_and_fails(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text("categories: {no_such_category: {answer: block}}\nblocked_as: shouting\n")
+    file.write_text("categories: {violence: {answer: shout}}\nblocked_as: shouting\n")
     done = policy("check", str(file))
     assert done.returncode == 1
-    assert "no_such_category" in done.stderr and "blocked_as" in done.stderr
+    assert "categories.violence.answer" in done.stderr and "blocked_as" in done.stderr
     assert policy("check", str(tmp_path / "missing.yaml")).returncode == 2
 
 
