@@ -242,9 +242,11 @@ class Complaints:
 
     async def open(self) -> list[Row]:
         """Those that wait for an answer, the oldest first."""
-        ids = await self._cases.members("matters:open")
-        found = [await self._get(id) for id in ids]
-        return [shown(m) for m in found if m is not None]
+        return [shown(m) for m in await self.several(await self._cases.members("matters:open"))]
+
+    async def waiting(self) -> int:
+        """How many wait for an answer. Raises StoreError."""
+        return int(await self._cases.store.run("ZCARD", self._cases.store.key("matters:open")))
 
     async def all(self) -> list[Matter]:
         """Every one, the oldest first."""

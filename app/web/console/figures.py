@@ -59,11 +59,9 @@ def _median(counts: Counter[str], name: str) -> str:
     return "-"
 
 
-async def _deadlines(call: Call) -> tuple[Row, Row]:
+async def _deadlines(call: Call, cases: list[Case]) -> tuple[Row, Row]:
     """The burn-down of the last days (cases in remediation, day by day), and how many cases fall due week by week."""
     store, now = call.desk.cases.store, clock.now()
-    ids = [str(id) for id in await store.run("ZREVRANGE", store.key("cases:all"), 0, _CASES - 1)]
-    cases = await call.desk.cases.several(ids)
     days = [day_end(now, back) for back in range(-_DAYS + 1, 1)]
 
     def open_at(at: float) -> int:
@@ -132,9 +130,10 @@ async def overview(call: Call) -> Response:
         ],
     }
     blocked = {k.partition(".")[2]: n for k, n in day.items() if k.startswith("blocked.")}
-    burn, left = await _deadlines(call)
     store = desk.cases.store
     ids = [str(id) for id in await store.run("ZREVRANGE", store.key("cases:all"), 0, _CASES - 1)]
+    newest = await desk.cases.several(ids)
+    burn, left = await _deadlines(call, newest)
     workers = desk.replica().get("workers", [])
     return call.page(
         "overview.html",
@@ -153,10 +152,10 @@ async def overview(call: Call) -> Response:
         store=store,
         workers=workers,
         actions=[a.word for a in Action],
-        appeals=await desk.complaints.open(),
+        appeals=await desk.complaints.waiting(),
         degraded={k.partition(".")[2]: n for k, n in day.items() if k.startswith("degraded.")},
         entries=desk.entries.version,
-        agreement=agreement(await desk.cases.several(ids)) if call.may("audit") else [],
+        agreement=agreement(newest) if call.may("audit") else [],
     )
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Hashable
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 
 from starlette.responses import Response
 
@@ -171,10 +174,17 @@ async def change(call: Call) -> Response:
 # ---- the lexicon
 
 
+@lru_cache(maxsize=1)
+def _terms(folder: Path, stamps: Hashable) -> list[lexicon.Term]:
+    """Those of the files; read again once a file has changed."""
+    return list(lexicon.load(folder))
+
+
 @PAGES.get("/lexicon", "lists", "operate")
 async def terms(call: Call) -> Response:
     """Terms of the files, as the workers have them. They are changed in their files (sluice lexicon)."""
-    rows = await asyncio.to_thread(lambda: list(lexicon.load(call.desk.settings.lexicons)))
+    folder = call.desk.settings.lexicons
+    rows = await asyncio.to_thread(lambda: _terms(folder, tuple(lexicon.stamps([folder]))))
     words, category = call.query("q").strip(), call.query("category")
     said = fold(words)
     found = [
