@@ -81,15 +81,17 @@ class Case:
 
     def row(self) -> dict[str, Any]:
         """As JSON, without the version; what a field holds is shared, not copied."""
-        return {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "version"}
+        return {k: getattr(self, k) for k in _FIELDS}
 
     @classmethod
     def of(cls, row: Mapping[str, Any], version: int) -> Case:
         """The inverse of `row`; keys that it does not know (a newer version wrote them) are left out."""
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in cls.__dataclass_fields__
-        }
-        return cls(**given | {"version": version})
+        given: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in row.items() if k in _KNOWN}
+        return cls(**given, version=version)
+
+
+_FIELDS = tuple(name for name in Case.__dataclass_fields__ if name != "version")
+_KNOWN = frozenset(_FIELDS)
 
 
 class Move(NamedTuple):

@@ -407,17 +407,18 @@ class Review:
         """Cases to work on, a page of them: what is overdue or due within 14 days by its date; then what nobody has decided, first of those
         who report least, among them what would harm most, then the oldest (docs/adr/0028); then the rest of what is due. `state`: of one
         state alone. Raises StoreError."""
-        now, counts, first = clock.now(), await self._queue.counts(), (page - 1) * PAGE
+        now, first = clock.now(), (page - 1) * PAGE
         if state in (None, "open"):
+            counts, found = await self._queue.page(first, first + PAGE)
             total = counts.undecided + counts.duty
-            found = await self._cases.several(await self._queue.slice(counts, first, first + PAGE))
         elif state in UNDECIDED | DUTY:
             # In the order of the queue, which knows no states.
-            size = counts.undecided + counts.duty
-            those = {*await self._queue.ids(f"state:{state}", 0, size)}
-            ids = [id for id in await self._queue.slice(counts, 0, size) if id in those]
+            counts = await self._queue.counts()
+            those = {*await self._queue.ids(f"state:{state}", 0, counts.open)}
+            ids = [id for id in await self._queue.order(counts) if id in those]
             total, found = len(ids), await self._cases.several(ids[first : first + PAGE])
         else:
+            await self._queue.counts()
             total = await self._queue.size(f"state:{state}")
             found = await self._cases.several(await self._queue.ids(f"state:{state}", first, first + PAGE))
         return {"cases": [shown(c, now) for c in found], "total": total, "page": page, "pages": -(-total // PAGE)}

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from app import clock, deadlines
 from app.errors import StoreError
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
-from app.store.cases import Cases, Writes
+from app.store.cases import Cases, Writes, read
 
 Lane = Literal["overdue", "soon", "undecided", "duty", "decided"]
 SOON = 14
@@ -77,9 +77,14 @@ class Queue:
 
     async def counts(self) -> Counts:
         """How many stand where now. Raises StoreError, also while the indexes are being built."""
+        return (await self.page(0, 0))[0]
+
+    async def page(self, start: int, stop: int) -> tuple[Counts, list[Case]]:
+        """The same, and the cases from one place of the queue to another, the end exclusive, in one look: what is overdue or due soon, then
+        what nobody has decided, then the rest of what is due."""
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE
-        while (found := await self._counts()).generation != GENERATION:
+        while (found := await self._look(start, stop))[0].generation != GENERATION:
             if loop.time() >= end:
                 raise StoreError("the queue is put in order, once after an upgrade; try again in a minute")
             if self._building is None or self._building.done():
@@ -90,13 +95,13 @@ class Queue:
                 await asyncio.sleep(0.1)  # another process is at it
         return found
 
-    async def _counts(self) -> Counts:
+    async def _look(self, start: int = 0, stop: int = 0) -> tuple[Counts, list[Case]]:
         now = clock.now()
-        keys = ["cases:indexed", "cases:open", "cases:due", "cases:queue", "cases:over"]
-        generation, *numbers = await self._cases.store.call(
-            "lanes", keys, [f"{now:.3f}", f"{deadlines.day_end(now, SOON):.3f}"]
-        )
-        return Counts(str(generation), *map(int, numbers))
+        keys = [f"cases:{name}" for name in ("indexed", "open", "due", "queue", "over")]
+        args: list[str | int] = [f"{now:.3f}", f"{deadlines.day_end(now, SOON):.3f}", start, stop]
+        generation, *numbers, rows = await self._cases.store.call("lanes", [*keys, "cases"], args)
+        # One text of them all: a client that reads fifty answers needs longer than the store.
+        return Counts(str(generation), *map(int, numbers)), [read(raw) for raw in str(rows).split("\n") if raw]
 
     async def ids(self, index: str, start: int, stop: int) -> list[str]:
         """The ids at these ranks of an index, the end exclusive; of what is over, the newest first."""
@@ -108,19 +113,10 @@ class Queue:
     async def size(self, index: str) -> int:
         return int(await self._cases.store.run("ZCARD", self._cases.store.key(f"cases:{index}")))
 
-    async def slice(self, counts: Counts, start: int, stop: int) -> list[str]:
-        """The ids from one place of the queue to another, the end exclusive: what is overdue or due soon, then what nobody has decided,
-        then the rest of what is due."""
-        found: list[str] = []
-        for index, first, last in (
-            ("due", 0, counts.soon),
-            counts.lane("undecided"),
-            ("due", counts.soon, counts.duty),
-        ):
-            size = last - first
-            found += await self.ids(index, first + max(0, start), first + min(size, stop))
-            start, stop = start - size, stop - size
-        return found
+    async def order(self, counts: Counts) -> list[str]:
+        """The ids of all of the queue, in its order."""
+        parts = (("due", 0, counts.soon), counts.lane("undecided"), ("due", counts.soon, counts.duty))
+        return [id for part in parts for id in await self.ids(*part)]
 
     async def alike(self, case: Case) -> Counter[str]:
         """The ids of other undecided cases with bands of this one, and how many bands they share."""
@@ -136,7 +132,7 @@ class Queue:
 
     async def mend(self) -> None:
         """Build the indexes where an older Sluice wrote the store, or writes to it beside this one. Raises StoreError."""
-        found, now = await self._counts(), asyncio.get_running_loop().time()
+        (found, _), now = await self._look(), asyncio.get_running_loop().time()
         if found.generation != GENERATION or (not found.agree and now - self._built >= _AGAIN):
             await self._build()
 
