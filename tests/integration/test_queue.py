@@ -333,6 +333,7 @@ def test_while_another_process_builds_them_a_look_waits_and_then_says_so(
         with pytest.raises(StoreError, match="put in order"):
             await h.review.queue()
         store.delete(P + "cases:indexing")
+        monkeypatch.undo()
         assert (await h.review.queue())["total"] == len(await listed(h))
 
     story(run, redis_server, tmp_path)
