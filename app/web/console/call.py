@@ -243,8 +243,9 @@ class _Templates(Environment):
     """A name that is misspelt fails; what a row does not say is None."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        found = super().getattr(obj, attribute)
-        return None if isinstance(found, StrictUndefined) and isinstance(obj, Mapping) else found
+        if isinstance(obj, dict):
+            return obj[attribute] if attribute in obj else getattr(obj, attribute, None)
+        return super().getattr(obj, attribute)
 
 
 @cache

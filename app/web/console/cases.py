@@ -30,6 +30,8 @@ UNDO = 10.0
 """Seconds for which a decision is offered to be undone on the next page."""
 _LATE = 5.0
 """And as many more until the offer is refused: a page takes its time."""
+_ROWS = 30
+"""Cases of a page of the queue."""
 _AROUND = 800
 """Characters around the passage that are shown with it."""
 _SKIPPED = 12 * 3600
@@ -103,7 +105,7 @@ async def queue(call: Call) -> Response:
     category = call.query("category") if call.query("category") in taxonomy() else ""
     start = call.number("from")
     counts = await call.desk.review.lanes()
-    found, after = await call.desk.review.walk(lane, start, await _wanted(call, category))
+    found, after = await call.desk.review.walk(lane, start, await _wanted(call, category), _ROWS)
     owners = await call.desk.claims.owners([c.id for c in found])
     return call.page(
         "cases.html",
