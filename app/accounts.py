@@ -34,6 +34,10 @@ SCOPES: dict[str, frozenset[Scope]] = {
     "auditor": frozenset({"audit"}),
 }
 """What each role may do, in the words of the admin API's tokens."""
+NOBODY = frozenset({
+    "report", "reporter", "time", "rule", "gateway", "schedule", "request", "provider", "setup", "system",
+})  # fmt: skip
+"""Who stands in the audit where no person did it: no account is called so."""
 LEAST = 12
 """Characters of a password."""
 _NAME = re.compile(r"[a-z][a-z0-9._-]{1,31}\Z")
@@ -118,9 +122,15 @@ class Accounts:
         found = [Account.of(raw) async for _, raw in self._cases.scan("accounts")]
         return sorted(found, key=lambda a: a.id)
 
-    async def any(self) -> bool:
-        """Somebody has an account. Raises StoreError."""
-        return bool(await self._cases.store.run("HLEN", self._cases.store.key("accounts")))
+    async def operated(self) -> bool:
+        """Somebody can manage accounts. Raises StoreError."""
+        return bool((await self._operators())[0])
+
+    async def _operators(self) -> tuple[set[str], int]:
+        """Who can, and the version of that row: whoever changes it changes it from what he saw."""
+        raw = await self._cases.field("accounts:operators", "all")
+        version, _, body = (raw or "0 {}").partition(" ")
+        return set(json.loads(body).get("ids", ())), int(version)
 
     async def proved(self, id: str, password: str) -> Account | None:
         """The account, where the password is its own. An unknown name takes as long. Raises StoreError."""
@@ -139,20 +149,29 @@ class Accounts:
     # ---- changing
 
     async def add(
-        self, id: str, roles: Iterable[str], by: str, *, password: str = "", name: str = "", language: str = "zh"
-    ) -> Account:
-        """A new one. `password`: '' for one that a provider vouches for. Raises RequestError, Conflict where it is there already."""
-        if not (_NAME.match(id) or (id.startswith("oidc:") and not password)):
+        self, id: str, roles: Iterable[str], by: str, *, password: str = "", name: str = "", language: str = "zh",
+        first: bool = False,
+    ) -> Account:  # fmt: skip
+        """A new one. `password`: '' for one that a provider vouches for. `first`: only where nobody is an operator. Raises RequestError,
+        Conflict."""
+        if not ((_NAME.match(id) and id not in NOBODY) or (id.startswith("oidc:") and not password)):
             raise RequestError(
-                "name: 2 to 32 small letters, digits, '.', '_' or '-', beginning with a letter "
-                "登录名须为 2 至 32 位小写字母、数字、点、横线",
+                "name: 2 to 32 small letters, digits, '.', '_' or '-', beginning with a letter, and no word of the system "
+                "登录名须为 2 至 32 位小写字母、数字、点、横线，且不能是系统用词",
                 code="invalid_value", param="id", status=422,
             )  # fmt: skip
         hashed = await self._hashed(id, password) if password or not id.startswith("oidc:") else ""
         account = Account(
             id, _roles(roles), name=_said(name), password=hashed, since=clock.now(), made=clock.now(), by=by, likes=Likes(language)
         )  # fmt: skip
-        return await self._put(account, {"who": by, "what": "account_add", "account": id, "roles": list(account.roles)})
+        try:
+            return await self._put(
+                account, {"who": by, "what": "account_add", "account": id, "roles": list(account.roles)}, first
+            )
+        except Conflict as e:
+            if await self.get(id) is None:
+                raise
+            raise RequestError("name: it is taken 登录名已被使用", code="taken", param="id", status=409) from e
 
     async def change(
         self, account: Account, by: str, *, roles: Iterable[str] | None = None, disabled: bool | None = None
@@ -162,13 +181,6 @@ class Accounts:
             account, roles=account.roles if roles is None else _roles(roles),
             disabled=account.disabled if disabled is None else disabled,
         )  # fmt: skip
-        if "operate" in account.scopes and ("operate" not in after.scopes or after.disabled):
-            others = [a for a in await self.all() if a.id != account.id and not a.disabled and "operate" in a.scopes]
-            if not others:
-                raise RequestError(
-                    "roles: this is the last operator; make somebody else one first 这是最后一名运维人员，请先授予他人",
-                    code="last_operator", param="roles", status=409,
-                )  # fmt: skip
         event = {
             "who": by, "what": "account_change", "account": account.id, "roles": list(after.roles), "disabled": after.disabled,
         }  # fmt: skip
@@ -198,9 +210,10 @@ class Accounts:
 
     async def remove(self, account: Account, by: str) -> None:
         """Raises RequestError for the last operator, Conflict."""
-        await self.change(account, by, disabled=True)
         writes = Writes()
+        writes.seen("accounts", account.id, account.version)
         writes.drop("accounts", account.id)
+        await self._operated(writes, replace(account, disabled=True))
         await self._cases.commit(writes, {"who": by, "what": "account_remove", "account": account.id})
 
     async def vouched(self, id: str, name: str, roles: Collection[str]) -> Account | None:
@@ -221,9 +234,10 @@ class Accounts:
         async with self._turn:
             return await asyncio.to_thread(self._hasher.hash, password)
 
-    async def _put(self, account: Account, event: Row) -> Account:
+    async def _put(self, account: Account, event: Row, first: bool = False) -> Account:
         writes = Writes()
         writes.row("accounts", account.id, account.version, account.row())
+        await self._operated(writes, account, first)
         try:
             await self._cases.commit(writes, event)
         except Conflict as e:
@@ -231,6 +245,20 @@ class Accounts:
                 f"account: somebody changed it first; it is at version {e.current} 已被他人修改", e.current
             ) from None
         return replace(account, version=account.version + 1)
+
+    async def _operated(self, writes: Writes, after: Account, first: bool = False) -> None:
+        """Keep the row of operators. Of two changes at once that meet there, one is a conflict. Raises RequestError."""
+        were, version = await self._operators()
+        now = were | {after.id} if "operate" in after.scopes and not after.disabled else were - {after.id}
+        if first and were:
+            raise RequestError("there is an operator already 已有运维账号", code="setup", status=403)
+        if were and not now:
+            raise RequestError(
+                "roles: this is the last operator; make somebody else one first 这是最后一名运维人员，请先授予他人",
+                code="last_operator", param="roles", status=409,
+            )  # fmt: skip
+        if now != were:
+            writes.row("accounts:operators", "all", version, {"ids": sorted(now)})
 
 
 def _roles(given: Iterable[str]) -> tuple[str, ...]:

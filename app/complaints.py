@@ -275,14 +275,15 @@ class Complaints:
             raise RequestError("no such complaint or appeal", code="not_found", status=404)
         return matter
 
-    async def evidence(self, id: str, who: str) -> Row:
-        """What was sent, opened; who looked is written down."""
+    async def evidence(self, id: str, who: str, part: str = "") -> Row:
+        """What was sent, opened; who looked, and how, is written down."""
         await self.one(id)
         opened: Row = {}
         for field, part in ((id, "evidence"), (f"{id}/answers", "answers")):
             if (sealed := await self._cases.field("evidence", field)) is not None:
                 opened |= json.loads(vault.unseal(self._keys, f"{id}/{part}", sealed))
-        await self._cases.commit(Writes(), {"who": who, "what": "look", "matter": id})
+        event = {"who": who, "what": "look", "matter": id}
+        await self._cases.commit(Writes(), event | ({"part": part} if part else {}))
         return {"ticket": id, **opened}
 
     async def ask(self, id: str, model: str, who: str) -> Row:
@@ -390,8 +391,8 @@ class Complaints:
             row: Row = {
                 "id": "ent_" + hashlib.sha256(f"{matter.id}\n{given}".encode()).hexdigest()[:20], "term": given,
                 "category": "privacy_violation", "action": "mask", "tier": "certain", "subject_block": True,
-                "scope": {"app": matter.app, "directions": ["answer"]}, "owner": who, "created_at": clock.stamp(),
-                "reason": f"complaint {matter.id}, by {first['by']} and {who}",
+                "scope": {"app": matter.app, "directions": ["answer"]}, "owner": first["by"], "created_at": clock.stamp(),
+                "reason": f"complaint {matter.id}", "second": who,
                 "expires_at": clock.stamp(now + days * 86400).replace("Z", "+00:00"),
             }  # fmt: skip
             writes.table(self._cases.entries, row["id"], row, self._cases.changed())

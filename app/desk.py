@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from app import evidence, transparency
 from app.agreements import Agreements
 from app.claims import Claims
 from app.complaints import Complaints
+from app.errors import SettingsError
 from app.history import History
 from app.keys import Keys
 from app.playground import Playground
@@ -22,6 +24,33 @@ from app.statements import Archive
 from app.store.cases import Cases
 from app.store.tables import Entries, Row, Shadows, Statements
 from app.subjects import Subjects
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """What a file says: read again once it has changed; one that cannot be read leaves what was, as it does in the workers. `load` raises
+    SettingsError, and so does the first call."""
+
+    def __init__(self, path: Path | None, load: Callable[[], T]) -> None:
+        self._path, self._load = path, load
+        self._seen: object = None
+        self._value: T | None = None
+
+    def __call__(self) -> T:
+        try:
+            s = self._path.stat() if self._path is not None else None
+            now: object = None if s is None else (s.st_mtime_ns, s.st_size, s.st_ino)
+        except OSError:
+            now = "gone"
+        if self._value is None or now != self._seen:
+            try:
+                self._value = self._load()
+            except SettingsError:
+                if self._value is None:
+                    raise
+            self._seen = now
+        return self._value
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from app.text import fold
 
 AT_ONCE = 500
 """Entries of a list that one call brings or removes at most."""
+_LAST_YEAR = 2199
 NAMED = r"^[\w.-]{1,64}$"
 """What a list may be called."""
 
@@ -88,6 +89,8 @@ class EntryIn(_Strict):
                 raise ValueError("is too far ahead") from None
             if value.timestamp() <= clock.now():
                 raise ValueError("is in the past")
+            if value.year > _LAST_YEAR:
+                raise ValueError("is too far ahead")
         return value
 
     @model_validator(mode="after")

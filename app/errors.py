@@ -10,6 +10,7 @@ SluiceError
 ├── OfficeError            a command: the admin API refused, or nobody answers there (app/office.py)
 ├── ListError              a command: a file that is no list, by its lines (app/lists.py)
 ├── BackupError            a command: a file that cannot be written or restored, and why (app/backup.py)
+├── Reused                 an Idempotency-Key was used for another request
 ├── RequestError           what the client sent is wrong: a 4xx in its dialect
 ├── LoginError             nobody was logged in, and why: a 401, or a 502 or 504 where the provider is to blame (app/oidc.py)
 ├── UpstreamError          the model cannot be reached, is late, or speaks nonsense: a 502 or 504
@@ -67,6 +68,13 @@ class RequestError(SluiceError):
         super().__init__(message)
         self.message, self.code, self.param, self.status = message, code, param, status
         self.retry = retry
+
+
+class Reused(SluiceError, ValueError):
+    """A key that was used for something else."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used for another request")
 
 
 class UpstreamError(SluiceError):

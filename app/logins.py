@@ -84,19 +84,27 @@ class Logins:
 
     async def enter(self, id: str, password: str, source: str) -> str:
         """The secret of a session for whoever knows the password. `source`: an address. Raises RequestError 401, Limited, StoreError."""
+        return await self.open(await self.proved(id, password, source), "password")
+
+    async def proved(self, id: str, password: str, source: str) -> Account:
+        """Whose the password is. Raises RequestError 401, Limited, StoreError."""
         names = await self._counted([(id, source, FROM_HERE), (id, "", OF_ACCOUNT), ("", source, FROM_ADDRESS)])
         account = await self.accounts.proved(id, password)
         if account is None:
             raise RequestError(
                 "name or password is wrong 登录名或密码错误", code="unauthorized", param="password", status=401
             )
+        await self.forgive(names)
+        return account
+
+    async def forgive(self, names: list[str]) -> None:
+        """What was counted was no failure. Raises StoreError."""
         for name in names:
             await self._cases.store.run("DECR", self._cases.store.key(name))
-        return await self.open(account, "password")
 
-    async def heard(self, source: str) -> None:
-        """Count a login that somebody else is asked about. Raises Limited, StoreError."""
-        await self._counted([("provider", source, FROM_ADDRESS)])
+    async def heard(self, source: str) -> list[str]:
+        """Count a login that somebody else is asked about; under which names, to be forgiven. Raises Limited, StoreError."""
+        return await self._counted([("provider", source, FROM_ADDRESS)])
 
     async def _counted(self, of: list[tuple[str, str, int]]) -> list[str]:
         """Count an attempt before it is looked at, so that those that come at once count as well; under which names."""
@@ -114,13 +122,13 @@ class Logins:
 
     async def begin(self, given: str, id: str, password: str, language: str) -> str:
         """The first account, by the one-time link; the secret of a session. Raises RequestError."""
-        if not secrets.compare_digest(given.encode(), self.setup.encode()) or await self.accounts.any():
+        if not secrets.compare_digest(given.encode(), self.setup.encode()) or await self.accounts.operated():
             raise RequestError(
-                "this link was used already, or is of an earlier start; the log of the last start has the one that works "
-                "链接已失效，请查看最近一次启动的日志",
+                "this link was used already, or is of an earlier start; the terminal of the last start has the one that works "
+                "链接已失效，请查看最近一次启动的终端输出",
                 code="setup", status=403,
             )  # fmt: skip
         roles = ("reviewer", "lead", "operator")
-        account = await self.accounts.add(id, roles, "setup", password=password, language=language)
+        account = await self.accounts.add(id, roles, "setup", password=password, language=language, first=True)
         self.setup = secrets.token_urlsafe(24)
         return await self.open(account, "setup")

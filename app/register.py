@@ -33,14 +33,12 @@ class Register:
 
     # ---- reading
 
-    def find(self, words: str = "", category: str = "", of: str = "", owner: str = "") -> list[Row]:
+    def find(self, words: str = "", category: str = "", of: str = "") -> list[Row]:
         """Entries in force whose term, id, reason or case holds `words`, the newest first. `of`: a list."""
         said = fold(words)
 
         def wanted(row: Row) -> bool:
             if (category and row["category"] != category) or (of and row.get("list") != of):
-                return False
-            if owner and row.get("owner") != owner:
                 return False
             near = (str(row.get("term", "")), str(row.get("reason", "")))
             return not words or words in (row["id"], row.get("case")) or any(said in fold(text) for text in near)
@@ -120,6 +118,7 @@ class Register:
             row = self._entries.get(id)
         if row is None or row.get("deleted"):
             raise RequestError("no such entry", code="not_found", status=404)
+        _own(row)
         event = {"who": who, "what": "entry_remove", "entry": id, "reason": reason}
         done = await self._put(
             gone_row(row), event, key=f"entry {key}" if key else "", request=request, expected=expected
@@ -131,13 +130,16 @@ class Register:
         row = self._entries.get(id)
         if row is None or row.get("deleted"):
             raise RequestError("no such entry", code="not_found", status=404)
-        if "case" in row:
+        _own(row)
+        if row.get("subject_block"):
             raise RequestError(
-                "it belongs to a case: decide there 该词条属于案件，请在案件中处理",
-                code="of_a_case",
+                "two people decided this end: another complaint decides another 该屏蔽由两人决定，须另行决定",
+                code="of_two",
                 param="expires_at",
                 status=409,
             )
+        if row.get("expires_at") and clock.seconds(row["expires_at"]) <= clock.now():
+            raise RequestError("it is over already: add it anew 已过期，请重新添加", code="wrong_state", status=409)
         after = {k: v for k, v in row.items() if k not in ("version", "expires_at")}
         if until is not None:
             if until.timestamp() <= clock.now():
@@ -145,9 +147,10 @@ class Register:
                     "expires_at: is in the past 时间已过", code="invalid_value", param="expires_at", status=422
                 )
             after["expires_at"] = until.astimezone(UTC).isoformat()
-        if row.get("second") and (until is None or until.timestamp() > clock.now() + WIDE_DAYS * 86400):
+        if row.get("second") and (until is None or until.timestamp() > clock.seconds(row["expires_at"])):
             raise RequestError(
-                f"expires_at: it stands in ordinary texts; {WIDE_DAYS} days at most 最长 {WIDE_DAYS} 天",
+                "expires_at: two people agreed to this end; it may be sooner, and later only by a new proposal "
+                "到期日由两人同意，只能提前；延后须重新提议",
                 code="gate",
                 param="expires_at",
                 status=422,
@@ -161,6 +164,7 @@ class Register:
     async def propose(self, entry: EntryIn, who: str, key: str) -> str:
         """Keep an entry until somebody else agrees; its number. A passage is kept as its fingerprint. Raises RequestError, StoreError."""
         row = written(entry, who, self._keys)
+        said = self._keys.mac("fingerprint", "request", entry.model_dump_json()).hex()
         number = "prop_" + hashlib.sha256(f"{who} {key}".encode()).hexdigest()[:16]
         preview = await asyncio.to_thread(self.preview, entry)
         kept: Row = {"row": row, "by": who, "at": clock.now(), "hits": preview["hits"], "of": preview["of"]}
@@ -173,7 +177,7 @@ class Register:
             "category": entry.category,
             "reason": entry.reason,
         }
-        await self._cases.commit(writes, event, key=f"propose {number}", request=number)
+        await self._cases.commit(writes, event, key=f"propose {number}", request=said)
         return number
 
     async def proposed(self) -> list[Row]:
@@ -204,6 +208,10 @@ class Register:
         if kept["by"] == who:
             raise RequestError("a second person must agree 须由另一人同意", code="same_reviewer", status=409)
         row: Row = kept["row"] | {"id": "ent_" + hashlib.sha256(number.encode()).hexdigest()[:20], "second": who}
+        if row.get("expires_at") and clock.seconds(row["expires_at"]) <= clock.now():
+            raise RequestError(
+                "its end has passed meanwhile: propose it anew 有效期已过，请重新提议", code="wrong_state", status=409
+            )
         end = clock.now() + WIDE_DAYS * 86400
         if not row.get("expires_at") or clock.seconds(row["expires_at"]) > end:
             row["expires_at"] = clock.stamp(end).replace("Z", "+00:00")
@@ -222,3 +230,11 @@ class Register:
             raise RequestError("it is in force already 已生效", code="wrong_state", status=409) from None
         await self._entries.refresh()
         return public(self._entries.get(row["id"]) or row)
+
+
+def _own(row: Row) -> None:
+    """It stands for itself. Raises RequestError where a case acts by it."""
+    if "case" in row:
+        raise RequestError(
+            "it belongs to a case: decide there 该词条属于案件，请在案件中处理", code="of_a_case", status=409
+        )

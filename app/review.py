@@ -150,7 +150,9 @@ class Review:
                 await self.claims.release(case.id, who)
         return answer
 
-    async def decide_many(self, versions: Mapping[str, int], decision: str, who: str, said: Row) -> list[Row]:
+    async def decide_many(
+        self, versions: Mapping[str, int], decision: str, who: str, said: Row, *, key: str = ""
+    ) -> list[Row]:
         """Confirm or reject several cases, each in a commit of its own and only at the version that he saw (id or ticket -> version); a row
         for each: case, ok, and its version, or the code of the error. What fails stops no other, but a store that does not answer is
         not asked again. Raises RequestError for what can be done of none."""
@@ -172,7 +174,9 @@ class Review:
             code = "store_unavailable"
             if not down:
                 try:
-                    case = await self.decide(name, decision, who, said, expected=version)
+                    case = await self.decide(
+                        name, decision, who, said, expected=version, key=f"{key} {name}" if key else ""
+                    )
                     rows.append({"case": name, "ok": True, "version": case["version"]})
                     continue
                 except RequestError as e:
@@ -206,10 +210,11 @@ class Review:
         told = {"by": who, "would": said["would"], "category": category, "reason": said["reason"], "at": now}
         return replace(case, second=told | {"first": first})
 
-    async def second_looks(self, share: Share) -> Row:
-        """The cases drawn that nobody has looked at again, the oldest first, without what was decided."""
+    async def second_looks(self, share: Share, who: str = "") -> Row:
+        """The cases drawn that nobody has looked at again, the oldest first, without what was decided. `who`: whose own are left out."""
         found = await self._cases.several(await self._cases.index("all"))
         drawn = [c for c in found if c.second is None and looks.drawn(self._keys, c, share(c.app))]
+        drawn = [c for c in drawn if c.decision is None or c.decision["by"] != who]
         return {"cases": [looks.blind(c) for c in drawn[:PAGE]], "total": len(drawn)}
 
     # ---- what acts
@@ -263,7 +268,7 @@ class Review:
             return replace(after, widening={**wish, "by": who, "at": now, "gate": gate}, decided=case.decided)
         scope = {"app": wish["app"], "directions": ["answer"]}
         row = entry(await self._copied(case), scope, who, expires=now + WIDE_DAYS * 86400, name=wish["to"])
-        row["reason"] = f"case {case.id}, widened by {first['by']} and {who}"
+        row |= {"reason": f"case {case.id}, widened", "owner": first["by"], "second": who}
         if term:
             del row["fingerprint"]
             row["term"] = term

@@ -34,7 +34,7 @@ from app.changes import Changes
 from app.claims import Claims
 from app.clean import Clean
 from app.complaints import Complaints
-from app.desk import Desk
+from app.desk import Desk, Kept
 from app.detectors import classifier, lexicon, rules
 from app.duties import Duties
 from app.errors import SettingsError, StoreError
@@ -205,8 +205,8 @@ class Parent:
                 self.archive,
                 Playground(s, self.keys, self.entries, self.shadows),
                 self._replica,
-                lambda: policy.load(s.policy),
-                lambda: apps.load(s.apps).ids,
+                Kept(s.policy, lambda: policy.load(s.policy)),
+                Kept(s.apps, lambda: apps.load(s.apps).ids),
             )
             logins = Logins(cases, Accounts(cases, self.keys), self.keys)
             provider = Provider(s) if s.oidc_issuer else None
@@ -290,7 +290,7 @@ class Parent:
         """Print the one-time link by which the first account is made, where there is none."""
         while True:
             try:
-                if await logins.accounts.any():
+                if await logins.accounts.operated():
                     return
                 break
             except StoreError:

@@ -455,7 +455,7 @@ def _spoken(statements: Sequence[Row], published: Mapping[str, Mapping[str, Any]
 
 # ---- as a page, and as a table
 
-_NAMES = {
+NAMES = {
     "reports": "举报 reports", "verified": "凭证已核实 verified by receipt", "unverified": "未核实 unverified",
     "ours": "自动发现 found by our own detectors", "cases": "立案 cases opened", "held": "临时屏蔽 held",
     "held_for_app": "临时屏蔽（全应用）held for an app", "held_for_reporter": "临时屏蔽（仅举报人）held for the reporter",
@@ -532,17 +532,17 @@ def html(row: Mapping[str, Any]) -> str:
     ]
     lines: Iterable[tuple[str, ...]]
     for section in _SECTIONS:
-        lines = ((_NAMES[name], _cell(value)) for name, value in row[section].items() if name != "by_kind")
-        parts.append(_table(_NAMES[section], (), lines))
+        lines = ((NAMES[name], _cell(value)) for name, value in row[section].items() if name != "by_kind")
+        parts.append(_table(NAMES[section], (), lines))
     for block in _BLOCKS:
         kinds = row[block]["by_kind"]
-        lines = ((_NAMES[kind], *map(_cell, kinds[kind].values())) for kind in kinds)
-        parts.append(_table(f"{_NAMES[block]}：按类型 by kind", ("", *(_NAMES[o] for o in _OUTCOMES)), lines))
+        lines = ((NAMES[kind], *map(_cell, kinds[kind].values())) for kind in kinds)
+        parts.append(_table(f"{NAMES[block]}：按类型 by kind", ("", *(NAMES[o] for o in _OUTCOMES)), lines))
     months = row["by_month"]
-    lines = ((_NAMES[name], *(_cell(months[month][name]) for month in months)) for name in COUNTS)
+    lines = ((NAMES[name], *(_cell(months[month][name]) for month in months)) for name in COUNTS)
     parts.append(_table("按月 By month", ("", *months), lines))
     lines = ((_category(c), *map(_cell, figures.values())) for c, figures in row["by_category"].items())
-    parts.append(_table("按类别 By category", ("", *(_NAMES[name] for name in _OF_CATEGORY)), lines))
+    parts.append(_table("按类别 By category", ("", *(NAMES[name] for name in _OF_CATEGORY)), lines))
     lines = (tuple(_cell(line[name]) for name in _STATED) for line in row["statements"])
     parts.append(_table("处置理由汇总 Statements of reasons", _STATED, lines))
     lines = ((_NOT_TOLD[name], _cell(n)) for name, n in row["not_told"].items())
@@ -566,7 +566,7 @@ def _category(id: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{_NAMES[k]}: {_cell(v)}" for k, v in value.items())
+        return ", ".join(f"{NAMES[k]}: {_cell(v)}" for k, v in value.items())
     return "-" if value is None else str(value)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from app import clock, retention
-from app.errors import Conflict, Limited, StoreError
+from app.errors import Conflict, Limited, Reused, StoreError
 from app.remediation import DUTY, ENDED, UNDECIDED, Case
 from app.store.client import Store, within
 from app.store.tables import REMEMBERED, Row, Table, history
@@ -72,6 +72,10 @@ class Writes:
         """The whole table must stand at this version; raises Conflict at the commit."""
         self.list.append(["is", self._key(f"{table.name}:version"), str(version)])
 
+    def seen(self, key: str, id: str, version: int) -> None:
+        """A row must stand at this version; raises Conflict at the commit."""
+        self.list.append(["at", self._key(key), id, version])
+
     def limit(self, name: str, most: int, seconds: int) -> None:
         """Count; raises Limited at the commit beyond so many in so many seconds."""
         self.list.append(["limit", self._key(f"limit:{name}"), most, seconds])
@@ -104,7 +108,7 @@ class Writes:
     def ordered(self, case: Case) -> None:
         """The indexes that an older Sluice did not keep, of a case as it was read: raises Conflict at the commit where it is another by
         then. Done twice it is as done once."""
-        self.list.append(["at", self._key("cases"), case.id, case.version])
+        self.seen("cases", case.id, case.version)
         if (over := _over(case)) is not None:
             self.score("cases:over", case.id, over)
         self.score(f"cases:state:{case.state}", case.id, case.received)
@@ -235,6 +239,8 @@ class Cases:
             # A report has a standing too, which is none of anybody's.
             if "_" in (name := str(event.get(what) or "")):
                 writes.trail(f"{what} {name}")
+        for name in event.get("cases", ()):
+            writes.trail(f"case {name}")
         keys = [self._done(key), "store_id", "audit", "audit:head", *writes.keys]
         async with within(PATIENCE), self._turn:
             for _ in range(_TRIES):
@@ -267,7 +273,7 @@ class Cases:
         if state == "limit":
             raise Limited(max(1, int(answer)))
         if state == "reused":
-            raise ValueError("this Idempotency-Key was used for another request")
+            raise Reused
         raise StoreError(_ANOTHER)
 
     async def put(self, writes: Writes) -> bool:
@@ -295,7 +301,7 @@ class Cases:
             return None
         digest, _, answer = str(raw).partition(" ")
         if digest != hashlib.sha256(request.encode()).hexdigest():
-            raise ValueError("this Idempotency-Key was used for another request")
+            raise Reused
         return dict(json.loads(answer))
 
     @staticmethod

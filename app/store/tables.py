@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app import clock
-from app.errors import Conflict, StoreError
+from app.errors import Conflict, Reused, StoreError
 from app.store.client import SCHEMA, Store, ended
 
 log = logging.getLogger("sluice.tables")
@@ -323,7 +323,7 @@ class Table:
         if state == "conflict":
             raise Conflict(f"somebody changed it first; it is at version {result}", int(result))
         if state == "reused":
-            raise ValueError("this Idempotency-Key was used for another request")
+            raise Reused
         if state == "foreign":
             raise StoreError(
                 "the store is not the one these entries came from; an operator must confirm it (docs/operations.md)"

@@ -61,12 +61,14 @@ def case_routes(
         now = await asyncio.to_thread(policies)
         return lambda app: now.of(app).rules.reports.second
 
-    @api.get("/sluice/v1/admin/cases", dependencies=[Depends(authorised)])
-    async def queue(state: str | None = None, page: int = 1, second: bool = False) -> Any:
+    @api.get("/sluice/v1/admin/cases")
+    async def queue(
+        state: str | None = None, page: int = 1, second: bool = False, who: str = Depends(authorised)
+    ) -> Any:
         if page < 1:
             raise RequestError("page: must be 1 or more", code="invalid_value", param="page", status=422)
         if second:
-            return await review.second_looks(await share())
+            return await review.second_looks(await share(), who)
         return await review.queue(state, page)
 
     @api.get("/sluice/v1/admin/cases/{name}", dependencies=[Depends(authorised)])

@@ -26,10 +26,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import clock
-from app.accounts import Account, alias
+from app.accounts import NOBODY, Account, alias
 from app.deadlines import SHANGHAI
 from app.desk import Desk
-from app.errors import Conflict, Limited, LoginError, RequestError, StoreError
+from app.errors import Conflict, Limited, LoginError, RequestError, SluiceError, StoreError
 from app.logins import Logins, Session
 from app.oidc import Provider
 from app.power import Power
@@ -83,7 +83,7 @@ class Fault(NamedTuple):
     status: int
 
 
-def fault(e: RequestError | LoginError | StoreError) -> Fault:
+def fault(e: SluiceError) -> Fault:
     """An exception as a page tells it."""
     if isinstance(e, RequestError):
         return Fault(e.message, (e.param or "").rpartition(".")[2], e.status)
@@ -93,7 +93,9 @@ def fault(e: RequestError | LoginError | StoreError) -> Fault:
         return Fault(f"{e} 已有他人先行修改，此处显示最新内容", "expected_version", 409)
     if isinstance(e, Limited):
         return Fault(f"too many attempts; again in {e.seconds} s 尝试过多，请 {e.seconds} 秒后再试", "", 429)
-    return Fault(f"{e} 存储暂不可用，请稍后重试，所填内容未丢失", "", 503)
+    if isinstance(e, StoreError):
+        return Fault(f"{e} 存储暂不可用，请稍后重试，所填内容未丢失", "", 503)
+    return Fault(f"{e} 配置或文件有误，仍按原有配置运行", "", 503)
 
 
 class Call:
@@ -149,8 +151,10 @@ class Call:
 
     @property
     def key(self) -> str:
-        """The form's own Idempotency-Key: sent twice it is done once."""
-        return self.one("key")
+        """The form's own Idempotency-Key: sent twice it is done once. Raises RequestError."""
+        if not 8 <= len(said := self.one("key")) <= 100:
+            raise RequestError("key: load the page again 请刷新页面", code="missing", param="key", status=422)
+        return said
 
     def read(self, kind: type[BaseModel], /, **said: Any) -> Any:
         """What the form says as `kind` has it. Raises RequestError that names the field."""
@@ -191,7 +195,7 @@ class Call:
 
     def alias(self, who: str) -> str:
         """A colleague outside the audit; what no person did is named as it is."""
-        if who in ("", "report", "reporter", "time", "rule", "schedule", "request", "provider", "setup"):
+        if not who or who in NOBODY:
             return _NOBODY.get(who, ("系统", "system"))[0 if self.language == "zh" else 1]
         mine = self.session is not None and who == self.account.id
         return alias(self.desk.keys, who) + (self.t("（我）", " (me)") if mine else "")
@@ -202,12 +206,18 @@ _NOBODY = {
 }  # fmt: skip
 
 
+_FAR = 32_503_680_000
+"""The year 3000."""
+
+
 def when(call: Call) -> Callable[[Any], str]:
     def told(at: Any) -> str:
         """A moment as its reader's clock shows it (UTC+8)."""
         if at in (None, ""):
             return "-"
         seconds = at if isinstance(at, int | float) else clock.seconds(str(at))
+        if not 0 <= seconds < _FAR:
+            return str(at)[:10]
         return datetime.fromtimestamp(seconds, UTC).astimezone(SHANGHAI).strftime("%Y-%m-%d %H:%M")
 
     return told
@@ -231,6 +241,7 @@ def _views(call: Call) -> dict[str, Any]:
         "level": lambda a: word(LEVELS, a),
         "technique": lambda a: " + ".join(word(TECHNIQUES, part) for part in str(a).split("+")),
         "categories": taxonomy(),
+        "harm_of": lambda id: found.harm if (found := taxonomy().get(id)) is not None else 9,
         "when": when(call),
         "alias": call.alias,
         "static": static,
@@ -246,6 +257,9 @@ class _Templates(Environment):
         if isinstance(obj, dict):
             return obj[attribute] if attribute in obj else getattr(obj, attribute, None)
         return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return obj.get(argument) if isinstance(obj, dict) else super().getitem(obj, argument)
 
 
 @cache
@@ -331,7 +345,7 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
             if call.session is not None:
                 call.language = call.account.likes.language
             if page.method == "POST":
-                _ours(request)
+                _ours(request, office.link)
                 call.form = await _form(request)
             if not page.open:
                 if call.session is None:
@@ -351,23 +365,27 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
             return await _again(
                 page, call, Fault("this form was sent already with other words 该表单已提交过", "key", 409)
             )
-        except (RequestError, LoginError, StoreError) as e:
+        except SluiceError as e:
             return await _again(page, call, fault(e))
 
-    async def headed(request: Request) -> Response:
-        response = await answer(request)
-        for name, said in HEADERS.items():
-            response.headers.setdefault(name, said)
-        return response
+    async def whole(request: Request) -> Response:
+        return headed(await answer(request))
 
-    return headed
+    return whole
+
+
+def headed(response: Response) -> Response:
+    """With what every page says to a browser."""
+    for name, said in HEADERS.items():
+        response.headers.setdefault(name, said)
+    return response
 
 
 async def _again(page: Page, call: Call, found: Fault) -> Response:
     try:
         if page.again is not None and (page.open or call.session is not None) and found.status != 403:
             return await page.again(call, found)
-    except (RequestError, LoginError, StoreError) as e:
+    except SluiceError as e:
         found = fault(e)
     return call.page("part_fault.html" if call.part else "fault.html", fault=found)
 
@@ -381,13 +399,22 @@ def _out(call: Call) -> Response:
     return call.to("/login", next=back if back not in ("", "/") else None)
 
 
-def _ours(request: Request) -> None:
-    """A form is sent by a page of ours alone. Raises RequestError 403."""
+def _ours(request: Request, link: str) -> None:
+    """A form is sent by a page of ours alone. `link`: where browsers reach them, whatever a proxy makes of the address. Raises
+    RequestError 403."""
     said = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin")
-    other = origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+    ours = {request.headers.get("host", "")} | ({urlsplit(link).netloc} if link else set())
+    other = origin is not None and _place(origin) not in ours
     if said not in ("same-origin", "none") or other:
         raise RequestError("sent from another page 请求来自其他站点，已拒绝", code="cross_site", status=403)
+
+
+def _place(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
 
 
 async def _form(request: Request) -> Form:

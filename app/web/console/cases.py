@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from starlette.responses import Response
 
 from app import clock, looks
-from app.errors import RequestError
+from app.errors import RequestError, StoreError
 from app.guide import guide
+from app.playground import invisible, runs
 from app.remediation import DUTY, ENDED, TABLE, UNDECIDED, Case
 from app.review import shown
 from app.store.queue import Lane
@@ -35,6 +37,10 @@ _ROWS = 30
 _AROUND = 800
 """Characters around the passage that are shown with it."""
 _SKIPPED = 12 * 3600
+_SHOWN = 20_000
+"""Characters of a text that are shown at once."""
+_LOOKS = 3
+"""Stretches of a lane that are looked through for the next case."""
 _PARTS = ("passage", "prompt", "comments")
 
 
@@ -53,8 +59,10 @@ class Work:
         return self._store.key(f"work:{self._who}:skipped")
 
     async def did(self, count: int = 1) -> None:
-        await self._store.run("INCRBY", self._hour(), count)
-        await self._store.run("EXPIRE", self._hour(), 7200)
+        # What was decided is decided, whether it can be counted or not.
+        with suppress(StoreError):
+            await self._store.run("INCRBY", self._hour(), count)
+            await self._store.run("EXPIRE", self._hour(), 7200)
 
     async def tired(self) -> bool:
         """As many cases this hour as they wanted at most."""
@@ -86,7 +94,9 @@ async def _next(call: Call, after: str = "") -> str | None:
     lanes: tuple[Lane, ...] = ("overdue", "soon", "undecided")
     for lane in lanes:
         at: int | None = 0
-        while at is not None:
+        for _ in range(_LOOKS):
+            if at is None:
+                break
             found, at = await call.desk.review.walk(
                 lane, at, lambda c: keep(c) and c.state in UNDECIDED | DUTY and c.id != after
             )
@@ -177,7 +187,7 @@ async def case_page(call: Call, fault: Fault | None = None) -> Response:
         steps=STEPS,
         trail=await desk.cases.trail(f"case {case.id}"),
         similar=[(shown(c, clock.now()), shared) for c, shared in similar if c.category not in skip],
-        probes=_plot(case),
+        probes=_plot(call, case),
         undo=await _undoable(call),
         undecided=case.state in UNDECIDED,
         duty=case.state in DUTY,
@@ -190,7 +200,7 @@ async def case_page(call: Call, fault: Fault | None = None) -> Response:
     )
 
 
-def _plot(case: Case) -> dict[str, Any] | None:
+def _plot(call: Call, case: Case) -> dict[str, Any] | None:
     """Probe by probe, how often the model said it again, of both sets, and the bound below which the case closes (percent)."""
     told = [p for p in case.probes if p["sets"]]
     if not told:
@@ -200,7 +210,7 @@ def _plot(case: Case) -> dict[str, Any] | None:
         for name in ("original", "variants")
     }
     return {
-        "series": ["original", "variants", "5%"],
+        "series": [call.t("原问法", "as asked"), call.t("其他问法", "variants"), "5%"],
         "labels": [clock.stamp(p["at"])[5:16].replace("T", " ") for p in told],
         "points": True,
         "data": [list(range(len(told))), series["original"], series["variants"], [5] * len(told)],
@@ -265,7 +275,7 @@ async def opened(call: Call) -> Response:
         texts = await call.desk.review.comments(case, call.who, plain=plain)
         return call.page(
             "part_texts.html",
-            texts=[await _told(call, text, plain) for text in texts],
+            texts=[await told(call, text, plain) for text in texts],
             part=part,
             plain=plain,
             case=case.id,
@@ -277,31 +287,41 @@ async def opened(call: Call) -> Response:
     if not text:
         return call.page("part_fault.html", fault=Fault(call.t("没有保存", "nothing was kept"), "", 200))
     at = max(0, text.find(passage)) if passage else 0
-    near = text[max(0, at - _AROUND) : at + len(passage) + _AROUND] if passage else text
-    told = await _told(call, near, plain, passage)
-    return call.page("part_texts.html", texts=[told], part=part, plain=plain, case=case.id)
+    end = at + len(passage) + _AROUND if passage else None
+    shown_ = await told(call, text, plain, passage, max(0, at - _AROUND) if passage else 0, end)
+    return call.page("part_texts.html", texts=[shown_], part=part, plain=plain, case=case.id)
 
 
-async def _told(call: Call, text: str, plain: bool, passage: str = "") -> Row:
-    """A text, marked; and what it folds to."""
-    looked = await call.desk.playground.look(text[:20_000])
+async def told(call: Call, whole: str, plain: bool, passage: str = "", start: int = 0, end: int | None = None) -> Row:
+    """A text between `start` and `end`, marked; and what it folds to. What is personal is looked for in all of it, so that a cut shows no
+    half of it."""
+    end = min(len(whole), start + _SHOWN, len(whole) if end is None else end)
+    text = whole[start:end]
+    try:
+        looked = await call.desk.playground.look(text) if text else _blank(text)
+    except RequestError:
+        looked = _blank(text)  # the detectors cannot be had here; the text can
     spans = [
         Span(f["start"], f["end"], "finding", f"{f['category']} · {f['detector']}")
         for f in looked["findings"]
         if f["action"] != "pass" and f["detector"] != "patterns"
     ]
-    hidden = [] if plain else personal(text[:20_000])
+    covers = [] if plain else await asyncio.to_thread(personal, whole)
+    hidden = [Span(s.start - start, s.end - start, s.kind) for s in covers if s.start < end and s.end > start]
     at = text.find(passage) if passage else -1
     if at >= 0 and len(passage) < len(text):
         spans.append(Span(at, at + len(passage), "passage", call.t("被举报的段落", "the passage that was reported")))
-    invisible = {i["at"]: i["name"] or i["code"] for i in looked["invisible"]}
+    unseen = {i["at"]: i["name"] or i["code"] for i in looked["invisible"]}
     return {
-        "pieces": pieces(text[:20_000], [*spans, *hidden], invisible),
+        "pieces": pieces(text, [*spans, *hidden], unseen),
         "folded": folded(looked["folded"], hidden),
         "covered": bool(hidden),
-        "findings": looked["findings"],
-        "cut": len(text) > 20_000,
+        "cut": end < len(whole) or start > 0,
     }
+
+
+def _blank(text: str) -> Row:
+    return {"findings": [], "folded": runs(text), "invisible": invisible(text)}
 
 
 @PAGES.post("/cases/{id}/decision", "review", again=case_page)
@@ -320,8 +340,8 @@ async def decide(call: Call) -> Response:
         raise RequestError(
             "expected_version: load the page again 请刷新页面", code="missing", param="expected_version", status=422
         )
-    told = given.model_dump(exclude_none=True, exclude={"decision", "expected_version"})
-    done = await call.desk.review.decide(name, decision, call.who, told, expected=expected, key=call.key)
+    words = given.model_dump(exclude_none=True, exclude={"decision", "expected_version"})
+    done = await call.desk.review.decide(name, decision, call.who, words, expected=expected, key=call.key)
     await Work(call).did()
     if decision in ("confirm", "reject"):
         return call.to("/cases/next", done=done["id"])
@@ -370,12 +390,14 @@ async def preview(call: Call) -> Response:
     cases = await call.desk.cases.several(list(chosen))
     rows = []
     for case in cases:
-        told = None
+        near = None
         if case.evidence and case.category not in call.account.likes.without:
             kept = await call.desk.review.evidence(case.id, call.who, part="passage")
-            told = await _told(call, str(kept.get("passage") or "")[:200], False)
+            whole, passage = str(kept.get("text") or ""), str(kept.get("passage") or "")
+            at = max(0, whole.find(passage))
+            near = await told(call, whole or passage, False, "", at, at + min(len(passage), 200))
         stale = chosen[case.id] != case.version or case.state not in UNDECIDED
-        rows.append({"case": shown(case, clock.now()), "told": told, "stale": stale})
+        rows.append({"case": shown(case, clock.now()), "told": near, "stale": stale})
     return call.page("part_preview.html", rows=rows, id=call.path("id"), reasons=REASONS)
 
 
@@ -390,7 +412,7 @@ async def together(call: Call) -> Response:
         raise RequestError(
             "reason: no decision without a reason 请填写理由", code="missing", param="reason", status=422
         )
-    rows = await call.desk.review.decide_many(chosen, decision, call.who, {"reason": reason})
+    rows = await call.desk.review.decide_many(chosen, decision, call.who, {"reason": reason}, key=call.key)
     await Work(call).did(sum(bool(row["ok"]) for row in rows))
     return call.page("together.html", rows=rows, decision=decision, decisions=DECISIONS)
 
@@ -405,7 +427,7 @@ async def _share(call: Call) -> looks.Share:
 
 @PAGES.get("/second", "review")
 async def second_looks(call: Call) -> Response:
-    found = await call.desk.review.second_looks(await _share(call))
+    found = await call.desk.review.second_looks(await _share(call), call.who)
     without = call.account.likes.without
     return call.page(
         "second.html", rows=[r for r in found["cases"] if r["category"] not in without], total=found["total"]
@@ -431,9 +453,9 @@ async def second_one(call: Call) -> Response:
 @PAGES.post("/second/{id}", "review", again=second_page)
 async def look_again(call: Call) -> Response:
     said = {"would": call.one("would"), "reason": call.one("reason"), "category": call.one("category")}
-    told = {k: v for k, v in said.items() if v}
+    words = {k: v for k, v in said.items() if v}
     await call.desk.review.decide(
-        call.path("id"), "second", call.who, told, expected=call.version(), key=call.key, share=await _share(call)
+        call.path("id"), "second", call.who, words, expected=call.version(), key=call.key, share=await _share(call)
     )
     await Work(call).did()
     return call.to("/second")

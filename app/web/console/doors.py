@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import urlsplit
 
 from starlette.responses import HTMLResponse, Response
 
-from app.errors import RequestError
+from app import strictjson
+from app.errors import LoginError, RequestError
 from app.logins import WHOLE
 from app.oidc import Pending
 from app.web import asgi
 from app.web.console.call import COOKIE, ROOT, Call, Fault, Pages
+from app.web.console.call import fault as told
 
 PAGES = Pages()
 _PENDING = "sluice_login"
@@ -32,16 +33,16 @@ def _entered(call: Call, response: Response, secret: str) -> Response:
 def _next(call: Call) -> str:
     """Where somebody wanted to go: a page of ours or none."""
     said = call.one("next") or call.query("next")
-    parts = urlsplit(said)
-    return (
-        said if said.startswith("/") and not (parts.scheme or parts.netloc or said.startswith(("//", "/\\"))) else "/"
-    )
+    inside = said.startswith("/") and not said.startswith(("//", "/\\")) and said.isprintable()
+    return said if inside else "/"
 
 
 async def login_page(call: Call, fault: Fault | None = None) -> Response:
-    if not await call.office.logins.accounts.any():
-        return call.page("setup.html", fault=fault or None, token="", status=200)
-    return call.page("login.html", fault=fault, next=_next(call), provider=call.office.provider is not None)
+    there = await call.office.logins.accounts.operated()
+    if not there and call.office.provider is None:
+        return call.page("setup.html", fault=fault, token="")
+    provider = call.office.provider is not None
+    return call.page("login.html", fault=fault, next=_next(call), provider=provider, there=there)
 
 
 @PAGES.get("/login", open=True)
@@ -63,7 +64,7 @@ async def setup_page(call: Call, fault: Fault | None = None) -> Response:
 
 @PAGES.get("/setup", open=True)
 async def show_setup(call: Call) -> Response:
-    if await call.office.logins.accounts.any():
+    if await call.office.logins.accounts.operated():
         return call.to("/login")
     return await setup_page(call)
 
@@ -110,11 +111,23 @@ async def from_provider(call: Call) -> Response:
     if provider is None:
         raise RequestError("no provider is configured 未配置统一登录", code="no_provider", status=404)
     try:
-        pending = Pending(**json.loads(call.request.cookies.get(_PENDING, "")))
-    except (ValueError, TypeError):
-        raise RequestError("this login is over; begin again 登录已过期，请重新开始", code="login", status=403) from None
-    await call.office.logins.heard(asgi.peer(call.request.scope))
-    person = await provider.finish(pending, dict(call.request.query_params))
+        kept = strictjson.loads(call.request.cookies.get(_PENDING, "").encode())
+    except RequestError:
+        kept = None
+    match kept:
+        case {"state": str(state), "nonce": str(nonce), "verifier": str(verifier)}:
+            pending = Pending(state, nonce, verifier)
+        case _:
+            raise RequestError("this login is over; begin again 登录已过期，请重新开始", code="login", status=403)
+    names = await call.office.logins.heard(asgi.peer(call.request.scope))
+    try:
+        person = await provider.finish(pending, dict(call.request.query_params))
+    except LoginError as e:
+        # It serves once.
+        response = await login_page(call, told(e))
+        response.delete_cookie(_PENDING, path=f"{ROOT}/login")
+        return response
+    await call.office.logins.forgive(names)
     if not person.roles:
         raise RequestError(
             "you have no role here; ask an operator 您尚无角色，请联系运维人员", code="no_role", status=403

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from bisect import bisect_right
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -23,7 +24,7 @@ from app.store.cases import broken
 from app.store.tables import Row
 from app.types import Action
 from app.web.console.call import Call, Pages
-from app.web.console.words import LANES, STEPS
+from app.web.console.words import KINDS, LANES, STEPS
 
 PAGES = Pages()
 _HOURS = 48
@@ -64,25 +65,19 @@ async def _deadlines(call: Call, cases: list[Case]) -> tuple[Row, Row]:
     store, now = call.desk.cases.store, clock.now()
     days = [day_end(now, back) for back in range(-_DAYS + 1, 1)]
 
-    def open_at(at: float) -> int:
-        return sum(
-            c.decided is not None and c.decided <= at and c.state != "rejected" and (c.ended is None or c.ended > at)
-            for c in cases
-        )
-
-    def late_at(at: float) -> int:
-        return sum(
-            c.decided is not None
-            and c.decided <= at
-            and c.due < at
-            and c.state != "rejected"
-            and (c.ended is None or c.ended > at)
-            for c in cases
-        )
-
+    spans = [
+        (c.decided, c.ended or float("inf"), c.due) for c in cases if c.decided is not None and c.state != "rejected"
+    ]
+    begins, ends = sorted(a for a, _, _ in spans), sorted(b for _, b, _ in spans)
+    lates = [(max(a, due), b) for a, b, due in spans if due < b]
+    late_begins, late_ends = sorted(a for a, _ in lates), sorted(b for _, b in lates)
     burn = {
         "series": [call.t("整改中", "in remediation"), call.t("已超期", "overdue")],
-        "data": [days, [open_at(d) for d in days], [late_at(d) for d in days]],
+        "data": [
+            days,
+            [bisect_right(begins, d) - bisect_right(ends, d) for d in days],
+            [bisect_right(late_begins, d) - bisect_right(late_ends, d) for d in days],
+        ],
     }
     edges = [float("-inf"), *(now + 86400 * 7 * week for week in range(14)), float("inf")]
     counts = []
@@ -208,8 +203,11 @@ async def for_auditors(call: Call) -> Response:
     return _download("evidence.html", evidence.html(found), "text/html")
 
 
-@PAGES.get("/cases/{id}/export", "audit")
+@PAGES.post("/cases/{id}/export", "audit")
 async def samples(call: Call) -> Response:
+    """What a model can be tuned with, as it was sent: for who may read it and give it out."""
+    if not call.may("review"):
+        raise RequestError("this takes a reviewer's role too 还需要审核角色", code="scope", status=403)
     found = await call.desk.review.samples([call.path("id")], call.who, await asyncio.to_thread(call.desk.policies))
     return _download(f"{call.path('id')}.json", json.dumps(found, ensure_ascii=False, indent=2), "application/json")
 
@@ -232,7 +230,7 @@ async def audit(call: Call) -> Response:
         at = await asyncio.to_thread(broken, whole, head)
         checked = {"rows": len(whole), "at": at, "head": head}
     after = start + _ROWS if start + _ROWS < total else None
-    return call.page("audit.html", rows=rows[::-1], total=total, after=after, steps=STEPS, checked=checked)
+    return call.page("audit.html", rows=rows[::-1], total=total, after=after, steps=STEPS, kinds=KINDS, checked=checked)
 
 
 @PAGES.get("/transparency", "audit")
@@ -251,5 +249,5 @@ async def transparency(call: Call) -> Response:
         case "html":
             return _download(f"transparency-{half}.html", report.html(found), "text/html; charset=utf-8")
         case "":
-            return call.page("transparency.html", report=found, half=half, public=public)
+            return call.page("transparency.html", report=found, half=half, public=public, names=report.NAMES)
     raise RequestError("form: one of json, csv, html", code="invalid_value", param="form", status=422)

@@ -30,8 +30,8 @@ _ROWS = 100
 async def entries_page(call: Call, fault: Fault | None = None) -> Response:
     desk = call.desk
     await desk.entries.refresh()
-    words, category, of, owner = (call.query(name).strip() for name in ("q", "category", "list", "owner"))
-    rows = await asyncio.to_thread(desk.register.find, words, category, of, owner)
+    words, category, of = (call.query(name).strip() for name in ("q", "category", "list"))
+    rows = await asyncio.to_thread(desk.register.find, words, category, of)
     start = call.number("from")
     return call.page(
         "entries.html",
@@ -39,7 +39,7 @@ async def entries_page(call: Call, fault: Fault | None = None) -> Response:
         rows=rows[start : start + _ROWS],
         total=len(rows),
         after=start + _ROWS if start + _ROWS < len(rows) else None,
-        wanted={"q": words, "category": category, "list": of, "owner": owner},
+        wanted={"q": words, "category": category, "list": of},
         version=desk.entries.version,
         preview=None,
         proposed=await desk.register.proposed(),

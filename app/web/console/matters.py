@@ -13,7 +13,7 @@ from app.subjects import LEVELS
 from app.subjects import shown as standing_shown
 from app.web.complaints import OutcomeIn
 from app.web.console.call import Call, Fault, Pages
-from app.web.console.cases import Work, _told
+from app.web.console.cases import Work, told
 from app.web.console.words import KINDS, STEPS
 from app.web.standings import StandingIn
 
@@ -42,13 +42,13 @@ async def one(call: Call) -> Response:
 async def opened(call: Call) -> Response:
     """What was sent, and what the model said when it was asked again; who looked is written down."""
     plain = call.one("plain") == "1"
-    kept = await call.desk.complaints.evidence(call.path("id"), call.who)
+    kept = await call.desk.complaints.evidence(call.path("id"), call.who, "unmasked" if plain else "")
     texts = [
-        (name, await _told(call, str(kept[name]), plain))
+        (name, await told(call, str(kept[name]), plain))
         for name in ("prompt", "answer", "text", "comment")
         if kept.get(name)
     ]
-    texts += [("asked", await _told(call, str(a["text"]), plain)) for a in kept.get("answers", ())]
+    texts += [("asked", await told(call, str(a["text"]), plain)) for a in kept.get("answers", ())]
     return call.page("part_matter.html", texts=texts, id=call.path("id"), plain=plain)
 
 

@@ -14,32 +14,15 @@ from app.settings import ROLES
 from app.web import asgi
 from app.web.console.call import Call, Fault, Pages
 from app.web.console.doors import _entered
+from app.web.console.words import KEYS
 from app.web.console.words import ROLES as NAMED
 
 PAGES = Pages()
-_KEYS = (
-    "down",
-    "up",
-    "next",
-    "search",
-    "claim",
-    "text",
-    "prompt",
-    "comments",
-    "unmask",
-    "hold",
-    "confirm",
-    "reject",
-    "skip",
-    "undo",
-    "guide",
-    "similar",
-)
 
 
 async def me_page(call: Call, fault: Fault | None = None) -> Response:
     return call.page(
-        "me.html", fault=fault, account=call.account, keys=_KEYS, first=call.query("first") == "1", roles=NAMED
+        "me.html", fault=fault, account=call.account, keys=KEYS, first=call.query("first") == "1", roles=NAMED
     )
 
 
@@ -51,7 +34,7 @@ async def me(call: Call) -> Response:
 def _number(call: Call, name: str, usual: int) -> int:
     said = call.one(name)
     if not said:
-        return 0
+        return usual
     if not (said.isascii() and said.isdecimal() and len(said) < 6):
         raise RequestError(f"{name}: must be a number 须为数字", code="invalid_value", param=name, status=422)
     return int(said)
@@ -59,7 +42,7 @@ def _number(call: Call, name: str, usual: int) -> int:
 
 @PAGES.post("/me", again=me_page)
 async def like(call: Call) -> Response:
-    keys = {name: call.one(f"key-{name}") for name in _KEYS if call.one(f"key-{name}")}
+    keys = {name: call.one(f"key-{name}") for name in KEYS if call.one(f"key-{name}")}
     if long := [name for name, key in keys.items() if len(key) != 1]:
         raise RequestError(
             f"keys: {long[0]}: one character 按键须为一个字符", code="invalid_value", param="keys", status=422
@@ -100,7 +83,7 @@ async def password(call: Call) -> Response:
             "again: not the same password 两次输入的密码不一致", code="invalid_value", param="again", status=422
         )
     # By the same door as a login: guessing here is counted as guessing there.
-    await logins.enter(account.id, old, asgi.peer(call.request.scope))
+    await logins.proved(account.id, old, asgi.peer(call.request.scope))
     after = await logins.accounts.renew(account, fresh, call.who)
     return _entered(call, call.to("/me"), await logins.open(after, "password"))
 

@@ -32,6 +32,9 @@ STEPS = DECISIONS | {
     "list_remove": ("移除清单", "list removed"), "statement": ("发布公示", "statement published"), "privacy_export": ("个人信息查阅", "access request"),
     "privacy_erase": ("个人信息删除", "erasure request"), "warn": ("提醒用户", "warned"), "limit": ("限制用户", "limited"),
     "suspend": ("暂停用户", "suspended"), "terminate": ("终止用户", "terminated"), "lift": ("解除", "lifted"), "keep": ("维持", "kept"),
+    "entry_extend": ("改词条到期日", "end of an entry set"), "entry_decline": ("未同意词条", "entry declined"), "propose": ("建议终止", "end proposed"),
+    "publish": ("发布公示", "statement published"), "agreement": ("无标识约定", "agreement"), "agreement_end": ("约定结束", "agreement ended"),
+    "change": ("版本变更", "versions changed"), "backup": ("备份", "backed up"), "restore": ("恢复", "restored"),
     "entry": ("新增词条", "entry added"), "entry_remove": ("移除词条", "entry removed"), "entry_propose": ("提议词条", "entry proposed"),
 }  # fmt: skip
 REASONS = {
@@ -66,3 +69,11 @@ LANES = {
     "overdue": ("已超期", "overdue"), "soon": ("14 天内到期", "due in 14 days"), "undecided": ("待判定", "to decide"),
     "duty": ("整改中", "in remediation"), "decided": ("已结束", "ended"),
 }  # fmt: skip
+KEYS = {
+    "down": ("下一条 j", "next row: j"), "up": ("上一条 k", "row before: k"), "next": ("下一页 n", "next page: n"), "search": ("搜索 /", "search: /"),
+    "claim": ("认领或释放 c", "claim or let go: c"), "text": ("显示正文 o", "show the text: o"), "prompt": ("显示提问 p", "show the prompt: p"),
+    "comments": ("显示举报说明 m", "show the comments: m"), "unmask": ("显示个人信息 u", "unmask: u"), "hold": ("按住查看 h", "hold to read: h"),
+    "confirm": ("判定成立 a", "confirm: a"), "reject": ("判定不成立 r", "reject: r"), "skip": ("跳过 s", "skip: s"), "undo": ("撤销 z", "undo: z"),
+    "guide": ("审核指引 g", "guideline: g"), "similar": ("相似案件 i", "similar cases: i"),
+}  # fmt: skip
+"""What has a key of its own, in words with the usual one."""
