@@ -29,7 +29,7 @@ from app import clock
 from app.accounts import NOBODY, Account, alias
 from app.deadlines import SHANGHAI
 from app.desk import Desk
-from app.errors import Conflict, Limited, LoginError, RequestError, SluiceError, StoreError
+from app.errors import Conflict, Limited, LoginError, RequestError, Reused, SluiceError, StoreError
 from app.logins import Logins, Session
 from app.oidc import Provider
 from app.power import Power
@@ -259,7 +259,12 @@ class _Templates(Environment):
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        return obj.get(argument) if isinstance(obj, dict) else super().getitem(obj, argument)
+        if isinstance(obj, dict):
+            try:
+                return obj[argument]  # a Counter has a zero of its own
+            except KeyError:
+                return None
+        return super().getitem(obj, argument)
 
 
 @cache
@@ -361,7 +366,7 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
                         "your roles do not include this; ask an operator 您的角色无此权限，请联系运维人员", code="scope", status=403
                     )  # fmt: skip
             return await page.do(call)
-        except ValueError:
+        except Reused:
             return await _again(
                 page, call, Fault("this form was sent already with other words 该表单已提交过", "key", 409)
             )
