@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.web.console import cases, doors, figures, lists, matters, people, rules
-from app.web.console.call import HEADERS, KINDS, Call, Fault, Office, Page, _language, asset, endpoint
+from app.web.console.call import HEADERS, KINDS, Call, Fault, Office, Page, _language, asset, endpoint, headed
 
 PARTS = (doors, figures, cases, matters, lists, rules, people)
 
@@ -45,7 +45,7 @@ def console(office: Office) -> Starlette:
             if status != 405
             else call.t("不支持该操作", "this page takes no such call")
         )
-        return (
+        return headed(
             call.page("fault.html", fault=Fault(said, "", status), status=status)
             if status < 500
             else Response(status_code=500)

@@ -188,6 +188,12 @@ class Call:
         field = Markup('<input type="hidden" name="{}" value="{}">')
         return field.format("csrf", form) + field.format("key", secrets.token_hex(12))
 
+    def onward(self, name: str) -> str:
+        """Where somebody wants to go on to, of the form or else of the address: a page of ours or none."""
+        said = self.one(name) or self.query(name)
+        inside = said.startswith("/") and not said.startswith(("//", "/\\")) and said.isprintable()
+        return said if inside else "/"
+
     def to(self, path: str, **query: Any) -> Response:
         """Go on elsewhere in the console."""
         asked = urlencode({k: v for k, v in query.items() if v not in (None, "")})
@@ -282,7 +288,7 @@ def asset(name: str) -> tuple[bytes, str] | None:
         return None
     try:
         raw = (files("app.web.console") / "static" / name).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # not there, or no name of a file at all
         return None
     return raw, hashlib.sha256(raw).hexdigest()[:12]
 
@@ -400,7 +406,8 @@ def _out(call: Call) -> Response:
     if call.part:
         said = "logged out; log in in another tab, nothing here is lost 登录已过期，请在新标签页登录，本页内容不会丢失"
         return call.page("part_fault.html", fault=Fault(said, "", 401))
-    back = call.request.url.path.removeprefix(ROOT) if call.request.method == "GET" else ""
+    url = call.request.url
+    back = url.path.removeprefix(ROOT) + (f"?{url.query}" if url.query else "") if call.request.method == "GET" else ""
     return call.to("/login", next=back if back not in ("", "/") else None)
 
 

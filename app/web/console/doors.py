@@ -30,19 +30,12 @@ def _entered(call: Call, response: Response, secret: str) -> Response:
     return response
 
 
-def _next(call: Call) -> str:
-    """Where somebody wanted to go: a page of ours or none."""
-    said = call.one("next") or call.query("next")
-    inside = said.startswith("/") and not said.startswith(("//", "/\\")) and said.isprintable()
-    return said if inside else "/"
-
-
 async def login_page(call: Call, fault: Fault | None = None) -> Response:
     there = await call.office.logins.accounts.operated()
     if not there and call.office.provider is None:
         return call.page("setup.html", fault=fault, token="")
     provider = call.office.provider is not None
-    return call.page("login.html", fault=fault, next=_next(call), provider=provider, there=there)
+    return call.page("login.html", fault=fault, next=call.onward("next"), provider=provider, there=there)
 
 
 @PAGES.get("/login", open=True)
@@ -55,7 +48,7 @@ async def login(call: Call) -> Response:
     secret = await call.office.logins.enter(
         call.one("id"), call.form.get("password", [""])[0], asgi.peer(call.request.scope)
     )
-    return _entered(call, call.to(_next(call)), secret)
+    return _entered(call, call.to(call.onward("next")), secret)
 
 
 async def setup_page(call: Call, fault: Fault | None = None) -> Response:

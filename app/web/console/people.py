@@ -4,7 +4,6 @@ theirs to say and asked of nobody."""
 from __future__ import annotations
 
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
@@ -65,9 +64,7 @@ async def language(call: Call) -> Response:
     said = call.one("language")
     if said in ("zh", "en") and said != call.account.likes.language:
         await call.office.logins.accounts.like(call.account, replace(call.account.likes, language=said))
-    back = call.one("back", "/")
-    safe = back.startswith("/") and not back.startswith(("//", "/\\")) and not urlsplit(back).netloc
-    return call.to(back if safe else "/")
+    return call.to(call.onward("back"))
 
 
 @PAGES.post("/me/password", again=me_page)
