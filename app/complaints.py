@@ -276,13 +276,13 @@ class Complaints:
         return matter
 
     async def evidence(self, id: str, who: str, part: str = "") -> Row:
-        """What was sent, opened; who looked, and how, is written down."""
+        """What was sent, opened; who looked, and at which part, is written down."""
         await self.one(id)
         opened: Row = {}
-        for field, part in ((id, "evidence"), (f"{id}/answers", "answers")):
+        for field, of in ((id, "evidence"), (f"{id}/answers", "answers")):
             if (sealed := await self._cases.field("evidence", field)) is not None:
-                opened |= json.loads(vault.unseal(self._keys, f"{id}/{part}", sealed))
-        event = {"who": who, "what": "look", "matter": id}
+                opened |= json.loads(vault.unseal(self._keys, f"{id}/{of}", sealed))
+        event: Row = {"who": who, "what": "look", "matter": id}
         await self._cases.commit(Writes(), event | ({"part": part} if part else {}))
         return {"ticket": id, **opened}
 

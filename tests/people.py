@@ -45,14 +45,17 @@ class Shown(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.texts: list[tuple[str, str]] = []
-        self._open: list[str] = []
+        self._open = False
         self.feed(page)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self._open.append(tag)
+        self._open = True
         self.texts.append((tag, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = False
 
     def handle_data(self, data: str) -> None:
         if self._open:
@@ -111,12 +114,12 @@ class Person:
                 return {f["name"]: f.get("value", "") for f in fields if f.get("type") == "hidden"}
         raise AssertionError(f"no form for {action} on this page: {text_of(self.page)[:400]}")
 
-    def send(self, path: str, *, part: bool = False, **said: Any) -> str:
-        """Fill in the form that goes to `path` and send it."""
-        return self.post(path, self.hidden(path) | said, part=part)
+    def send(self, path: str, *, htmx: bool = False, **said: Any) -> str:
+        """Fill in the form that goes to `path` and send it. `htmx`: as the script of a page does, for a part of it."""
+        return self.post(path, self.hidden(path) | said, htmx=htmx)
 
-    def post(self, path: str, data: dict[str, Any], *, part: bool = False) -> str:
-        return self._took(self.http.post(f"/console{path}", data=data, headers={"hx-request": "true"} if part else {}))
+    def post(self, path: str, data: dict[str, Any], *, htmx: bool = False) -> str:
+        return self._took(self.http.post(f"/console{path}", data=data, headers={"hx-request": "true"} if htmx else {}))
 
     def enter(self, name: str, password: str = PASSWORD) -> str:
         self.get("/login")

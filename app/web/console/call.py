@@ -352,7 +352,13 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
     async def answer(request: Request) -> Response:
         call = Call(request, office, None, {}, _language(request))
         try:
-            call.session = await office.logins.of(request.cookies.get(COOKIE, ""))
+            try:
+                call.session = await office.logins.of(request.cookies.get(COOKIE, ""))
+            except StoreError:
+                if page.method == "POST":  # what was typed comes back all the same
+                    _ours(request)
+                    call.form = await _form(request)
+                raise
             if call.session is not None:
                 call.language = call.account.likes.language
             if page.method == "POST":

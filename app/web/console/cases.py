@@ -439,6 +439,8 @@ async def second_page(call: Call, fault: Fault | None = None) -> Response:
     share = await _share(call)
     if case.second is not None or not looks.drawn(call.desk.keys, case, share(case.app)):
         raise RequestError("this case waits for no second look 该案件无需复核", code="not_drawn", status=409)
+    if (case.decision or {}).get("by") == call.who:
+        raise RequestError("the second look is another person's 须由另一人复核", code="same_reviewer", status=409)
     blind = looks.blind(case)
     return call.page(
         "second_one.html", fault=fault, case=blind, version=case.version, guide=_guide(call, blind["category"])
