@@ -367,7 +367,7 @@ def test_cases_that_are_alike_are_previewed_and_decided_together_and_a_stale_one
     decide(bert, cases[3], "confirm")
     said = {"decision": "reject", "reason": "all alike", "case": [f"{c}:1" for c in cases]}
     anna.post(f"/cases/{cases[0]}/together", form | said)
-    assert anna.said.count("not decided: conflict") == 1
+    assert anna.said.count("not decided: somebody was first") == 1
     assert [place.case(case)["state"] for case in cases] == ["rejected"] * 3 + ["confirmed"]
     anna.send(f"/cases/{cases[0]}/undo")
     assert place.case(cases[0])["state"] in UNDECIDED and place.case(cases[1])["state"] == "rejected"

@@ -393,7 +393,7 @@ def test_files_of_the_pages_are_kept_for_ever_under_their_hash_and_there_are_no_
 @pytest.mark.parametrize("page", ROOMS, ids=lambda p: f"{p.method} {p.path}")
 def test_a_role_opens_what_it_needs_and_nothing_else(staff: dict[str, Person], page: Any, role: str) -> None:
     person = staff[role]
-    may = not page.needs or bool(SCOPES[role] & set(page.needs))
+    may = (not page.needs or bool(SCOPES[role] & set(page.needs))) and set(page.also) <= SCOPES[role]
     if page.method == "GET":
         answer = person.http.get(f"/console{filled(page.path)}")
     else:

@@ -152,7 +152,7 @@ class Call:
     @property
     def key(self) -> str:
         """The form's own Idempotency-Key: sent twice it is done once. Raises RequestError."""
-        if not 8 <= len(said := self.one("key")) <= 100:
+        if not 1 <= len(said := self.one("key")) <= 100:
             raise RequestError("key: load the page again 请刷新页面", code="missing", param="key", status=422)
         return said
 
@@ -311,8 +311,8 @@ Again = Callable[[Call, Fault], Awaitable[Response]]
 
 
 class Page(NamedTuple):
-    """A route. `needs`: the scope that it takes, None: to be logged in; `open`: not even that. `again`: what answers a form that could
-    not be taken."""
+    """A route. `needs`: scopes of which it takes one, none: to be logged in; `also`: those that it takes besides, all; `open`: nothing at
+    all. `again`: what answers a form that could not be taken."""
 
     method: str
     path: str
@@ -320,6 +320,7 @@ class Page(NamedTuple):
     do: Handler
     open: bool = False
     again: Again | None = None
+    also: tuple[Scope, ...] = ()
 
 
 class Pages:
@@ -329,18 +330,18 @@ class Pages:
         self.all: list[Page] = []
 
     def get(self, path: str, *needs: Scope, open: bool = False) -> Callable[[Handler], Handler]:
-        return self._of("GET", path, needs, open, None)
+        return self._of("GET", path, needs, open, None, ())
 
     def post(
-        self, path: str, *needs: Scope, open: bool = False, again: Again | None = None
+        self, path: str, *needs: Scope, open: bool = False, again: Again | None = None, also: tuple[Scope, ...] = ()
     ) -> Callable[[Handler], Handler]:
-        return self._of("POST", path, needs, open, again)
+        return self._of("POST", path, needs, open, again, also)
 
     def _of(
-        self, method: str, path: str, needs: tuple[Scope, ...], open: bool, again: Again | None
+        self, method: str, path: str, needs: tuple[Scope, ...], open: bool, again: Again | None, also: tuple[Scope, ...]
     ) -> Callable[[Handler], Handler]:
         def add(do: Handler) -> Handler:
-            self.all.append(Page(method, path, needs, do, open, again))
+            self.all.append(Page(method, path, needs, do, open, again, also))
             return do
 
         return add
@@ -356,7 +357,7 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
                 call.session = await office.logins.of(request.cookies.get(COOKIE, ""))
             except StoreError:
                 if page.method == "POST":  # what was typed comes back all the same
-                    _ours(request)
+                    _ours(request, office.link)
                     call.form = await _form(request)
                 raise
             if call.session is not None:
@@ -373,7 +374,7 @@ def endpoint(page: Page, office: Office) -> Callable[[Request], Awaitable[Respon
                     raise RequestError(
                         "this page is of an earlier login; load it again 页面已过期，请刷新后重试", code="csrf", param="csrf", status=403
                     )  # fmt: skip
-                if page.needs and not any(call.may(scope) for scope in page.needs):
+                if (page.needs and not any(map(call.may, page.needs))) or not all(map(call.may, page.also)):
                     raise RequestError(
                         "your roles do not include this; ask an operator 您的角色无此权限，请联系运维人员", code="scope", status=403
                     )  # fmt: skip
