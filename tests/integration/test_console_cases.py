@@ -581,5 +581,5 @@ def test_the_queue_is_read_page_by_page_and_every_case_stands_on_one(place: Hous
         assert anna.get(f"/cases?from={odd}") and anna.status == 200
     for at in (0, 50):
         many = {"case": [f"{case}:1" for case in seen[at : at + 50]], "decision": "reject", "reason": "tidied"}
-        anna.post(f"/cases/{seen[0]}/together", many | {"csrf": anna.csrf})
+        anna.post(f"/cases/{seen[0]}/together", many | {"csrf": anna.csrf, "key": f"tidied {at}"})
         assert anna.status == 200, anna.said

@@ -145,7 +145,7 @@ def test_what_stands_in_ordinary_texts_is_previewed_and_needs_another_person(
     assert row["who"] == "max-the-lead"
     id = max_.at.removeprefix("/entries/")
     max_.send(f"/entries/{id}", what="extend", expires_at="2099-01-01", reason="for longer")
-    assert max_.status == 422 and "90 days at most" in max_.said
+    assert max_.status == 422 and "later only by a new proposal" in max_.said
     max_.get(f"/entries/{id}")
     max_.send(f"/entries/{id}", what="remove", reason="over", expires_at="")
     max_.get("/entries")
