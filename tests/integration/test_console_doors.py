@@ -455,7 +455,8 @@ def test_after_the_login_one_is_where_one_wanted_to_be_with_what_one_asked(bare:
     "elsewhere",
     [
         "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)",
-        "evil.example", "/%09/evil.example", "/\t/evil.example", "///evil.example", "http:evil.example", "/..//evil.example", "@evil.example",
+        "evil.example", "/%09/evil.example", "/\t/evil.example", "///evil.example", "http:evil.example", "/..//evil.example",
+        "@evil.example",
         "//[", "/[", "",
     ],
 )  # fmt: skip
