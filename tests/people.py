@@ -103,20 +103,24 @@ class Person:
     def get(self, path: str) -> str:
         return self._took(self.http.get(f"/console{path}"))
 
-    def hidden(self, action: str) -> dict[str, str]:
-        """What the form that goes there carries by itself."""
+    def _form(self, path: str) -> tuple[str, dict[str, str]]:
+        """Of the form that goes there: its whole address below /console, and what it carries by itself."""
         for form in _FORM.findall(self.page):
-            if (
-                attributes(form).get("action", "").split("?")[0] == f"/console{action}"
-                or f'formaction="/console{action}"' in form
-            ):
+            action = attributes(form).get("action", "").removeprefix("/console")
+            if action.split("?")[0] == path or f'formaction="/console{path}"' in form:
                 fields = [attributes(tag) for tag in _FIELD.findall(form)]
-                return {f["name"]: f.get("value", "") for f in fields if f.get("type") == "hidden"}
-        raise AssertionError(f"no form for {action} on this page: {text_of(self.page)[:400]}")
+                carried = {f["name"]: f.get("value", "") for f in fields if f.get("type") == "hidden"}
+                return action if action.split("?")[0] == path else path, carried
+        raise AssertionError(f"no form for {path} on this page: {text_of(self.page)[:400]}")
+
+    def hidden(self, path: str) -> dict[str, str]:
+        """What the form that goes there carries by itself."""
+        return self._form(path)[1]
 
     def send(self, path: str, *, htmx: bool = False, **said: Any) -> str:
         """Fill in the form that goes to `path` and send it. `htmx`: as the script of a page does, for a part of it."""
-        return self.post(path, self.hidden(path) | said, htmx=htmx)
+        address, carried = self._form(path)
+        return self.post(address, carried | said, htmx=htmx)
 
     def post(self, path: str, data: dict[str, Any], *, htmx: bool = False) -> str:
         return self._took(self.http.post(f"/console{path}", data=data, headers={"hx-request": "true"} if htmx else {}))

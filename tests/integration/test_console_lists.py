@@ -280,19 +280,15 @@ def everything(place: House) -> dict[str, Any]:
 
 def counted(place: House) -> str:
     lines = httpx.get(place.whole.ops + "/metrics").text.splitlines()
-    return "\n".join(
-        line
-        for line in lines
-        if line.startswith(
-            ("sluice_requests", "sluice_decisions", "sluice_blocked", "sluice_findings", "sluice_prompt")
-        )
-    )
+    of = ("requests", "actions", "screened", "released", "held", "scorer", "shadow", "degraded", "leaked")
+    return "\n".join(line for line in lines if line.startswith(tuple(f"sluice_{name}" for name in of)))
 
 
 def test_the_playground_says_what_a_text_would_get_and_leaves_no_trace(place: House, lea: Person) -> None:
     said = f"己标记：本店低价出售仿真枪支弹药，电话{PHONE}。"
     lea.get("/playground")
     before, numbers = everything(place), counted(place)
+    assert numbers
     journal = {p: p.stat().st_size for p in (place.whole.folder / "data" / "journal").glob("*")}
     for more in ({}, {"size": "3"}, {"direction": "prompt"}):
         lea.get("/playground")
