@@ -186,6 +186,14 @@ def hire(operator: Person, name: str, *roles: str, language: str = "en") -> Pers
 # ---- the house in which they work
 
 
+def printed(log: Path) -> str:
+    """The one-time link that a start wrote to its terminal."""
+    wait_for(lambda: "token=" in log.read_text("utf-8"))
+    found = re.search(r"\S+/setup\?token=\S+", log.read_text("utf-8"))
+    assert found
+    return found[0]
+
+
 class House:
     """A gateway on a store of its own, and the operator who made the first account. `whole`: the gateway."""
 
@@ -200,10 +208,7 @@ class House:
     @property
     def link(self) -> str:
         """The one-time link, as it was printed."""
-        wait_for(lambda: "token=" in (self.whole.folder / "log").read_text("utf-8"))
-        found = re.search(r"\S+/setup\?token=\S+", (self.whole.folder / "log").read_text("utf-8"))
-        assert found
-        return found[0]
+        return printed(self.whole.folder / "log")
 
     def report(self, text: str, category: str = "violence", **more: Any) -> str:
         """Somebody reports a text; the id of its case."""

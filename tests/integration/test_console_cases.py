@@ -133,7 +133,7 @@ def test_personal_information_is_covered_until_it_is_asked_for_which_is_written_
     place: House, anna: Person
 ) -> None:
     case = place.report(
-        f"另一段很长的文字，里面也有一个电话{PHONE}，别的就什么也没有了。",
+        f"另一段很长的文字，里面有个电话{PHONE}，别的没有了。",
         comment=f"打这个电话{PHONE}",
         prompt=f"谁的电话是{PHONE}",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from bisect import bisect_right
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -231,6 +232,12 @@ async def audit(call: Call) -> Response:
     return call.page("audit.html", rows=rows[::-1], total=total, after=after, steps=STEPS, kinds=KINDS, checked=checked)
 
 
+def _named(call: Call) -> dict[str, str]:
+    """What the figures are called, in the reader's language: the report has both in a line, Chinese first."""
+    at = 0 if call.language == "zh" else 1
+    return {key: re.split(r" ?(?=[A-Za-z])", said, maxsplit=1)[at] for key, said in report.NAMES.items()}
+
+
 @PAGES.get("/transparency", "audit")
 async def transparency(call: Call) -> Response:
     now = datetime.fromtimestamp(clock.now(), SHANGHAI)
@@ -247,5 +254,5 @@ async def transparency(call: Call) -> Response:
         case "html":
             return _download(f"transparency-{half}.html", report.html(found), "text/html; charset=utf-8")
         case "":
-            return call.page("transparency.html", report=found, half=half, public=public, names=report.NAMES)
+            return call.page("transparency.html", report=found, half=half, public=public, names=_named(call))
     raise RequestError("form: one of json, csv, html", code="invalid_value", param="form", status=422)
