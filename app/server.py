@@ -298,7 +298,7 @@ class Parent:
         host, port = admin.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         base = (self.settings.console_url or f"http://{shown}:{port}/console").rstrip("/")
-        # To the terminal and never to the log: whoever holds it becomes the first operator.
+        # A line beside the log, on standard error: whoever holds it becomes the first operator.
         print(
             f"控制台首次设置（一次有效） console, once: {base}/setup?token={logins.setup}", file=sys.stderr, flush=True
         )

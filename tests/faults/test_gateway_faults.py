@@ -183,7 +183,8 @@ def test_f22_a_wrong_clock_moves_no_due_date_and_ends_nothing(redis_server: Redi
         assert after == {"case_held": ("verified", due.at), "case_confirmed": ("overdue", due.at)}
         assert {r["id"] for r in entries.rows()} == {"ent_confirmed"}, "what was confirmed never ends by time"
         rows = await cases.audit()
-        assert [json.loads(r)["what"] for r in rows[len(chain) :]] == ["lapse", "fall_due", "alert"]
+        told_ = [row for row in map(json.loads, rows[len(chain) :]) if row.get("part") != "history"]
+        assert [row["what"] for row in told_] == ["lapse", "fall_due", "alert"]
         # And back: nothing that has ended begins again.
         for days in (-10, 0, 100):
             clock.use(lambda days=days: now + days * 86400)  # type: ignore[misc]

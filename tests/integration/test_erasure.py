@@ -142,7 +142,7 @@ def test_article_11_erase_leaves_no_trace_but_the_audit_row(tmp_path: Path, mode
         # The ledger keeps the ids of complaints, and what they brought about their cause; the chain those of all. None leads to anybody.
         left = [value for value in everything(url) if any(id in value for id in ledger)]
         assert {value.split(" ")[0].removeprefix(PREFIX) for value in left} == {
-            "audit", "matters", "matters:all", "entries:rows", "shadows:rows",
+            "audit", "matters", "matters:all", "entries:rows", "shadows:rows", "trail:matter",
         }  # fmt: skip
         matters = [json.loads(v.split(" ", 3)[3]) for v in everything(url) if v.startswith(f"{PREFIX}matters ")]
         assert {m["id"]: (m["reporter"], m["state"], m["decision"]) for m in matters if m["id"] in ledger} == {
