@@ -287,7 +287,7 @@ def _case(case: Case, now: float) -> Row:
 _STYLE = """body{font:15px/1.5 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;max-width:70rem;margin:1rem auto;
 padding:0 1rem;color:#1b1f24;background:#fff}table{border-collapse:collapse;font-size:.87rem;width:100%}th,td{text-align:left;
 padding:.25rem .6rem;border-bottom:1px solid #d9dee5;vertical-align:top}th{color:#5b6470;font-weight:500}.alarm{color:#b42318;
-font-weight:600}h2{font-size:1.15rem;margin-top:1.6rem}div{overflow-x:auto}"""
+font-weight:600}h2{font-size:1.15rem;margin-top:1.6rem}div{overflow-x:auto}p{overflow-wrap:anywhere}"""
 _NAMES = {
     "reports": "举报 reports", "cases": "案件 cases", "by_state": "按状态 by state", "by_category": "按类别 by category",
     "undecided": "待审 undecided", "days_to_decide": "审定用时（天）days to decide", "days_to_end": "办结用时（天）days to end",
@@ -340,10 +340,10 @@ def html(export: Mapping[str, Any]) -> str:
         f"<p{alarm}>审计链 audit chain: {escape(audit['chain'])}, {audit['rows']} 行 rows</p>",
     ]
     for article, figures in export["articles"].items():
-        parts.append(f"<h2>{escape(_TITLES[article])}</h2><div><table>")
+        parts.append(f'<h2>{escape(_TITLES[article])}</h2><div tabindex="0"><table>')
         parts += [f"<tr><th>{escape(_NAMES[k])}</th><td>{escape(_said(v))}</td></tr>" for k, v in figures.items()]
         parts.append("</table></div>")
-    parts.append("<h2>案件 Cases</h2><div><table><tr>")
+    parts.append('<h2>案件 Cases</h2><div tabindex="0"><table><tr>')
     columns = ("case", "category", "state", "reports", "received", "due", "days_left", "ended")
     parts += [f"<th>{c}</th>" for c in (*columns, "probes")]
     for case in export["cases"]:

@@ -474,7 +474,8 @@ NAMES = {
     "access": "查阅 access", "erasure": "删除 erasure", "changes": "变更 changes", "entries_added": "新增词条 entries added",
     "entries_removed": "清单移除条目 entries of lists removed", "restored": "存储恢复 store restored from a backup",
     "of": "总数 of", "share": "占比 share", "median": "中位数 median", "p90": "90% 分位 p90", "count": "数量 count",
-    "decision": "处置 decision", "category": "类别 category",
+    "decision": "处置 decision", "category": "类别 category", "by_category": "按类别 by category", "by_month": "按月 by month",
+    "by_kind": "按类型 by kind", "not_told": "审计链未载明的 what the chain does not tell",
     **{f"complaints_{o}": f"投诉：{zh} complaints {o}" for o, zh in zip(_OUTCOMES, ("受理", "支持", "不予支持", "逾期"), strict=True)},
     **{f"appeals_{o}": f"申诉：{zh} appeals {o}" for o, zh in zip(_OUTCOMES, ("受理", "支持", "不予支持", "逾期"), strict=True)},
     **{f"rule_{o}": f"规则{zh} by rule: {o}" for o, zh in zip(LEVELS, ("提醒", "限制", "暂停", "终止"), strict=True)},
@@ -484,6 +485,7 @@ NAMES = {
     "unlawful_content": "违法内容 unlawful content", "wrong_block": "误拦 wrongly blocked",
     "blocked_prompt": "提问被拒 a refused prompt", "blocked_answer": "回答被拦 a blocked answer", "standing": "用户处置 what was imposed",
 }  # fmt: skip
+"""What each figure is called."""
 _NOT_TOLD = {
     "rows": "不可读的行 rows that cannot be read",
     "holds": "未载明是否对举报人屏蔽的举报 reports that do not say whether they were held for the reporter",
@@ -515,7 +517,7 @@ _STATED = (
 _STYLE = """body{font:15px/1.5 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;max-width:70rem;margin:1rem auto;
 padding:0 1rem;color:#1b1f24;background:#fff}table{border-collapse:collapse;font-size:.87rem;width:100%}th,td{text-align:left;
 padding:.25rem .6rem;border-bottom:1px solid #d9dee5;vertical-align:top}th{color:#5b6470;font-weight:500}.alarm{color:#b42318;
-font-weight:600}h2{font-size:1.15rem;margin-top:1.6rem}div{overflow-x:auto}"""
+font-weight:600}h2{font-size:1.15rem;margin-top:1.6rem}div{overflow-x:auto}p{overflow-wrap:anywhere}"""
 
 
 def html(row: Mapping[str, Any]) -> str:
@@ -556,7 +558,7 @@ def _table(title: str, head: Sequence[str], lines: Iterable[tuple[str, ...]]) ->
         f"<tr><th>{escape(first)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
         for first, *rest in lines
     )
-    return f"<h2>{escape(title)}</h2><div><table>{columns}{body}</table></div>"
+    return f'<h2>{escape(title)}</h2><div tabindex="0"><table>{columns}{body}</table></div>'
 
 
 def _category(id: str) -> str:
