@@ -128,6 +128,7 @@ async def queue(call: Call) -> Response:
         chosen=category,
         tired=await Work(call).tired(),
         without=call.account.likes.without,
+        undo=await _undoable(call),
     )
 
 
@@ -345,7 +346,7 @@ async def decide(call: Call) -> Response:
     await Work(call).did()
     if decision in ("confirm", "reject"):
         return call.to("/cases/next", done=done["id"])
-    return call.to(f"/cases/{done['id']}")
+    return call.to(f"/cases/{done['id']}", sent=1)
 
 
 @PAGES.post("/cases/{id}/undo", "review", again=case_page)

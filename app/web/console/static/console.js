@@ -100,7 +100,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (/^[1-9]$/.test(event.key)) {
-    const reason = all("[data-reason]:not([hidden])")[Number(event.key) - 1];
+    const reason = all("[data-reason]").filter((one) => !one.closest("[hidden]"))[Number(event.key) - 1];
     if (reason) {
       event.preventDefault();
       reason.click();
@@ -148,12 +148,17 @@ document.addEventListener("change", decided);
 // ---- words that were typed stay until they were sent
 
 function drafts() {
+  for (const done of all("[data-sent]")) {
+    sessionStorage.removeItem(`draft ${done.dataset.sent}`);
+    done.removeAttribute("data-sent"); // once: what is typed from now on is another reason
+  }
+  // Loaded again, this page has nothing that was just sent.
+  if (location.search === "?sent=1") history.replaceState(null, "", location.pathname);
   for (const field of all("textarea[data-draft]")) {
     const name = `draft ${field.dataset.draft}`;
     if (!field.value) field.value = sessionStorage.getItem(name) || "";
     field.addEventListener("input", () => sessionStorage.setItem(name, field.value));
   }
-  for (const done of all("[data-sent]")) sessionStorage.removeItem(`draft ${done.dataset.sent}`);
 }
 
 // ---- ten seconds
