@@ -67,11 +67,15 @@ def pieces(text: str, spans: Iterable[Span], invisible: Mapping[int, str], start
 
 
 def folded(runs: Sequence[Mapping[str, Any]], covered: Sequence[Span]) -> list[Piece]:
-    """The folded view, covered where the original is. `runs`: the playground's."""
+    """The folded view, covered where the original is: of a run that folding changed, all of it. `runs`: the playground's."""
     out = []
     for run in runs:
         a, b = run["from"]
-        hidden = any(s.start < b and a < s.end for s in covered)
-        kinds = frozenset(k for k, on in (("changed", run["changed"]), ("personal", hidden)) if on)
-        out.append(Piece(COVER * len(run["text"]) if hidden else run["text"], kinds))
+        changed = frozenset({"changed"} if run["changed"] else ())
+        if not changed and len(run["text"]) == b - a:
+            out += [Piece(p.text, p.kinds) for p in pieces(run["text"], covered, {}, a)]
+        elif any(s.start < b and a < s.end for s in covered):
+            out.append(Piece(COVER * len(run["text"]), changed | {"personal"}))
+        else:
+            out.append(Piece(run["text"], changed))
     return out
