@@ -50,7 +50,7 @@ AT_ONCE = 50
 """Cases that are decided together, at most."""
 LANES: tuple[Lane, ...] = ("overdue", "soon", "undecided", "duty", "decided")
 _STEP = 200
-"""Cases that a walk reads at a time."""
+"""Cases that a walk reads at a time at most."""
 
 
 class Review:
@@ -442,9 +442,10 @@ class Review:
         newest first. A place is as of now: what is decided meanwhile moves those behind it up. Raises StoreError."""
         index, begin, end = (await self._queue.counts()).lane(lane)
         at, last, found = begin + start, min(end, begin + start + scan), list[Case]()
+        step = most  # mostly nearly all are kept; where few are, more are looked at at a time
         while at < last and len(found) < most:
-            step = most if keep is None else _STEP
             ids = await self._queue.ids(index, at, min(last, at + step))
+            step = min(_STEP, 2 * step)
             if not ids:
                 return found, None  # some have left it since they were counted
             cases = {case.id: case for case in await self._cases.several(ids)}
