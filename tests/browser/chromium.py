@@ -69,7 +69,7 @@ class Window:
 
     def look(self) -> None:
         """Collect what the page that is open now did wrong."""
-        self.violations += self.page.evaluate("window.__violations.splice(0)")
+        self.violations += self.page.evaluate("(window.__violations || []).splice(0)")
 
     def clean(self) -> None:
         """Fails unless nothing was wrong so far."""
