@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+from zlib import crc32
 
 import pytest
 from playwright.sync_api import Page
@@ -30,7 +31,7 @@ def two(house: House) -> Two:
 @pytest.fixture
 def reported(house: House, request: pytest.FixtureRequest) -> str:
     """A fresh case; what its model says is an ordinary passage."""
-    number = hash(request.node.name) % 100_000
+    number = crc32(request.node.name.encode())
     house.says[f"第{number}号"] = passage(number)
     return house.report(f"请说第{number}号", "u1", comment="不对，电话 13800138000。")
 

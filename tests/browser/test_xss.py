@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
+from zlib import crc32
 
 import pytest
 from playwright.sync_api import Page
@@ -82,7 +83,7 @@ def filled(house: House) -> Filled:
         "注入甲": f"{passage(1)}{ALL}", "注入乙": f"{passage(2)}{ALL}", "注入丙": f"{passage(3)}{ALL}", "注入丁": f"{passage(4)}{ALL}",
     }  # fmt: skip
     case = house.report(f"注入甲 {ALL}", "u1", comment=ALL)
-    _each(lambda said: house.report(f"注入甲 {said}", f"u {abs(hash(said))}", comment=said))
+    _each(lambda said: house.report(f"注入甲 {said}", f"u{crc32(said.encode())}", comment=said))
     duty = house.report(f"注入乙 {ALL}", "u1", comment=ALL)
     closed = house.report(f"注入丙 {ALL}", "u1", comment=ALL)
     other = house.report(f"注入丁 {ALL}", "u1", comment=ALL)
