@@ -18,7 +18,7 @@ from tests.conftest import Model, RedisServer, Script, Whole, redis_binaries, wa
 from tests.people import Person, first, hire
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from tests.browser.chromium import Window
 
@@ -129,6 +129,14 @@ def browser() -> Iterator[Browser]:
 
     with chromium() as browser:
         yield browser
+
+
+def settled(page: Page) -> Page:
+    """The page, when htmx has its forms: it takes them a moment after the page was loaded, and until then they work as without scripts."""
+    page.wait_for_function(
+        "() => !document.querySelector('[hx-post]') || document.querySelector('[data-htmx-powered]')"
+    )
+    return page
 
 
 def let_in(window: Window, person: Person) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 
 from app.web.console import pages
 from tests.browser.chromium import Window
-from tests.browser.conftest import House, let_in, passage
+from tests.browser.conftest import House, let_in, passage, settled
 from tests.conftest import WORD, wait_for
 from tests.people import PASSWORD, Person
 
@@ -225,7 +225,7 @@ def test_what_a_page_shows_when_it_is_asked(
 ) -> None:
     window, (address, ask) = desks[language, width], PARTS[name]
     window.page.goto(house.console + address.format(**sample.ids))
-    ask(window.page)
+    ask(settled(window.page))
     sound(window, name, language, width)
 
 
@@ -235,7 +235,7 @@ def test_in_the_dark(open_window: Callable[..., Window], house: House, sample: S
     window.page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     window.page.goto(house.console + (ADDRESSES | DOORS)[name].format(**sample.ids))
     if name == "case":
-        _texts(window.page)
+        _texts(settled(window.page))
     sound(window, f"{name}-dark", "zh", 1440)
 
 

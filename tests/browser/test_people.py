@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.chromium import Window
-from tests.browser.conftest import House, passage
+from tests.browser.conftest import House, passage, settled
 from tests.people import PASSWORD, Person
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -38,7 +38,7 @@ def reported(house: House, request: pytest.FixtureRequest) -> str:
 
 def at(window: Window, house: House, path: str) -> Page:
     window.page.goto(f"{house.console}{path}")
-    return window.page
+    return settled(window.page)
 
 
 # ---- two at once
@@ -161,9 +161,10 @@ def test_keys_that_were_changed_act_and_the_usual_ones_no_more(
     page = at(open_window(house.hire("mapper", "reviewer")), house, "/me")
     page.fill("[name=key-confirm]", "y")
     page.fill("[name=key-guide]", "页")
-    page.click("form[action$='/me'] button.main")
-    page.wait_for_url("**/me")
+    with page.expect_navigation():
+        page.click("form[action$='/me'] button.main")
     page.goto(f"{house.console}/cases/{reported}")
+    settled(page)
     page.keyboard.press("a")
     assert not page.locator("[value=confirm]").is_checked()
     page.keyboard.press("y")
@@ -213,9 +214,10 @@ def test_texts_are_blurred_or_hidden_until_held_for_whoever_wants_that(
     page = at(open_window(house.hire("careful", "reviewer")), house, "/me")
     page.check("[name=blur]")
     page.check("[name=held]")
-    page.click("form[action$='/me'] button.main")
-    page.wait_for_url("**/me")
+    with page.expect_navigation():
+        page.click("form[action$='/me'] button.main")
     page.goto(f"{house.console}/cases/{reported}")
+    settled(page)
     page.keyboard.press("o")
     page.wait_for_selector("#part-passage .text")
     page.mouse.move(0, 0)
@@ -295,6 +297,7 @@ def test_a_reason_is_not_there_again_for_the_next_decision_of_the_case(
     page.fill("#reason", "for the model's people")
     page.click("form[data-decision] button.main")
     page.wait_for_selector("h1 .tag:has-text('in optimisation')")
+    settled(page)
     assert page.input_value("#reason") == ""
     page.fill("#reason", "another thought")
     page.keyboard.press("Escape")

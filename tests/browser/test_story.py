@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.chromium import Window
-from tests.browser.conftest import House, passage
+from tests.browser.conftest import House, passage, settled
 from tests.conftest import wait_for
 from tests.people import PASSWORD, Person
 
@@ -200,6 +200,7 @@ def test_from_a_report_to_proof(
     page.wait_for_url(f"**/cases/{case}")
     desk.hands.do("claim")
     page.wait_for_selector("form[action$='/release']")
+    settled(page)
     desk.hands.do("text")
     page.wait_for_selector("#part-passage .text")
     assert said in page.locator("#part-passage .text").first.inner_text()

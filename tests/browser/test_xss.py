@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.chromium import Window
-from tests.browser.conftest import House, passage
+from tests.browser.conftest import House, passage, settled
 from tests.people import PASSWORD, Person
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -157,7 +157,7 @@ class Watched:
 
     def go(self, path: str) -> Page:
         self.page.goto(f"{self.house.console}{path}")
-        return self.page
+        return settled(self.page)
 
     def harmless(self) -> None:
         """Nothing ran, nothing was asked for that is not ours, and no tag of the corpus is one."""
