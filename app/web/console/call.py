@@ -175,8 +175,8 @@ class Call:
         return said.format(**values) if values else said
 
     def page(self, template: str, status: int = 200, *, fault: Fault | None = None, **values: Any) -> HTMLResponse:
-        """A page, or a part of one. `fault`: what was wrong with the form that it answers. A part that a browser without scripts asks for is
-        a page by itself."""
+        """A page, or a part of one. `fault`: what was wrong with the form that it answers. A part that a browser without scripts asks
+        for is a page by itself."""
         if template.startswith("part_") and not self.part:
             url = self.request.url
             values |= {"inner": template, "back": url.path.rpartition("/")[0]}
