@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
 from app.web import asgi
 from tests.conftest import Model, RedisServer, Whole, redis_binaries, served, whole_gateway
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.browser
 
 KEY = "key-of-the-chat"
 TEXT = "示例答复：**会议**改到\n\n今天下午三点，\n地点在二号楼。"
-QUIET = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
 
 
 class Host:
@@ -75,15 +73,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shared_model: Model, host: t
         host[0].gateway = whole.url
         yield whole
     server.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium where it is, else the one that `playwright install chromium` brought."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET.split())
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
