@@ -612,6 +612,7 @@ def test_table_and_page_tell_what_the_json_tells(redis_server: RedisServer, tmp_
         assert word in page, word
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_rows_take_seconds_and_nobody_waits_for_them(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
