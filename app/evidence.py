@@ -48,8 +48,7 @@ async def collected(
     """The export as JSON values. `replicas`: what the workers enforce. `archive`: the operator's statements. `models`: the folder of
     SLUICE_MODELS. Raises StoreError."""
     now = clock.now()
-    rows = await cases.audit()
-    head = await cases.head()
+    rows, head = await cases.chain()
     found = await cases.several(await cases.members("cases:all"))
     matters = await complaints.all()
     at = broken(rows, head)

@@ -268,10 +268,7 @@ async def collected(cases: Cases, complaints: Complaints, period: str, *, public
     """
     start, end = half(period)
     now = clock.now()
-    # The head first: what is written meanwhile comes after it and is left out.
-    head = await cases.head()
-    rows = await cases.audit()
-    rows = rows[: int(head.partition(" ")[0] or 0)]
+    rows, head = await cases.chain()
     read = await asyncio.to_thread(_Reading(start, end).whole, rows, head)
     known = await _joined(cases, complaints, read)
     return await asyncio.to_thread(_row, read, known, period, head, len(rows), now, public)

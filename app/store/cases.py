@@ -384,6 +384,15 @@ class Cases:
         rows = await self.store.call("trail", [f"trail:{what}", "audit"], [most])
         return [dict(json.loads(raw)) for raw in rows]
 
+    async def chain(self) -> tuple[list[str], str]:
+        """Every row of the chain and its head, of one moment: what is written while they are read is left out. Rows behind a head that
+        stands still are not."""
+        head = await self.head()
+        rows = await self.audit()
+        if await self.head() != head:
+            rows = rows[: int(head.partition(" ")[0] or 0)]
+        return rows, head
+
     async def head(self) -> str:
         return str(await self.store.run("GET", self.store.key("audit:head")) or "")
 

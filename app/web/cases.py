@@ -102,8 +102,8 @@ def case_routes(
 
     @api.get("/sluice/v1/admin/audit", dependencies=[Depends(authorised)])
     async def audit(after: Annotated[int, Query(ge=0)] = 0) -> Any:
-        rows = await cases.audit()
-        at = broken(rows, await cases.head())
+        rows, head = await cases.chain()
+        at = broken(rows, head)
         return {
             "rows": [json.loads(raw) for raw in rows[after : after + _ROWS]],
             "total": len(rows),

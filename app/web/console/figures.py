@@ -224,8 +224,7 @@ async def audit(call: Call) -> Response:
     )
     checked = None
     if call.query("check") == "1":
-        whole = await cases.audit()
-        head = await cases.head()
+        whole, head = await cases.chain()
         at = await asyncio.to_thread(broken, whole, head)
         checked = {"rows": len(whole), "at": at, "head": head}
     after = start + _ROWS if start + _ROWS < total else None
