@@ -85,13 +85,20 @@ class Review:
     ) -> Row:
         """Do what a reviewer says; the case as it is then. `share`: of an app's decided cases, those drawn for a second look. Raises
         RequestError (409 `claimed`: somebody else is working on it), Conflict (of `expected`, the version that he saw), StoreError."""
+        request = json.dumps([name, decision, who, said], sort_keys=True, ensure_ascii=False)
         async with within(PATIENCE):
-            return await self._decide(name, decision, who, said, expected, key, share or (lambda app: 0.0))
+            try:
+                return await self._decide(name, decision, who, said, expected, key, request, share or (lambda app: 0.0))
+            except (Conflict, RequestError):
+                # The very same call, sent twice at once: the other one was first, and its answer is this one's too.
+                if key and (first := await self._cases.repeated(key, request)) is not None:
+                    return first
+                raise
 
     async def _decide(
-        self, name: str, decision: str, who: str, said: Row, expected: int | None, key: str, share: Share
-    ) -> Row:
-        request = json.dumps([name, decision, who, said], sort_keys=True, ensure_ascii=False)
+        self, name: str, decision: str, who: str, said: Row, expected: int | None, key: str, request: str,
+        share: Share,
+    ) -> Row:  # fmt: skip
         if key and (first := await self._cases.repeated(key, request)) is not None:
             return first
         if decision not in DECISIONS:
