@@ -160,6 +160,10 @@ class Accounts:
                 "登录名须为 2 至 32 位小写字母、数字、点、横线，且不能是系统用词",
                 code="invalid_value", param="id", status=422,
             )  # fmt: skip
+        if language not in ("zh", "en"):
+            raise RequestError(
+                "language: zh or en 语言须为 zh 或 en", code="invalid_value", param="language", status=422
+            )
         hashed = await self._hashed(id, password) if password or not id.startswith("oidc:") else ""
         account = Account(
             id, _roles(roles), name=_said(name), password=hashed, since=clock.now(), made=clock.now(), by=by, likes=Likes(language)

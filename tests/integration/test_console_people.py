@@ -134,6 +134,13 @@ def test_a_name_is_given_once_and_a_stale_page_changes_nothing(place: House, bos
     assert boss.status == 404
 
 
+def test_an_account_speaks_a_language_that_the_pages_have(boss: Person) -> None:
+    boss.get("/accounts")
+    boss.send("/accounts", id="polyglot", password="a fresh long password", roles=["reviewer"], language="fr")
+    assert boss.status == 422 and "language" in boss.said
+    assert boss.get("/accounts") and "polyglot" not in boss.page
+
+
 def test_an_operator_sets_a_password_and_removes_an_account(place: House, boss: Person) -> None:
     person = hire(boss, "forgetful", "reviewer")
     change(boss, "forgetful", "password", password="short")

@@ -23,7 +23,7 @@ from app.store.queue import Lane
 from app.store.tables import Row
 from app.taxonomy import taxonomy
 from app.web.cases import DecisionIn
-from app.web.console.call import Call, Fault, Pages
+from app.web.console.call import Call, Fault, Pages, when
 from app.web.console.marked import Span, folded, personal, pieces
 from app.web.console.words import DECISIONS, LANES, REASONS, STEPS
 
@@ -197,7 +197,6 @@ async def case_page(call: Call, fault: Fault | None = None) -> Response:
         since=call.session.began if call.session else 0.0,
         guide=_guide(call, case.category),
         widening=case.widening,
-        said=case.decision,
     )
 
 
@@ -212,7 +211,7 @@ def _plot(call: Call, case: Case) -> dict[str, Any] | None:
     }
     return {
         "series": [call.t("原问法", "as asked"), call.t("其他问法", "variants"), "5%"],
-        "labels": [clock.stamp(p["at"])[5:16].replace("T", " ") for p in told],
+        "labels": [when(call)(p["at"])[5:] for p in told],
         "points": True,
         "data": [list(range(len(told))), series["original"], series["variants"], [5] * len(told)],
         "top": 10,
