@@ -156,9 +156,10 @@ class CharTable(dict[int, int | str | None]):
         return _SEVERAL | at << 5 | len(made)
 
     def meet(self, text: str) -> None:
-        """Fill in every character of `text`."""
-        for ch in set(text):
-            self.__missing__(ord(ch))
+        """Fill in every character of `text` that is not."""
+        for code in map(ord, set(text)):
+            if code >= _CODES or self._codes[code] == _UNKNOWN:
+                self.__missing__(code)
 
     def apply(self, text: str) -> str:
         """`text` with every character replaced by what it becomes."""
