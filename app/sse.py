@@ -56,6 +56,12 @@ class Parser:
             self._check(len(self._rest))
             return []
         buffer = bytes(self._rest) + chunk if self._rest else chunk
+        if not (self._first or self._data or self._name or self._id or self._size or b"\r" in buffer):
+            cut = buffer.rfind(b"\n\n") + 2
+            if cut > 1 and b"\n" not in buffer[cut:] and (plain := _plain(buffer[: cut - 2], self._limit)):
+                self._rest = bytearray(buffer[cut:])
+                self._check(len(self._rest))
+                return plain
         lines = _LINE_END.split(buffer) if b"\r" in buffer else buffer.split(b"\n")
         self._rest = bytearray(lines.pop())
         events: list[Event] = []
@@ -97,6 +103,16 @@ class Parser:
         elif name == b"id" and b"\0" not in value:
             self._id = value
         # An empty name is a comment, `retry` is the browser's, anything else is to be ignored.
+
+
+def _plain(buffer: bytes, limit: int) -> list[Event] | None:
+    """The events of a buffer in which each is a single data line, as nearly all are; None where one is another."""
+    events = []
+    for block in buffer.split(b"\n\n"):
+        if not block.startswith(b"data: ") or b"\n" in block or len(block) > limit:
+            return None
+        events.append(Event(block[6:]))
+    return events
 
 
 def write(data: bytes, name: str = "") -> bytes:

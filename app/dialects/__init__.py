@@ -92,6 +92,8 @@ class Events(Protocol):
     """Later events say again what was said: what the client was given must be kept."""
     parts: bool
     """The answer's own text may come in several parts, which clients join."""
+    alike: bool
+    """Events that differ in one text alone are read and written alike, whatever went before."""
     event_max: int
     """Bytes of one event of the model at most."""
 

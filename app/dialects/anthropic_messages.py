@@ -128,6 +128,7 @@ class _Events:
     done = b""
     repeats = False
     parts = True
+    alike = True
     event_max = 1 << 20
 
     def __init__(self, dialect: Messages, prompt: Prompt, said: Said) -> None:

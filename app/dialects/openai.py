@@ -158,6 +158,7 @@ class ChoiceEvents(ABC):
     done = sse.write(b"[DONE]")
     repeats = False
     parts = False
+    alike = True
     event_max = 1 << 20
 
     def __init__(self, dialect: Choices, prompt: Prompt, kind: str) -> None:

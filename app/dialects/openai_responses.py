@@ -202,6 +202,7 @@ class Responses:
 class _Events:
     done = b""
     repeats = parts = True
+    alike = False
     event_max = 16 << 20  # its last event says the whole answer again
 
     def __init__(self, dialect: Responses, prompt: Prompt, said: Said) -> None:

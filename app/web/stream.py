@@ -17,12 +17,17 @@ from app.moderation import Moderator, Outcome, conclude, count
 from app.streaming import Channel
 from app.types import Action, Path, Slot, Verdict
 from app.web.exchange import Exchange
+from app.web.frame import Frame, framed
 from app.web.tokens import Queue
 
 _SLICE = 2048
 """Characters of one delta that are screened before the event loop gets a turn."""
+_FRAMES = 8
+"""Frames that are made in a row without a second event of theirs: a model that writes every event another way needs none."""
 _Key = tuple[int, Path]
 _Event = dict[str, Any]
+_Framed = tuple[Frame, str]
+"""An event of a frame, with this text."""
 
 
 class _Text:
@@ -96,6 +101,8 @@ class Stream:
         self._kept: _Event | None = None
         self._marker = self._last = False
         self._size = 0  # characters of the model's texts
+        self._frame: Frame | None = None  # of the last event
+        self._frames = 0 if self._events.alike and ends_as is None and not prompt.tokens else _FRAMES
         self.over = self.told = False
         self.failed: UpstreamError | None = None
 
@@ -119,23 +126,37 @@ class Stream:
 
     async def feed(self, events: list[sse.Event]) -> bytes:
         """What goes out for these events: up to one that is none of the dialect, which `failed` then tells of."""
-        out: list[_Event] = []
+        out: list[_Event | _Framed] = []
         try:
             await self._read(events, out)
         except UpstreamError as e:
             self.failed = e
+        # The last event carries the receipt.
+        last = len(out) - 1 if self.over or (self._done and self._begun <= self._done) else None
         written = []
-        for body in out:
+        for at, event in enumerate(out):
             if self._kept is not None:
                 written.append(self._events.write(self._kept, self._x.decision))
-            self._kept = body
-            if not (self.over or (self._done and self._begun <= self._done)):
-                written.append(self._events.write(body, self._x.decision))
                 self._kept = None
+            if at == last:
+                self._kept = event if isinstance(event, dict) else event[0].event(event[1])
+            elif isinstance(event, dict):
+                written.append(self._events.write(event, self._x.decision))
+            else:
+                written.append(event[0].write(event[1]))
         return b"".join(written)
 
-    async def _read(self, events: list[sse.Event], out: list[_Event]) -> None:
+    async def _read(self, events: list[sse.Event], out: list[_Event | _Framed]) -> None:
+        run: list[str] = []
         for event in events:
+            if self._frame is not None and (text := self._frame.text(event.data)):
+                run.append(text)
+                continue
+            if run:
+                await self._run(run, out)
+                run = []
+                if self.over:
+                    return
             if event.data == b"[DONE]":
                 if not self._events.done:
                     continue  # no word of this API
@@ -143,9 +164,47 @@ class Stream:
                 out += await self._finish_rest()
                 break
             if event.data.strip():
-                out += await self._screen(self._parsed(event.data))
+                out += await self._screen(self._parsed(event.data), event.data)
             if self.over:
-                break
+                return
+        if run:
+            await self._run(run, out)
+
+    async def _run(self, texts: list[str], out: list[_Event | _Framed]) -> None:
+        """Events of one frame that came at once: screened as the one text that they are, each let go with its own part of it."""
+        assert self._frame is not None
+        frame, delta = self._frame, self._frame.delta
+        text = self._texts[delta.choice, delta.channel]
+        self._frames = 0
+        size = sum(map(len, texts))
+        if len(texts) > 1 and self._size + size > self._x.answer_max:
+            for one in texts:
+                await self._run([one], out)
+            return
+        if self._asking:
+            place = _Place(frame.event())
+            await self._answered(place)
+            if place.stops:
+                out += self._emit(place, True)
+            if delta.choice in self._done:
+                return
+        came, went = text.taken, text.out
+        said = await self._take(text, "".join(texts), final=False)
+        # Words of ours stand before the first of it.
+        ours, at = len(said) - (text.out - went), 0
+        for one in texts[:-1]:
+            came += len(one)
+            until = min(came, text.out) - went + ours
+            if until > at:
+                out.append((frame, said[at:until]))
+                at = until
+        if at < len(said):
+            out.append((frame, said[at:]))
+        if text.channel.stopped is not None:
+            self._frame = None
+            place = _Place(frame.event())
+            await self._stop(place, text)
+            out += self._emit(place, True)
 
     def close(self) -> bytes:
         """The last bytes of a stream that is complete."""
@@ -203,9 +262,9 @@ class Stream:
 
     # ---- one event
 
-    async def _screen(self, body: _Event) -> list[_Event]:
-        """The events that the client gets for one event of the model."""
-        events = self._events
+    async def _screen(self, body: _Event, raw: bytes) -> list[_Event]:
+        """The events that the client gets for one event of the model. `raw`: its bytes."""
+        events, self._frame = self._events, None
         if self._done:
             events.without(body, self._done)
         deltas = events.texts(body)
@@ -215,10 +274,8 @@ class Stream:
         self._x.answered_with(fields.unread(body))
         tokens = {given.path: given for given in events.tokens(body)}
         at = _Place(body)
-        for text in [t for t in self._asking if t.asking is not None and t.asking.done()]:
-            await self._ask(text, wait=False)
-            if text.channel.stopped is not None:
-                await self._stop(at, text)
+        if self._asking:
+            await self._answered(at)
         for delta in deltas:
             self._begun.add(delta.choice)
             if delta.choice in self._done:
@@ -247,13 +304,35 @@ class Stream:
                 at.shown[delta.choice, delta.channel] = delta, said
             if text.channel.stopped is not None:
                 await self._stop(at, text)
-        for choice, prefix in events.ended(body):
+        ended = events.ended(body)
+        for choice, prefix in ended:
             if choice not in self._done:
                 await self._finish(choice, prefix, at)
         for delta, said in at.shown.values():
             if said:
                 self._give(body, self._texts.get((delta.choice, delta.channel)))
-        return self._emit(at, bool(deltas) and not any(said for _, said in at.shown.values()))
+        out = self._emit(at, bool(deltas) and not any(said for _, said in at.shown.values()))
+        if len(deltas) == 1 and not (ended or at.before or at.stops) and self._frames < _FRAMES:
+            self._put_in_frame(raw, body, deltas[0])
+        return out
+
+    def _put_in_frame(self, raw: bytes, body: _Event, delta: Delta) -> None:
+        """Let events that differ from this one in its only text alone take the short way."""
+        named = (delta.choice, (*delta.channel[:-1], "name")) in self._texts
+        if not delta.text or delta.repeat or delta.whole or delta.call is not None or named:
+            return
+        self._frames += 1
+        self._frame = framed(
+            raw, body, delta,
+            lambda event: self._events.write(event, self._x.decision), lambda event: self._events.silent(event, False),
+        )  # fmt: skip
+
+    async def _answered(self, at: _Place) -> None:
+        """Hear the guards that have answered meanwhile."""
+        for text in [t for t in self._asking if t.asking is not None and t.asking.done()]:
+            await self._ask(text, wait=False)
+            if text.channel.stopped is not None:
+                await self._stop(at, text)
 
     def _emit(self, at: _Place, emptied: bool) -> list[_Event]:
         for event in at.before:

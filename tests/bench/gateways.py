@@ -59,8 +59,11 @@ def lexicon(folder: Path, texts: Sequence[str], count: int) -> Path:
     shutil.copytree(packaged("lexicons"), folder)
     shipped = sum(max(0, len(file.read_text("utf-8").splitlines()) - 1) for file in folder.glob("*/terms.tsv"))
     listed = material.terms("\n".join(texts), max(0, count - shipped))
-    rows = ["term\ttier\towner\treason\tadded", *(f"{t}\tsuspect\tbench\tsynthetic\t2026-01-01" for t in listed)]
-    (folder / material.CATEGORY / "synthetic.tsv").write_text("\n".join(rows) + "\n", "utf-8")
+    own = folder / material.CATEGORY / "terms.tsv"
+    columns = own.read_text("utf-8").split("\n", 1)[0].split("\t")
+    cells = {"tier": "suspect", "owner": "bench", "reason": "synthetic", "added": "2026-01-01"}
+    with own.open("a", encoding="utf-8") as file:
+        file.writelines("\t".join(({"term": t} | cells).get(c, "") for c in columns) + "\n" for t in listed)
     return folder
 
 
@@ -76,7 +79,9 @@ def filled(folder: Path, texts: Sequence[str], count: int, **more: str) -> None:
     env = _environment(folder, **more)
     # None of them is a term of the lexicon: they are drawn behind it.
     listed = material.terms("\n".join(texts), 2 * count + 1000)[-count:]
-    rows: list[dict[str, Any]] = [{"term": t, "category": material.CATEGORY, "tier": "suspect", "reason": "bench"} for t in listed]
+    rows: list[dict[str, Any]] = [
+        {"term": t, "category": material.CATEGORY, "tier": "suspect", "reason": "bench"} for t in listed
+    ]
     for at in range(0, len(rows), 50):
         del rows[at]["term"]
         rows[at] |= {"passage": material.prose(3_000 + at)[-60:] + str(at)}
@@ -108,8 +113,12 @@ def main() -> int:
     p.add_argument("--seconds", type=float, default=2.0)
     p.add_argument("--phases", default=",".join(_PHASES))
     p.add_argument("--only", help="targets, comma-separated")
-    p.add_argument("--litellm", type=Path, help="a virtual environment with litellm[proxy]; without it LiteLLM is left out")
-    p.add_argument("--beside", action="append", default=[], metavar="NAME=CLONE", help="another clone of Sluice, under this name")
+    p.add_argument(
+        "--litellm", type=Path, help="a virtual environment with litellm[proxy]; without it LiteLLM is left out"
+    )
+    p.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=CLONE", help="another clone of Sluice, under this name"
+    )
     p.add_argument("--out", type=Path, default=Path("out/bench"))
     args = p.parse_args()
     return run(args)
@@ -124,15 +133,26 @@ def run(args: argparse.Namespace) -> int:
         texts = lines(bench, args.lines) if args.lines else (bench / "texts.txt").read_text("utf-8").splitlines()
         (place / "texts.txt").write_text("\n".join(texts) + "\n", "utf-8")
         terms = lexicon(place / "lexicon", texts, args.terms)
-        (place / "none").mkdir()
-        quiet = {"SLUICE_LEXICONS": str(terms), "SLUICE_MODELS": str(place / "none")}
+        listed = {"SLUICE_LEXICONS": str(terms)}
         if args.entries:
-            filled(place / "data", texts, args.entries, **quiet)
-        targets = [*_rivals(bench, args.litellm, place), *_sluices(place, quiet, args.beside)]
+            filled(place / "data", texts, args.entries, **listed)
+        targets = [*_rivals(bench, args.litellm, place), *_sluices(place, listed, args.beside)]
         config = place / "bench.toml"
         config.write_text(_toml(args, targets), "utf-8")
-        env = os.environ | {"MOCK_TEXTS": str(place / "texts.txt"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        command = [sys.executable, str(bench / "compare.py"), str(config), "--vs", _BARE, "--out", str(out / "gateways.json"), "--markdown"]
+        env = os.environ | {
+            "MOCK_TEXTS": str(place / "texts.txt"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        command = [
+            sys.executable,
+            str(bench / "compare.py"),
+            str(config),
+            "--vs",
+            _BARE,
+            "--out",
+            str(out / "gateways.json"),
+            "--markdown",
+        ]
         return subprocess.run(command + (["--only", args.only] if args.only else []), env=env, check=False).returncode
 
 
@@ -160,18 +180,17 @@ def _rivals(bench: Path, litellm: Path | None, place: Path) -> list[dict[str, An
     return found
 
 
-def _sluices(place: Path, quiet: dict[str, str], beside: Sequence[str]) -> list[dict[str, Any]]:
+def _sluices(place: Path, listed: dict[str, str], beside: Sequence[str]) -> list[dict[str, Any]]:
     made = []
     clones = {"Sluice": Path.cwd()} | {name: Path(clone) for name, _, clone in (b.partition("=") for b in beside)}
-    scored = {"SLUICE_LEXICONS": quiet["SLUICE_LEXICONS"]}
     for name, clone in clones.items():
-        for what, env in (("", quiet), (" + scorer", scored)):
+        for what, module in (("", "tests.bench.serve"), (" + scorer", "app.cli serve")):
             folder = place / f"{name}{what}".replace(" ", "")
             if (place / "data").exists():
                 shutil.copytree(place / "data", folder)
-            env = _environment(folder, **env) | {"SLUICE_UPSTREAM_URL": "{backend}/v1", "PYTHONPATH": str(clone)}
+            env = _environment(folder, **listed) | {"SLUICE_UPSTREAM_URL": "{backend}/v1", "PYTHONPATH": str(clone)}
             made.append(_target(
-                name + what, f"{sys.executable} -m app.cli serve", int(env["SLUICE_PORT"]),
+                name + what, f"{sys.executable} -m {module}", int(env["SLUICE_PORT"]),
                 f"http://127.0.0.1:{env['SLUICE_OPS_PORT']}/readyz", env, cwd=str(clone),
             ))  # fmt: skip
     return made
