@@ -80,6 +80,14 @@ class Outcome(NamedTuple):
     known: bool = False
     """From an earlier turn."""
 
+    @property
+    def tells(self) -> bool:
+        """Something was found, or could not be looked for."""
+        return bool(self.findings or self.stopped or self.degraded or self.unread or self.missed)
+
+
+_NOTHING = Outcome()
+
 
 class Moderator:
     """Holds the detectors and the policy in force. `policies` is swapped whole by a reload; a request keeps its own."""
@@ -196,8 +204,9 @@ class Moderator:
                 over.add(choice)
             outcomes.append(outcome)
         spoken = [slot for slot in slots if slot.message >= 0]
-        joined = await self.joined(spoken, scope, policy, state, fresh) if len(spoken) > 1 and not over else Outcome()
-        if state is not None and state == self._state(scope, policy):
+        several = len({slot.origin for slot in spoken}) < len(spoken)  # of one origin: there is a seam
+        joined = await self.joined(spoken, scope, policy, state, fresh) if several and not over else _NOTHING
+        if fresh and state == self._state(scope, policy):
             # Nothing that finds has changed meanwhile.
             self._keep(fresh)
         judged.verdict = decide([*outcomes, joined], policy, scope)
@@ -404,7 +413,10 @@ def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope) -> Verdict
     stopped = Action.PASS
     unread: list[str] = []
     missed: list[str] = []
-    for outcome in outcomes:
+    told = [outcome for outcome in outcomes if outcome.tells]
+    if not told:
+        return verdict
+    for outcome in told:
         verdict.findings += outcome.findings
         stopped = max(stopped, outcome.stopped or Action.PASS)
         verdict.degraded += [name for name in outcome.degraded if name not in verdict.degraded]

@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ _DRAIN = 0.05
 """Seconds that a finished answer gets to end its transfer."""
 
 
+@lru_cache(256)
 def forbidden(address: str) -> bool:
     """True for addresses nobody means: link-local (cloud metadata among them), multicast, unspecified, reserved."""
     try:

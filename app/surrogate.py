@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from app.policy import Policy
 from app.taxonomy import taxonomy
-from app.text import is_han
+from app.text import has_han
 from app.types import Slot, Verdict
 
 NOTE = "（此前的一条消息未通过审核，内容已略去。An earlier message was not passed on.）"
@@ -32,7 +32,7 @@ def language(slots: Sequence[Slot]) -> str:
     """'zh' or 'en', by the newest text of a user."""
     for slot in reversed([s for s in slots if s.origin == "user" and (s.message >= 0 or s.path[0] == "prompt")]):
         sample = slot.text[:_SAMPLE]
-        if any(map(is_han, sample)):
+        if has_han(sample):
             return "zh"
         if any(map(str.isalpha, sample)):
             return "en"

@@ -261,6 +261,14 @@ def is_han(ch: str) -> bool:
     )
 
 
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af〇々]")
+
+
+def has_han(text: str) -> bool:
+    """True where a character of it is a Han ideograph."""
+    return _HAN.search(text) is not None
+
+
 def is_word(ch: str) -> bool:
     """True for letters and digits of scripts that put spaces between words."""
     return ch < "\u2e80" and ch.isalnum()
