@@ -7,8 +7,9 @@ user can still report, complain and appeal. Of who it was only pseudonyms go any
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from app import clock, metrics
 from app.apps import App, Apps, Reach
@@ -60,6 +61,7 @@ class Callers:
     ) -> None:
         self._apps, self._keys, self._policies = apps, keys, policies
         self._subjects, self._meter, self.load = subjects, meter, load
+        self._sources = lru_cache(_ADDRESSES)(self._sources_of)
 
     def known(self, headers: Mapping[str, str], peer: str, reach: Reach) -> Caller:
         """Who it is, whatever is imposed on them. Raises RequestError 401 or 403 for the app's key."""
@@ -92,10 +94,13 @@ class Callers:
         return Caller(
             app, policies.of(app.policy, frozenset(modes)), asserted, subject, names,
             app.readers(headers, self._keys, peer, asserted.user),
-            # Pseudonymous, like everything about people: an address is one guess in four thousand million.
-            tuple(self._keys.reporter(Subject(app.id, f"address {peer}"), kid) for kid in self._keys.kids),
+            self._sources(app.id, peer),
             self._subjects.of(app.id, names) if self._subjects is not None else None, _size(headers),
         )  # fmt: skip
+
+    def _sources_of(self, app: str, peer: str) -> tuple[str, ...]:
+        # Pseudonymous, like everything about people: an address is one guess in four thousand million.
+        return tuple(self._keys.reporter(Subject(app, f"address {peer}"), kid) for kid in self._keys.kids)
 
     def admitted(self, headers: Mapping[str, str], peer: str, reach: Reach = "generate") -> Caller:
         """Who it is, if let in. Raises RequestError."""
@@ -122,10 +127,16 @@ class Callers:
         self._meter.take(caller.app.id, caller.app.limits.per_minute)
         return caller
 
-    @contextmanager
-    def inside(self, caller: Caller) -> Iterator[None]:
+    def inside(self, caller: Caller) -> AbstractContextManager[None]:
         """While the caller's request is served. Raises RequestError 429, or UpstreamError 503 where a shutdown ends it."""
-        with self._meter.inside(caller.app.id, caller.app.limits.concurrent), self.load.exchange(caller.size):
+        served = self.load.exchange(caller.size)
+        if not caller.app.limits.concurrent:
+            return served
+        return self._limited(caller, served)
+
+    @contextmanager
+    def _limited(self, caller: Caller, served: AbstractContextManager[None]) -> Iterator[None]:
+        with self._meter.inside(caller.app.id, caller.app.limits.concurrent), served:
             yield
 
     def _vouched(self, caller: Caller) -> None:
@@ -152,4 +163,6 @@ def _size(headers: Mapping[str, str]) -> int:
 
 
 _UNSAID = 1 << 20
+_ADDRESSES = 1024
+"""Addresses whose pseudonyms are kept: frontends come from a few."""
 _PAST = {"suspend": "suspended", "terminate": "terminated"}

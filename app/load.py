@@ -115,34 +115,42 @@ class Load:
             self._memory = 0
         self._own, self._memory = own, max(0, self._memory - own)
 
-    @contextmanager
-    def exchange(self, size: int = 0) -> Iterator[None]:
+    def exchange(self, size: int = 0) -> Served:
         """While one is served. Raises UpstreamError 503 where a shutdown ends it."""
+        return Served(self, size)
+
+    def begun(self, size: int) -> asyncio.Task[None]:
+        """An exchange is served by this task."""
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
         self._brought += size
-        try:
-            with self.ending():
-                yield
-        finally:
-            self._running.discard(task)
-            self._brought -= size
+        return task
+
+    def over(self, task: asyncio.Task[None], size: int) -> None:
+        """It is served no more."""
+        self._running.discard(task)
+        self._brought -= size
+
+    def ended(self, what: type[BaseException] | None) -> None:
+        """Raises UpstreamError 503 where `what` ends an exchange because of a shutdown."""
+        if what is None or not (self._cut and issubclass(what, asyncio.CancelledError)):
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        raise UpstreamError(
+            "this gateway is shutting down; send it again", code="gateway_draining", status=503
+        ) from None
 
     @contextmanager
     def ending(self) -> Iterator[None]:
         """Within an exchange, where its end has to be told in another way: the same, here."""
         try:
             yield
-        except asyncio.CancelledError:
-            if not self._cut:
-                raise
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
-            raise UpstreamError(
-                "this gateway is shutting down; send it again", code="gateway_draining", status=503
-            ) from None
+        except asyncio.CancelledError as e:
+            self.ended(type(e))
+            raise
 
     # ---- shutting down
 
@@ -180,6 +188,22 @@ class Load:
                 looks += 1
                 if looks % 50 == 0 and self._crowded(0):
                     _give_back()
+
+
+class Served:
+    """An exchange, from its beginning to its end."""
+
+    __slots__ = ("_load", "_size", "_task")
+
+    def __init__(self, load: Load, size: int) -> None:
+        self._load, self._size = load, size
+
+    def __enter__(self) -> None:
+        self._task = self._load.begun(self._size)
+
+    def __exit__(self, what: type[BaseException] | None, e: BaseException | None, at: object) -> None:
+        self._load.over(self._task, self._size)
+        self._load.ended(what)
 
 
 def _resident() -> int:

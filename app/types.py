@@ -37,12 +37,15 @@ class Action(IntEnum):
 
     @property
     def word(self) -> str:
-        return self.name.lower()
+        return _WORD[self]
 
     @property
     def stops(self) -> bool:
         """True where the model's own text ends at the finding."""
         return self >= Action.REPLACE
+
+
+_WORD = {action: action.name.lower() for action in Action}
 
 
 @dataclass(frozen=True, slots=True)

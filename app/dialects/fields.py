@@ -77,6 +77,7 @@ _MEDIA = ("image/", "audio/", "video/", "application/pdf")
 _MAGIC = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "JVBERi")
 """PNG, JPEG, GIF, WebP and PDF begin so in base64."""
 _NUMBER = (int, float)
+_WORDS = frozenset({"role", "content"})
 
 
 # ---- requests
@@ -162,6 +163,14 @@ def spoken(
 ) -> list[Slot]:
     """The slots of one message: what is spoken in its `content` (which sits at path + below) first, by which neighbouring
     messages are joined, then every other string of it."""
+    if (
+        content
+        and type(content) is str
+        and type(message) is dict
+        and message.keys() == _WORDS
+        and plain(message["role"])
+    ):
+        return [Slot((*path, *below), content, origin, age, number)]  # nothing else is in it
     at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in (*path, *below))[1:]
     said = [Slot((*path, *below, *where), text, origin, age, number) for where, text in parts(content, at, texts)]
     known = {slot.path for slot in said}

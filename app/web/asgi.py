@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from app import strictjson
@@ -87,27 +86,43 @@ async def respond_json(send: Send, status: int, value: Any, extra: Iterable[tupl
     await respond(send, status, strictjson.dumps(value), extra)
 
 
-@asynccontextmanager
-async def watching(receive: Receive) -> AsyncIterator[None]:
+LEFT = "sluice.left"
+"""An extension of our own server: takes what is to be called when the client leaves, or None."""
+
+
+class watching:
     """While the block runs, a client that leaves cancels it: the model is stopped at once. Raises Disconnected."""
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
 
-    async def watch() -> None:
-        nonlocal left
-        while (await receive())["type"] != "http.disconnect":
+    __slots__ = ("_left", "_receive", "_task", "_tell", "_watcher")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive, self._left = receive, False
+        self._tell: Callable[[Callable[[], None] | None], None] | None = scope.get("extensions", {}).get(LEFT)
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[Any] = task
+        if self._tell is not None:
+            self._tell(self._leave)
+        else:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def __aexit__(self, what: type[BaseException] | None, e: BaseException | None, at: object) -> None:
+        if self._tell is not None:
+            self._tell(None)
+        elif self._watcher is not None:
+            self._watcher.cancel()
+        if self._left and what is not None and issubclass(what, asyncio.CancelledError):
+            self._task.uncancel()
+            raise Disconnected from None
+
+    def _leave(self) -> None:
+        self._left = True
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        left = True
-        task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        task.uncancel()
-        raise Disconnected from None
-    finally:
-        watcher.cancel()
+        self._leave()

@@ -65,7 +65,7 @@ class Images:
                         "pictures cannot be labelled: the operator sets labels.producer in the policy first (未设置服务提供者编码)",
                         code="labels_not_configured", status=503,
                     )  # fmt: skip
-                async with asgi.watching(receive):
+                async with asgi.watching(scope, receive):
                     await self._serve(x, x.prompt, send)
         except RequestError as e:
             if x is not None and x.outcome == "ok":

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import sys
 import termios
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httptools
@@ -57,6 +58,7 @@ class Protocol(HttpToolsProtocol):
     _over = False
     _left = 0
     """Bytes that a client had yet to read when it was last looked at."""
+    _leaves: Callable[[], None] | None = None
     _serving: Any = None
     """The exchange that is under way, or was the last."""
 
@@ -78,6 +80,14 @@ class Protocol(HttpToolsProtocol):
         self._forget(self._deadline)
         self._forget(self._stalled)
         super().connection_lost(exc)
+        if self._leaves is not None:
+            self._leaves()
+
+    def _left_to(self, leaves: Callable[[], None] | None) -> None:
+        """What is to be called when the client leaves."""
+        self._leaves = leaves
+        if leaves is not None and self.transport.is_closing():
+            leaves()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -155,6 +165,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = {asgi.LEFT: self._left_to}  # type: ignore[dict-item]
         self._head = 0
         self._expect("head", self.bounds.head)
 

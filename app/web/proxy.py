@@ -91,7 +91,7 @@ class Proxy:
                 raw = await asgi.read_body(receive, head, caller.policy.rules.max_body_bytes)
                 body, x.asked = asked.read(raw, caller.policy)
                 x.prompt = self._asked(x, self._dialect.prompt(body))
-                async with asgi.watching(receive):
+                async with asgi.watching(scope, receive):
                     await self._serve(x, x.prompt, send)
         except RequestError as e:
             if x is not None:
@@ -356,7 +356,7 @@ class Proxy:
             x.released = 0
             await self._error(send, x.shown(x.answer).text, "content_filter", None, 400, x, x.answer.action)
             return None
-        for delta in self._dialect.texts(body, prompt):
+        for delta in self._dialect.texts(body, prompt) if stopped or masked else texts:
             if delta.visible:
                 self._deliver(x, body, delta, stopped.keys())
         x.generated = any(delta.text for delta in texts if delta.choice not in stopped)

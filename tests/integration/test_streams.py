@@ -147,4 +147,6 @@ def test_an_answer_of_one_long_line_is_released_as_it_comes(gateway: Running, mo
     model.script.chunks(["长"] * 3000)
     raw = gateway.chat("说吧", stream=True).content
     assert said(raw) == "长" * 3000
-    assert orjson.loads(raw.split(b"\n\n")[1].removeprefix(b"data: "))["choices"][0]["delta"]["content"] == "长"
+    first = orjson.loads(raw.split(b"\n\n")[1].removeprefix(b"data: "))["choices"][0]["delta"]["content"]
+    assert 1 <= len(first) <= 2  # one may have waited for the next
+    assert raw.count(b"\n\n") > 2_900
