@@ -6,10 +6,35 @@ Workers write into memory-mapped files (PROMETHEUS_MULTIPROC_DIR, set by the par
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+import struct
+import threading
+from typing import Any, NamedTuple
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client import multiprocess as _multiprocess
+
+_PAIR = struct.Struct("dd")
+
+
+def _quick(shipped: Any) -> Any:
+    """prometheus_client's number in a file, counted up in one step instead of five calls: an exchange counts a dozen."""
+    owner, lock = [os.getpid()], threading.Lock()
+
+    class Value(shipped):  # type: ignore[misc]
+        def inc(self, amount: float) -> None:
+            if owner[0] != os.getpid():
+                super().inc(amount)  # the first of a process that was forked makes its own files
+                owner[0] = os.getpid()
+                return
+            with lock:
+                self._value += amount
+                _PAIR.pack_into(self._file._m, self._file._positions[self._key], self._value, 0.0)
+
+    return Value
+
+
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    values.ValueClass = _quick(values.ValueClass)
 
 REQUESTS = Counter("sluice_requests_total", "Exchanges on moderated routes", ["dialect", "mode", "outcome"])
 ACTIONS = Counter(

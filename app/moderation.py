@@ -80,11 +80,6 @@ class Outcome(NamedTuple):
     known: bool = False
     """From an earlier turn."""
 
-    @property
-    def tells(self) -> bool:
-        """Something was found, or could not be looked for."""
-        return bool(self.findings or self.stopped or self.degraded or self.unread or self.missed)
-
 
 _NOTHING = Outcome()
 
@@ -413,7 +408,7 @@ def decide(outcomes: Iterable[Outcome], policy: Policy, scope: Scope) -> Verdict
     stopped = Action.PASS
     unread: list[str] = []
     missed: list[str] = []
-    told = [outcome for outcome in outcomes if outcome.tells]
+    told = [o for o in outcomes if o.findings or o.stopped or o.degraded or o.unread or o.missed]
     if not told:
         return verdict
     for outcome in told:

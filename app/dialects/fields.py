@@ -78,6 +78,11 @@ _MAGIC = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "JVBERi")
 """PNG, JPEG, GIF, WebP and PDF begin so in base64."""
 _NUMBER = (int, float)
 _WORDS = frozenset({"role", "content"})
+_USUAL = frozenset({
+    "model", "messages", "stream", "temperature", "max_tokens", "max_completion_tokens", "top_p", "stream_options", "user", "n", "stop",
+    "tools", "tool_choice", "response_format", "seed", "presence_penalty", "frequency_penalty", "metadata", "input", "prompt", "system",
+})  # fmt: skip
+"""Names of top-level fields that are neither refused nor blind."""
 
 
 # ---- requests
@@ -97,7 +102,7 @@ def request(body: Any) -> dict[str, Any]:
     """The checks every request needs."""
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object", code="invalid_type")
-    for name in body:
+    for name in body.keys() - _USUAL:
         if not _PLAIN_WORD.match(name):
             raise RequestError(
                 "the name of a top-level field must be plain ASCII (letters, digits, _ . : / @ + -)",
@@ -279,11 +284,14 @@ def media(body: dict[str, Any]) -> tuple[str, ...]:
 def unread(body: dict[str, Any]) -> list[str]:
     """Kinds of what an answer, or an event of one, holds that is no text."""
     found: list[str] = []
-    for choice in body.get("choices") or ():
+    choices = body.get("choices")
+    for choice in choices or ():
         part = (choice.get("delta") or choice.get("message")) if isinstance(choice, dict) else None
         if isinstance(part, dict):
             found += [kind for name, kind in (("audio", "audio"), ("images", "image")) if part.get(name)]
     kind = body.get("type")
+    if choices and kind is None and "output" not in body and "item" not in body and "response" not in body:
+        return found
     if isinstance(kind, str) and kind.startswith(("response.image_generation_call", "response.audio")):
         found.append("audio" if kind.startswith("response.audio") else "image")
     response = body.get("response")
@@ -347,7 +355,11 @@ def sealed(name: str, value: str, holder: dict[str, Any]) -> bool:
 def counts(value: Any) -> Any:
     """Only numbers under plain names."""
     if isinstance(value, dict):
-        return {k: counts(v) for k, v in value.items() if plain(k) and isinstance(v, (dict, int, float, type(None)))}
+        return {
+            k: counts(v) if isinstance(v, dict) else v
+            for k, v in value.items()
+            if plain(k) and isinstance(v, (dict, int, float, type(None)))
+        }
     return value if isinstance(value, (int, float, type(None))) else None
 
 
