@@ -318,6 +318,8 @@ class Stream:
 
     def _put_in_frame(self, raw: bytes, body: _Event, delta: Delta) -> None:
         """Let events that differ from this one in its only text alone take the short way."""
+        if delta.choice in self._done or (delta.choice, delta.channel) not in self._texts:
+            return
         named = (delta.choice, (*delta.channel[:-1], "name")) in self._texts
         if not delta.text or delta.repeat or delta.whole or delta.call is not None or named:
             return
