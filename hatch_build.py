@@ -1,4 +1,4 @@
-"""Compiles app/_scan.c and app/_grams.c: into the wheel, or beside the source for an editable install.
+"""Compiles app/_scan.c, app/_grams.c and app/_views.c: into the wheel, or beside the source for an editable install.
 
 Law: without a compiler or Python's headers the build goes on and says so; Sluice then runs on its slower engine (docs/adr/0013).
 """
@@ -22,7 +22,7 @@ class Compiled(BuildHookInterface[Any]):
         self._made = tempfile.mkdtemp()
         engines = [
             Extension(f"app.{name}", [f"app/{name}.c"], extra_compile_args=["-O3"], optional=True)
-            for name in ("_scan", "_grams")
+            for name in ("_scan", "_grams", "_views")
         ]
         command = build_ext(Distribution({"ext_modules": engines}))
         command.inplace, command.build_lib, command.build_temp = version == "editable", self._made, self._made

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from app import native
+
 _TOKEN = 1024
 """Characters of base64 or hexadecimal digits at most; longer runs are data."""
 # A class first, without a count: then the search skips what is none of it.
@@ -35,12 +37,23 @@ class Coded(NamedTuple):
 
 def coded(source: str) -> Iterator[Coded]:
     """What of `source` decodes to readable text, by code and in order; and what may still come to."""
-    for name, shape, undo in (("base64", _BASE64, _base64), ("hex", _HEX, _hex), ("tag", _TAGS, _tags)):
-        for found in shape.finditer(source):
-            text = undo(found[0]) if len(found[0]) <= _TOKEN else None
-            last = found.end() == len(source)
-            if text is not None or (last and len(found[0]) <= _TOKEN):
-                yield Coded(found.start(), found.start() + len(found[0].rstrip(" ,:")), text or "", name, last)
+    found = _native(source) if _native is not None else _pure(source)
+    for name, undo, spans in zip(("base64", "hex", "tag"), (_base64, _hex, _tags), found or (), strict=False):
+        for start, end in spans or ():
+            if end - start > _TOKEN:
+                continue
+            token = source[start:end]
+            text, last = undo(token), end == len(source)
+            if text is not None or last:
+                yield Coded(start, start + len(token.rstrip(" ,:")), text or "", name, last)
+
+
+def _pure(source: str) -> Iterator[Iterator[tuple[int, int]]]:
+    return ((found.span() for found in shape.finditer(source)) for shape in (_BASE64, _HEX, _TAGS))
+
+
+_native = native.views.codes if native.views is not None else None
+"""The same for the native engine: None where there is none, and no base64 but what _MIXED allows or the end cuts off."""
 
 
 def _base64(token: str) -> str | None:

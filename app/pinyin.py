@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 
-from app import views
+from app import native, views
 from app.text import is_han, is_word
 
 _LATIN = re.compile("(?:[a-z]{2,6}[1-5])+(?![a-z0-9])|[a-z][a-z'’]+")
@@ -50,6 +51,18 @@ def _parsed(token: str) -> tuple[str, ...] | None:
     return rest[0]
 
 
+def _pure(text: str) -> Iterable[tuple[int, int]]:
+    return (found.span() for found in _LATIN.finditer(text) if _parse(found[0]))
+
+
+@cache
+def _tokens() -> Callable[[str], Iterable[tuple[int, int]] | None]:
+    """What says of a text where its tokens of syllables stand; None where there are none."""
+    if native.views is None:
+        return _pure
+    return native.views.Syllables({name: name in _LONE for name in views.syllables()}).tokens
+
+
 class Spelt:
     """A text with its Latin tokens that are pinyin as private characters, one for each syllable."""
 
@@ -58,22 +71,17 @@ class Spelt:
         self.syllables: list[int] = []  # where they are in self.text
         self._spans: list[tuple[int, int]] = []
         at = size = 0
-        for found in _LATIN.finditer(text):
-            token = found[0]
-            names = _parse(token)
-            if not names:
-                continue
-            begin = found.start()
+        for begin, end in _tokens()(text) or ():
             made.append(text[at:begin])
             size += begin - at
-            for name in names:
+            for name in _parse(text[begin:end]) or ():
                 begin = text.index(name, begin)
                 made.append(views.syllable(name.rstrip("12345")) or "")
                 self.syllables.append(size)
                 self._spans.append((begin, begin + len(name)))
                 size += 1
                 begin += len(name)
-            at = found.end()
+            at = end
         made.append(text[at:])
         self.text = "".join(made) if at else text
 

@@ -1,7 +1,8 @@
 """Terms whose characters are drawn as others: where in a text they may stand.
 
 Law: it only nominates. Two neighbours of a term that the text has, or has what looks like them, are a candidate. The text's
-characters are looked up, not the term's written out: the ways to redraw a term are some hundreds.
+characters are looked up, not the term's written out: the ways to redraw a term are some hundreds. Two engines (app/_views.c and
+the one here), one answer.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app import views
+from app import native, views
 from app.align import SHORT
+from app.automaton import Hits
 from app.forms import PAIRS
 from app.lookup import Index
 from app.text import is_han
@@ -57,23 +59,64 @@ class _Owner(NamedTuple):
 def _owner(term: str, number: int) -> _Owner:
     last = number & 1
     rest = range(len(term) - 2) if last else range(2, len(term))
-    return _Owner(number >> 1, 2 - len(term) if last else 0, term, tuple([(at, _alike(term[at])) for at in rest]))
+    return _Owner(number >> 1, 2 - len(term) if last else 0, term, tuple([(at, _alike_set(term[at])) for at in rest]))
+
+
+def _drawn(ch: str) -> str:
+    """What a text may have for `ch` of an anchor."""
+    return ch + views.same_look(ch)
+
+
+def _alike(ch: str) -> str:
+    """What it may have for another character of a term."""
+    return _drawn(ch) + views.same_sound(ch)
 
 
 @lru_cache(1 << 13)
-def _alike(ch: str) -> frozenset[str]:
-    return frozenset(ch + views.same_look(ch) + views.same_sound(ch))
+def _alike_set(ch: str) -> frozenset[str]:
+    return frozenset(_alike(ch))
 
 
 @lru_cache(1 << 13)
 def _either(ch: str) -> tuple[str, np.ndarray[tuple[int], np.dtype[np.uint32]]]:
     """What a text may have for `ch`, and its codes."""
-    alike = ch + views.same_look(ch)
+    alike = _drawn(ch)
     return alike, _codes(alike)
 
 
-class Redrawn:
-    """`index`: of the anchors; `terms`: those they are of."""
+class Native:
+    """The engine in C."""
+
+    def __init__(self, index: Index, terms: Sequence[str]) -> None:
+        """`index`: of the anchors; `terms`: those they are of."""
+        assert native.views is not None
+        keys = list(index)
+        owners = [[(n >> 1, bool(n & 1), terms[n >> 1]) for n in index.get(key)] for key in keys]
+        # Of a term's characters that are not its anchor, what may stand for each.
+        rest = {ch for some in owners for _, last, term in some for ch in (term[:-2] if last else term[2:])}
+        self._find = native.views.Drawn(
+            views.SHAPE.codes,
+            tuple([_drawn(key[0]) for key in keys]),
+            tuple([_drawn(key[1]) for key in keys]),
+            tuple(map(tuple, owners)),
+            {ch: _alike(ch) for ch in rest},
+        ).find
+        self._any = bool(keys)
+
+    def find(self, text: str) -> Hits:
+        """(number, the places of its characters) of every term that may stand redrawn among the Han characters of `text`."""
+        found = self._find(text, SHORT)
+        if found is False:
+            views.SHAPE.meet(text)
+            found = self._find(text, SHORT)
+        return found or ()
+
+    def __bool__(self) -> bool:
+        return self._any
+
+
+class Pure:
+    """The engine for where nothing can be compiled."""
 
     def __init__(self, index: Index, terms: Sequence[str]) -> None:
         # What a text may have for the first of the two -> for the second, and whose they are.
@@ -92,8 +135,13 @@ class Redrawn:
         if hashes:
             self._some[np.concatenate(hashes) & self._mask] = True
 
-    def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """(where it would begin, number) of every term that may stand redrawn in `text`, Han characters only."""
+    def find(self, text: str) -> Hits:
+        way = views.SHAPE.places(text)
+        found = self._found("".join([text[i] for i in way]))
+        return [(owner.number, tuple(way[begin : begin + len(owner.term)])) for begin, owner in found]
+
+    def _found(self, text: str) -> Iterator[tuple[int, _Owner]]:
+        """(where it would begin, whose it is), Han characters only."""
         codes = _codes(text)
         pairs = self._some[(codes[:-1] * _ONE + codes[1:] * _OTHER) & self._mask]
         for at in np.flatnonzero(pairs).tolist():
@@ -103,7 +151,7 @@ class Redrawn:
                     for owner in owners:
                         begin = at + owner.begin
                         if begin >= 0 and owner.may_be(text, begin):
-                            yield begin, owner.number
+                            yield begin, owner
 
     def __bool__(self) -> bool:
         return bool(self._firsts)
@@ -116,3 +164,7 @@ _SPARSE = 16
 
 def _codes(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+Redrawn: type[Native | Pure] = Native if native.views is not None else Pure
+"""The engine of this installation."""

@@ -378,9 +378,7 @@ class Terms:
             (index, places) for number, places in self._shapes.find(text) for index in self._shapes.owners(number)
         ]
         if self._drawn:
-            way = views.SHAPE.places(text)
-            for begin, index in self._drawn.find("".join([text[i] for i in way])):
-                others.append((index, tuple(way[begin : begin + len(self._terms[index])])))
+            others += self._drawn.find(text)
         for index, places in others:
             if (index, places) in tried:
                 continue

@@ -155,6 +155,11 @@ class CharTable(dict[int, int | str | None]):
             self._pooled = end
         return _SEVERAL | at << 5 | len(made)
 
+    @property
+    def codes(self) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        """What every code point becomes, as app/_scan.c says; what lies past it becomes what `beyond` says."""
+        return self._codes
+
     def meet(self, text: str) -> None:
         """Fill in every character of `text` that is not."""
         for code in map(ord, set(text)):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import html.entities
 import re
 from bisect import bisect_left
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -164,6 +165,11 @@ def sounds(ch: str) -> tuple[str, ...]:
     """Toneless readings of a Han character, the commonest first; none for others."""
     row = _han().get(ch)
     return row.sounds if row is not None else ()
+
+
+def syllables() -> Iterable[str]:
+    """The name of every syllable."""
+    return _syllables()
 
 
 def syllable(name: str) -> str | None:

@@ -1,0 +1,748 @@
+/* The inner loops of redrawn.py, pinyin.py and codes.py, in C: what there is to look at in a text that most texts have none of.
+
+   Law: answers exactly as the Python beside it does (tests/unit/test_native_views.py holds the two against each other); holds
+   no state between calls, copies nothing of a text but where something stands. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define ROOM 1024 /* characters that fit on the stack */
+
+/* `body` with the kind of `text` as a constant: the compiler makes a loop for each. */
+#define BY_KIND(text, call)                         \
+    switch (PyUnicode_KIND(text)) {                 \
+    case PyUnicode_1BYTE_KIND: {                    \
+        enum { kind = PyUnicode_1BYTE_KIND };       \
+        return call;                                \
+    }                                               \
+    case PyUnicode_2BYTE_KIND: {                    \
+        enum { kind = PyUnicode_2BYTE_KIND };       \
+        return call;                                \
+    }                                               \
+    default: {                                      \
+        enum { kind = PyUnicode_4BYTE_KIND };       \
+        return call;                                \
+    }                                               \
+    }
+
+/* *list, made when there is something to put in, gets `item`, which is taken over; -1 if that fails. */
+static int put(PyObject **list, PyObject *item)
+{
+    if (!item || (!*list && !(*list = PyList_New(0)))) {
+        Py_XDECREF(item);
+        return -1;
+    }
+    const int failed = PyList_Append(*list, item);
+    Py_DECREF(item);
+    return failed;
+}
+
+/* `list`, None if it was not made, or NULL if something failed. */
+static PyObject *made_of(PyObject *list, int failed)
+{
+    if (failed) {
+        Py_XDECREF(list);
+        return NULL;
+    }
+    return list ? list : Py_NewRef(Py_None);
+}
+
+/* ---- terms drawn with other characters (redrawn.py)
+
+   A key is two neighbours of a term. Letters number the characters that a text may have for either of a key's. By letter stand
+   the keys that it may be the first of, and those that it may be the second of, ascending: a pair of a text is looked up where
+   the two lists meet. A table of bits, a row by the first letter, says of most pairs that they do not. */
+
+#define GONE 1u
+#define UNKNOWN 0u
+#define SEVERAL 0x80000000u
+#define CODES 0x34000 /* no Han character lies beyond */
+#define COLUMNS 4096
+
+typedef struct {
+    int32_t number, length, begin; /* the term begins `begin` from its key */
+    int32_t at;                    /* of its characters, in codes and sets */
+} Owner;
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer map;              /* of text.CharTable: what vanishes */
+    uint16_t *letters;          /* by code point, 0: none */
+    uint64_t *bits;             /* a row by letter */
+    int32_t *firsts, *seconds;  /* by letter, where its keys begin; one more than letters */
+    int32_t *of_firsts, *of_seconds;
+    int32_t *owns;              /* by key, where its owners begin; one more than keys */
+    Owner *owners;
+    uint32_t *codes;            /* the terms' characters, one after the other */
+    int32_t *sets;              /* and the set of what may stand for each */
+    int32_t *ends;              /* by set, where it ends in `alike`; ends[0] is 0, sets count from 1 */
+    uint32_t *alike;            /* ascending in a set */
+} Drawn;
+
+static void Drawn_dealloc(Drawn *self)
+{
+    void *all[] = {self->letters, self->bits, self->firsts, self->seconds, self->of_firsts, self->of_seconds,
+                   self->owns, self->owners, self->codes, self->sets, self->ends, self->alike};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        PyMem_Free(all[i]);
+    if (self->map.obj)
+        PyBuffer_Release(&self->map);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static int code_order(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+#define MAKE(place, count) (!((place) = PyMem_Calloc((size_t)(count) + 1, sizeof *(place))))
+
+/* sides[k]: what a text may have for one character of key k. By letter, the keys. */
+static int by_letter(Drawn *self, PyObject *sides, int32_t *letters, int32_t *starts, int32_t **keys)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(sides);
+    Py_ssize_t all = 0;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *side = PyTuple_GET_ITEM(sides, k);
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(side); i++, all++)
+            starts[self->letters[PyUnicode_READ_CHAR(side, i)] + 1]++;
+    }
+    for (int32_t i = 0; i <= *letters; i++)
+        starts[i + 1] += starts[i];
+    int32_t *next;
+    if (MAKE(*keys, all) || MAKE(next, *letters + 1))
+        return -1;
+    memcpy(next, starts, (*letters + 1) * sizeof *next);
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *side = PyTuple_GET_ITEM(sides, k);
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(side); i++)
+            (*keys)[next[self->letters[PyUnicode_READ_CHAR(side, i)]]++] = (int32_t)k;
+    }
+    PyMem_Free(next);
+    return 0;
+}
+
+static int number_letters(Drawn *self, PyObject *sides, int32_t *letters)
+{
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(sides); k++) {
+        PyObject *side = PyTuple_GET_ITEM(sides, k);
+        if (!PyUnicode_Check(side)) {
+            PyErr_SetString(PyExc_TypeError, "what a text may have for a character is a text");
+            return -1;
+        }
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(side); i++) {
+            const Py_UCS4 c = PyUnicode_READ_CHAR(side, i);
+            if (c >= CODES || (!self->letters[c] && *letters == UINT16_MAX)) {
+                PyErr_SetString(PyExc_ValueError, "no Han character, or too many");
+                return -1;
+            }
+            if (!self->letters[c])
+                self->letters[c] = (uint16_t)++*letters;
+        }
+    }
+    return 0;
+}
+
+/* alike: by character of a term, what may stand for it. A set for each. */
+static int take_sets(Drawn *self, PyObject *alike, PyObject *numbers)
+{
+    Py_ssize_t at = 0, all = 0;
+    PyObject *key, *value;
+    while (PyDict_Next(alike, &at, &key, &value)) {
+        if (!PyUnicode_Check(key) || !PyUnicode_Check(value)) {
+            PyErr_SetString(PyExc_TypeError, "what may stand for a character is a text");
+            return -1;
+        }
+        all += PyUnicode_GET_LENGTH(value);
+    }
+    if (MAKE(self->alike, all) || MAKE(self->ends, PyDict_GET_SIZE(alike)))
+        return -1;
+    int32_t set = 0, end = 0;
+    at = 0;
+    while (PyDict_Next(alike, &at, &key, &value)) {
+        const int32_t begin = end;
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(value); i++)
+            self->alike[end++] = PyUnicode_READ_CHAR(value, i);
+        qsort(self->alike + begin, end - begin, sizeof *self->alike, code_order);
+        self->ends[++set] = end;
+        PyObject *number = PyLong_FromLong(set);
+        const int failed = !number || PyDict_SetItem(numbers, key, number) < 0;
+        Py_XDECREF(number);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+/* owned: for each key, its owners' (number, whether they are its last two, term). */
+static int take_owners(Drawn *self, PyObject *owned, PyObject *numbers)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(owned);
+    Py_ssize_t all = 0, characters = 0;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *some = PyTuple_GET_ITEM(owned, k);
+        if (!PyTuple_Check(some))
+            goto wrong;
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(some); i++, all++) {
+            PyObject *one = PyTuple_GET_ITEM(some, i);
+            if (!PyTuple_Check(one) || PyTuple_GET_SIZE(one) != 3 || !PyUnicode_Check(PyTuple_GET_ITEM(one, 2)) ||
+                PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 2)) < 2)
+                goto wrong;
+            characters += PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 2));
+        }
+    }
+    if (characters > INT32_MAX)
+        goto wrong;
+    if (MAKE(self->owns, count) || MAKE(self->owners, all) || MAKE(self->codes, characters) || MAKE(self->sets, characters))
+        return -1;
+    int32_t n = 0, at = 0;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *some = PyTuple_GET_ITEM(owned, k);
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(some); i++) {
+            PyObject *one = PyTuple_GET_ITEM(some, i), *term = PyTuple_GET_ITEM(one, 2);
+            const int32_t length = (int32_t)PyUnicode_GET_LENGTH(term);
+            const long number = PyLong_AsLong(PyTuple_GET_ITEM(one, 0));
+            if (number == -1 && PyErr_Occurred())
+                return -1;
+            const int last = PyTuple_GET_ITEM(one, 1) == Py_True;
+            self->owners[n++] = (Owner){(int32_t)number, length, last ? 2 - length : 0, at};
+            for (int32_t j = 0; j < length; j++, at++) {
+                self->codes[at] = PyUnicode_READ_CHAR(term, j);
+                if (last ? j >= length - 2 : j < 2)
+                    continue; /* the key's: looked up already */
+                PyObject *ch = PyUnicode_Substring(term, j, j + 1);
+                PyObject *set = ch ? PyDict_GetItemWithError(numbers, ch) : NULL;
+                Py_XDECREF(ch);
+                if (!set) {
+                    if (!PyErr_Occurred())
+                        goto wrong;
+                    return -1;
+                }
+                self->sets[at] = (int32_t)PyLong_AsLong(set);
+            }
+        }
+        self->owns[k + 1] = n;
+    }
+    return 0;
+wrong:
+    PyErr_SetString(PyExc_TypeError, "an owner is (number, last, term), its characters in `alike`");
+    return -1;
+}
+
+/* A bit for every pair that a key may be: of its firsts, the columns of its seconds. */
+static int take_bits(Drawn *self, PyObject *ones, PyObject *others, int32_t letters)
+{
+    const size_t words = COLUMNS / 64;
+    if (MAKE(self->bits, (letters + 1) * words))
+        return -1;
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(ones); k++) {
+        uint64_t row[COLUMNS / 64] = {0};
+        PyObject *one = PyTuple_GET_ITEM(ones, k), *other = PyTuple_GET_ITEM(others, k);
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(other); i++) {
+            const uint32_t column = self->letters[PyUnicode_READ_CHAR(other, i)] % COLUMNS;
+            row[column / 64] |= (uint64_t)1 << column % 64;
+        }
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++) {
+            uint64_t *to = self->bits + self->letters[PyUnicode_READ_CHAR(one, i)] * words;
+            for (size_t w = 0; w < words; w++)
+                to[w] |= row[w];
+        }
+    }
+    return 0;
+}
+
+static int Drawn_init(Drawn *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *map, *ones, *others, *owned, *alike;
+    int32_t letters = 0;
+    if (!PyArg_ParseTuple(args, "OO!O!O!O!", &map, &PyTuple_Type, &ones, &PyTuple_Type, &others, &PyTuple_Type, &owned,
+                          &PyDict_Type, &alike))
+        return -1;
+    if (self->map.obj || PyTuple_GET_SIZE(ones) != PyTuple_GET_SIZE(others) ||
+        PyTuple_GET_SIZE(ones) != PyTuple_GET_SIZE(owned)) {
+        PyErr_SetString(PyExc_TypeError, "made once, with as many ones as others and owners");
+        return -1;
+    }
+    if (PyObject_GetBuffer(map, &self->map, PyBUF_C_CONTIGUOUS) < 0)
+        return -1;
+    PyObject *numbers = PyDict_New();
+    int failed = !numbers || MAKE(self->letters, CODES) || number_letters(self, ones, &letters) < 0 ||
+                 number_letters(self, others, &letters) < 0 || MAKE(self->firsts, letters + 1) ||
+                 MAKE(self->seconds, letters + 1) ||
+                 by_letter(self, ones, &letters, self->firsts, &self->of_firsts) < 0 ||
+                 by_letter(self, others, &letters, self->seconds, &self->of_seconds) < 0 ||
+                 take_bits(self, ones, others, letters) < 0 || take_sets(self, alike, numbers) < 0 ||
+                 take_owners(self, owned, numbers) < 0;
+    Py_XDECREF(numbers);
+    if (failed && !PyErr_Occurred())
+        PyErr_NoMemory();
+    return failed ? -1 : 0;
+}
+
+static int may_stand(const Drawn *self, int32_t set, uint32_t code)
+{
+    int32_t low = self->ends[set - 1], high = self->ends[set];
+    while (low < high) {
+        const int32_t middle = low + (high - low) / 2;
+        if (self->alike[middle] == code)
+            return 1;
+        if (self->alike[middle] < code)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return 0;
+}
+
+/* redrawn._Owner.may_be, of the n characters that are left of a text */
+static int may_be(const Drawn *self, const Owner *owner, const uint32_t *text, Py_ssize_t n, Py_ssize_t begin, int32_t brief)
+{
+    if (begin < 0 || begin + owner->length > n)
+        return 0;
+    const uint32_t *term = self->codes + owner->at;
+    int unlike = owner->length <= brief;
+    for (int32_t j = 0; j < owner->length; j++) {
+        const int32_t set = self->sets[owner->at + j];
+        if (set && !may_stand(self, set, text[begin + j])) {
+            if (unlike)
+                return 0;
+            unlike = 1;
+        }
+    }
+    return memcmp(text + begin, term, owner->length * sizeof *term) != 0;
+}
+
+static PyObject *told(const Owner *owner, const int32_t *places)
+{
+    PyObject *where = PyTuple_New(owner->length);
+    for (int32_t j = 0; where && j < owner->length; j++) {
+        PyObject *place = PyLong_FromLong(places[j]);
+        if (!place)
+            Py_CLEAR(where);
+        else
+            PyTuple_SET_ITEM(where, j, place);
+    }
+    return where ? Py_BuildValue("(iN)", owner->number, where) : NULL;
+}
+
+INLINE PyObject *drawn(const Drawn *self, PyObject *text, int32_t brief, const int kind)
+{
+    const void *data = PyUnicode_DATA(text);
+    const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    const uint32_t *map = self->map.buf;
+    const size_t known = (size_t)self->map.len / sizeof *map;
+    uint32_t few[ROOM], *left = few;
+    int32_t near[ROOM], *places = near;
+    Py_ssize_t room = ROOM, n = 0;
+    PyObject *hits = NULL;
+    int failed = 0;
+    if (size > INT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "a text of %zd characters", size);
+    for (Py_ssize_t i = 0; i < size; i++) {
+        const uint32_t c = PyUnicode_READ(kind, data, i), v = c < known ? map[c] : GONE;
+        if (v == GONE)
+            continue;
+        if (v == UNKNOWN) {
+            hits = Py_NewRef(Py_False);
+            goto done;
+        }
+        const uint32_t many = v & SEVERAL ? v & 31 : 1;
+        if (n + 32 > room) {
+            const Py_ssize_t more = 2 * room + size;
+            uint32_t *wider = PyMem_Malloc(more * sizeof *wider);
+            int32_t *further = PyMem_Malloc(more * sizeof *further);
+            if (wider)
+                memcpy(wider, left, n * sizeof *wider);
+            if (further)
+                memcpy(further, places, n * sizeof *further);
+            if (left != few) {
+                PyMem_Free(left);
+                PyMem_Free(places);
+            }
+            left = wider, places = further, room = more;
+            if (!wider || !further) {
+                failed = 1;
+                PyErr_NoMemory();
+                goto done;
+            }
+        }
+        for (uint32_t k = 0; k < many; k++, n++)
+            left[n] = c, places[n] = (int32_t)i;
+    }
+    uint32_t first = n && left[0] < CODES ? self->letters[left[0]] : 0;
+    for (Py_ssize_t i = 0; i + 1 < n; i++) {
+        const uint32_t second = left[i + 1] < CODES ? self->letters[left[i + 1]] : 0, column = second % COLUMNS;
+        const int some = (int)(self->bits[first * (COLUMNS / 64) + column / 64] >> column % 64 & 1);
+        const uint32_t one = first;
+        first = second;
+        if (!some)
+            continue;
+        int32_t a = self->firsts[one], b = self->seconds[second];
+        const int32_t a_end = self->firsts[one + 1], b_end = self->seconds[second + 1];
+        while (a < a_end && b < b_end) {
+            const int32_t key = self->of_firsts[a], other = self->of_seconds[b];
+            a += key <= other;
+            b += other <= key;
+            if (key != other)
+                continue;
+            for (int32_t o = self->owns[key]; o < self->owns[key + 1]; o++) {
+                const Owner *owner = &self->owners[o];
+                const Py_ssize_t begin = i + owner->begin;
+                if (may_be(self, owner, left, n, begin, brief) && put(&hits, told(owner, places + begin)) < 0) {
+                    failed = 1;
+                    goto done;
+                }
+            }
+        }
+    }
+done:
+    if (left != few) {
+        PyMem_Free(left);
+        PyMem_Free(places);
+    }
+    return made_of(hits, failed);
+}
+
+static PyObject *Drawn_find(Drawn *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]) || !self->sets)
+        return PyErr_Format(PyExc_TypeError, "find(text, short)");
+    const int32_t brief = (int32_t)PyLong_AsLong(args[1]);
+    if (brief == -1 && PyErr_Occurred())
+        return NULL;
+    BY_KIND(args[0], drawn(self, args[0], brief, kind))
+}
+
+static PyMethodDef Drawn_methods[] = {
+    {"find", (PyCFunction)(void (*)(void))Drawn_find, METH_FASTCALL,
+     "find(text, short): (number, places of its characters) of every term that may stand redrawn, None where there is none, "
+     "False where a character is unknown."},
+    {NULL},
+};
+
+static PyTypeObject DrawnType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "app._views.Drawn",
+    .tp_doc = "Drawn(map, ones, others, owners, alike): as redrawn.Native gives them.",
+    .tp_basicsize = sizeof(Drawn),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)Drawn_init,
+    .tp_dealloc = (destructor)Drawn_dealloc,
+    .tp_methods = Drawn_methods,
+};
+
+/* ---- pinyin in Latin letters (pinyin.py) */
+
+#define LETTERS 26
+#define SYLLABLE 6 /* letters at most */
+#define TOKEN 24   /* letters of a token of syllables at most */
+#define QUOTE 0x2019
+
+enum { NONE, TONED, PLAIN }; /* a syllable where its tone is written, or anywhere */
+
+typedef struct {
+    uint16_t next[LETTERS];
+    uint8_t what;
+} Node;
+
+typedef struct {
+    PyObject_HEAD
+    Node *nodes; /* the root is 0 */
+} Syllables;
+
+static void Syllables_dealloc(Syllables *self)
+{
+    PyMem_Free(self->nodes);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static int Syllables_init(Syllables *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *names;
+    if (!PyArg_ParseTuple(args, "O!", &PyDict_Type, &names))
+        return -1;
+    if (self->nodes || PyDict_GET_SIZE(names) > UINT16_MAX / SYLLABLE - 1) {
+        PyErr_SetString(PyExc_TypeError, "made once, of fewer syllables");
+        return -1;
+    }
+    if (!(self->nodes = PyMem_Calloc(PyDict_GET_SIZE(names) * SYLLABLE + 1, sizeof(Node)))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    uint16_t size = 1;
+    Py_ssize_t at = 0;
+    PyObject *name, *lone;
+    while (PyDict_Next(names, &at, &name, &lone)) {
+        if (!PyUnicode_Check(name)) {
+            PyErr_SetString(PyExc_TypeError, "a syllable is a text");
+            return -1;
+        }
+        const Py_ssize_t length = PyUnicode_GET_LENGTH(name);
+        Py_ssize_t i = 0;
+        while (i < length && PyUnicode_READ_CHAR(name, i) - 'a' < LETTERS)
+            i++;
+        if (!length || length > SYLLABLE || i < length)
+            continue; /* no token holds it */
+        uint16_t node = 0;
+        for (i = 0; i < length; i++) {
+            uint16_t *next = &self->nodes[node].next[PyUnicode_READ_CHAR(name, i) - 'a'];
+            node = *next ? *next : (*next = size++);
+        }
+        self->nodes[node].what = lone == Py_True ? TONED : PLAIN;
+    }
+    return 0;
+}
+
+INLINE int is_letter(Py_UCS4 c)
+{
+    return c - 'a' < LETTERS;
+}
+
+INLINE int is_apostrophe(Py_UCS4 c)
+{
+    return c == '\'' || c == QUOTE;
+}
+
+/* Where `(?:[a-z]{2,6}[1-5])+(?![a-z0-9])` ends from `at`, 0 if it does not match; *known: every one of them is a syllable. */
+INLINE Py_ssize_t toned(const Syllables *self, const void *data, Py_ssize_t size, Py_ssize_t at, int *known, const int kind)
+{
+    Py_ssize_t end = 0;
+    *known = 1;
+    for (;;) {
+        Py_ssize_t i = at;
+        uint16_t node = 0;
+        int lost = 0;
+        for (; i < size && i - at <= SYLLABLE; i++) {
+            const Py_UCS4 c = PyUnicode_READ(kind, data, i);
+            if (!is_letter(c))
+                break;
+            if (!lost)
+                lost = !(node = self->nodes[node].next[c - 'a']);
+        }
+        if (i - at < 2 || i - at > SYLLABLE || i == size || PyUnicode_READ(kind, data, i) - '1' >= 5u)
+            break;
+        *known &= !lost && self->nodes[node].what != NONE;
+        end = at = i + 1;
+    }
+    if (end && end < size) {
+        /* What was given back would end before a letter as well. */
+        const Py_UCS4 c = PyUnicode_READ(kind, data, end);
+        if (is_letter(c) || c - '0' < 10u)
+            return 0;
+    }
+    return end;
+}
+
+/* pinyin._parsed of letters and apostrophes: whether there is a way */
+INLINE int spelt(const Syllables *self, const void *data, Py_ssize_t at, Py_ssize_t end, const int kind)
+{
+    while (is_apostrophe(PyUnicode_READ(kind, data, end - 1)))
+        end--;
+    uint8_t reached[TOKEN + 1] = {1};
+    for (Py_ssize_t i = at; i < end; i++) {
+        if (!reached[i - at])
+            continue;
+        if (i > at && is_apostrophe(PyUnicode_READ(kind, data, i))) {
+            reached[i - at + 1] = 1;
+            continue;
+        }
+        uint16_t node = 0;
+        for (Py_ssize_t j = i; j < end && j < i + SYLLABLE; j++) {
+            const Py_UCS4 c = PyUnicode_READ(kind, data, j);
+            if (!is_letter(c) || !(node = self->nodes[node].next[c - 'a']))
+                break;
+            if (self->nodes[node].what == PLAIN)
+                reached[j - at + 1] = 1;
+        }
+    }
+    return reached[end - at];
+}
+
+INLINE PyObject *tokens(const Syllables *self, PyObject *text, const int kind)
+{
+    const void *data = PyUnicode_DATA(text);
+    const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    PyObject *found = NULL;
+    for (Py_ssize_t i = 0; i < size;) {
+        if (!is_letter(PyUnicode_READ(kind, data, i))) {
+            i++;
+            continue;
+        }
+        int known;
+        Py_ssize_t end = toned(self, data, size, i, &known, kind);
+        if (!end) {
+            end = i + 1;
+            while (end < size && (is_letter(PyUnicode_READ(kind, data, end)) || is_apostrophe(PyUnicode_READ(kind, data, end))))
+                end++;
+            known = end - i > 1 && end - i <= TOKEN && spelt(self, data, i, end, kind);
+        }
+        if (known && end - i <= TOKEN && put(&found, Py_BuildValue("(nn)", i, end)) < 0)
+            return made_of(found, 1);
+        i = end;
+    }
+    return made_of(found, 0);
+}
+
+static PyObject *Syllables_tokens(Syllables *self, PyObject *text)
+{
+    if (!PyUnicode_Check(text) || !self->nodes)
+        return PyErr_Format(PyExc_TypeError, "tokens(text)");
+    BY_KIND(text, tokens(self, text, kind))
+}
+
+static PyMethodDef Syllables_methods[] = {
+    {"tokens", (PyCFunction)Syllables_tokens, METH_O, "(start, end) of every Latin token that is pinyin, or None."},
+    {NULL},
+};
+
+static PyTypeObject SyllablesType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "app._views.Syllables",
+    .tp_doc = "Syllables(names): of each, whether it is one only where its tone is written.",
+    .tp_basicsize = sizeof(Syllables),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)Syllables_init,
+    .tp_dealloc = (destructor)Syllables_dealloc,
+    .tp_methods = Syllables_methods,
+};
+
+/* ---- codes (codes.py) */
+
+enum { LOWER = 1, UPPER = 2, SIGN = 4, HEX = 8, APART = 16 }; /* SIGN: digits, + and / ; `-` and `_` count as lower */
+#define IN64 (LOWER | UPPER | SIGN)
+
+static uint8_t classes[128];
+
+static void classify(void)
+{
+    for (int c = 'a'; c <= 'z'; c++)
+        classes[c] = LOWER, classes[c - 32] = UPPER;
+    for (const char *c = "-_"; *c; c++)
+        classes[(int)*c] = LOWER;
+    for (const char *c = "0123456789+/"; *c; c++)
+        classes[(int)*c] = SIGN;
+    for (const char *c = "0123456789abcdefABCDEF"; *c; c++)
+        classes[(int)*c] |= HEX;
+    for (const char *c = " ,:"; *c; c++)
+        classes[(int)*c] = APART;
+}
+
+#define CLASS(i) ((i) < size && PyUnicode_READ(kind, data, i) < 128 ? classes[PyUnicode_READ(kind, data, i)] : 0)
+
+/* Base64 that is not ruled out by its letters, or that the end cuts off. */
+INLINE int base64(PyObject **found, const void *data, Py_ssize_t size, const int kind)
+{
+    for (Py_ssize_t i = 0; i < size;) {
+        if (!(CLASS(i) & IN64)) {
+            i++;
+            continue;
+        }
+        const Py_ssize_t start = i;
+        int before = 0, mixed = 0;
+        for (uint8_t now; (now = CLASS(i)) & IN64; i++) {
+            mixed |= (now & UPPER && before & (LOWER | SIGN)) || (now & SIGN && before & UPPER);
+            before = now;
+        }
+        if (i - start < 6)
+            continue;
+        for (int k = 0; k < 2 && i < size && PyUnicode_READ(kind, data, i) == '='; k++)
+            i++;
+        if ((mixed || i == size) && put(found, Py_BuildValue("(nn)", start, i)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Two hexadecimal digits, 0x before them or not, and up to two characters apart: where that ends, 0 if it does not stand at i. */
+INLINE Py_ssize_t octet(const void *data, Py_ssize_t size, Py_ssize_t i, const int kind)
+{
+    if (CLASS(i) & HEX && i + 1 < size && PyUnicode_READ(kind, data, i) == '0' &&
+        (PyUnicode_READ(kind, data, i + 1) | 32) == 'x')
+        i += 2;
+    if (!(CLASS(i) & HEX) || !(CLASS(i + 1) & HEX))
+        return 0;
+    i += 2;
+    for (int k = 0; k < 2 && CLASS(i) & APART; k++)
+        i++;
+    return i;
+}
+
+INLINE int hexadecimal(PyObject **found, const void *data, Py_ssize_t size, const int kind)
+{
+    for (Py_ssize_t i = 0; i < size;) {
+        Py_ssize_t end = i, next;
+        int many = 0;
+        for (; many < 401 && (next = octet(data, size, end, kind)); many++)
+            end = next;
+        if (many < 4) {
+            i++;
+            continue;
+        }
+        if (put(found, Py_BuildValue("(nn)", i, end)) < 0)
+            return -1;
+        i = end;
+    }
+    return 0;
+}
+
+INLINE int tags(PyObject **found, const void *data, Py_ssize_t size, const int kind)
+{
+    for (Py_ssize_t i = 0; i < size; i++) {
+        const Py_ssize_t start = i;
+        while (i < size && (Py_UCS4)(PyUnicode_READ(kind, data, i)) - 0xE0020u <= 0x5Eu)
+            i++;
+        if (i - start >= 3 && put(found, Py_BuildValue("(nn)", start, i)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+INLINE PyObject *look(PyObject *text, const int kind)
+{
+    const void *data = PyUnicode_DATA(text);
+    const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    PyObject *found[3] = {NULL, NULL, NULL}, *made = NULL;
+    if (base64(&found[0], data, size, kind) == 0 && hexadecimal(&found[1], data, size, kind) == 0 &&
+        (kind != PyUnicode_4BYTE_KIND || tags(&found[2], data, size, kind) == 0)) {
+        if (!found[0] && !found[1] && !found[2])
+            return Py_NewRef(Py_None);
+        made = PyTuple_Pack(3, found[0] ? found[0] : Py_None, found[1] ? found[1] : Py_None, found[2] ? found[2] : Py_None);
+    }
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(found[i]);
+    return made;
+}
+
+static PyObject *codes(PyObject *module, PyObject *text)
+{
+    if (!PyUnicode_Check(text))
+        return PyErr_Format(PyExc_TypeError, "codes(text)");
+    BY_KIND(text, look(text, kind))
+}
+
+static PyMethodDef methods[] = {
+    {"codes", codes, METH_O,
+     "codes(text): (start, end) of what may be base64, hexadecimal and tag characters, a list or None for each; None for none."},
+    {NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "app._views", NULL, 0, methods};
+
+PyMODINIT_FUNC PyInit__views(void)
+{
+    classify();
+    if (PyType_Ready(&DrawnType) < 0 || PyType_Ready(&SyllablesType) < 0)
+        return NULL;
+    PyObject *made = PyModule_Create(&module);
+    if (!made || PyModule_AddObjectRef(made, "Drawn", (PyObject *)&DrawnType) < 0 ||
+        PyModule_AddObjectRef(made, "Syllables", (PyObject *)&SyllablesType) < 0) {
+        Py_XDECREF(made);
+        return NULL;
+    }
+    return made;
+}
