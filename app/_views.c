@@ -12,7 +12,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define ROOM 1024 /* characters that fit on the stack */
 
-/* `body` with the kind of `text` as a constant: the compiler makes a loop for each. */
+/* `call` with the kind of `text` as a constant: the compiler makes a loop for each. */
 #define BY_KIND(text, call)                         \
     switch (PyUnicode_KIND(text)) {                 \
     case PyUnicode_1BYTE_KIND: {                    \
@@ -53,15 +53,16 @@ static PyObject *made_of(PyObject *list, int failed)
 
 /* ---- terms drawn with other characters (redrawn.py)
 
-   A key is two neighbours of a term. Letters number the characters that a text may have for either of a key's. By letter stand
-   the keys that it may be the first of, and those that it may be the second of, ascending: a pair of a text is looked up where
-   the two lists meet. A table of bits, a row by the first letter, says of most pairs that they do not. */
+   A key is two neighbours of a term. Letters number the characters that a text may have for either of them. A table of bits, a
+   row by the letter that comes first, says of most pairs that they are no key's; by that letter stand the keys that it may
+   begin, ascending. What may stand for a character is a set: some bits that say no for most, then the characters in order. */
 
-#define GONE 1u
 #define UNKNOWN 0u
+#define GONE 1u
 #define SEVERAL 0x80000000u
 #define CODES 0x34000 /* no Han character lies beyond */
 #define COLUMNS 4096
+#define MARKS 512
 
 typedef struct {
     int32_t number, length, begin; /* the term begins `begin` from its key */
@@ -69,24 +70,33 @@ typedef struct {
 } Owner;
 
 typedef struct {
+    int32_t number, second; /* the set of what may come second */
+} Key;
+
+typedef struct {
+    uint64_t marks[MARKS / 64];
+    int32_t begin, end; /* in alike */
+} Set;
+
+typedef struct {
     PyObject_HEAD
-    Py_buffer map;              /* of text.CharTable: what vanishes */
-    uint16_t *letters;          /* by code point, 0: none */
-    uint64_t *bits;             /* a row by letter */
-    int32_t *firsts, *seconds;  /* by letter, where its keys begin; one more than letters */
-    int32_t *of_firsts, *of_seconds;
-    int32_t *owns;              /* by key, where its owners begin; one more than keys */
+    Py_buffer map;     /* of text.CharTable: what vanishes */
+    uint16_t *letters; /* by code point, 0: none */
+    uint64_t *bits;
+    int32_t *firsts;   /* by letter, where its keys begin; one more than letters */
+    Key *keys;
+    int32_t *owns;     /* by key's number, where its owners begin; one more than keys */
     Owner *owners;
-    uint32_t *codes;            /* the terms' characters, one after the other */
-    int32_t *sets;              /* and the set of what may stand for each */
-    int32_t *ends;              /* by set, where it ends in `alike`; ends[0] is 0, sets count from 1 */
-    uint32_t *alike;            /* ascending in a set */
+    uint32_t *codes;   /* the terms' characters, one after the other */
+    int32_t *asked;    /* and the set of each, -1: the key's, looked up already */
+    Set *sets;
+    uint32_t *alike;   /* ascending in a set */
 } Drawn;
 
 static void Drawn_dealloc(Drawn *self)
 {
-    void *all[] = {self->letters, self->bits, self->firsts, self->seconds, self->of_firsts, self->of_seconds,
-                   self->owns, self->owners, self->codes, self->sets, self->ends, self->alike};
+    void *all[] = {self->letters, self->bits, self->firsts, self->keys, self->owns,
+                   self->owners, self->codes, self->asked, self->sets, self->alike};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         PyMem_Free(all[i]);
     if (self->map.obj)
@@ -100,193 +110,182 @@ static int code_order(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static int wrong(const char *what)
+{
+    PyErr_SetString(PyExc_TypeError, what);
+    return -1;
+}
+
 #define MAKE(place, count) (!((place) = PyMem_Calloc((size_t)(count) + 1, sizeof *(place))))
 
-/* sides[k]: what a text may have for one character of key k. By letter, the keys. */
-static int by_letter(Drawn *self, PyObject *sides, int32_t *letters, int32_t *starts, int32_t **keys)
+/* given: for each set, its characters. */
+static int take_sets(Drawn *self, PyObject *given)
 {
-    const Py_ssize_t count = PyTuple_GET_SIZE(sides);
+    const Py_ssize_t count = PyTuple_GET_SIZE(given);
     Py_ssize_t all = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *side = PyTuple_GET_ITEM(sides, k);
-        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(side); i++, all++)
-            starts[self->letters[PyUnicode_READ_CHAR(side, i)] + 1]++;
+        if (!PyUnicode_Check(PyTuple_GET_ITEM(given, k)))
+            return wrong("a set of characters is a text");
+        all += PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(given, k));
     }
-    for (int32_t i = 0; i <= *letters; i++)
-        starts[i + 1] += starts[i];
-    int32_t *next;
-    if (MAKE(*keys, all) || MAKE(next, *letters + 1))
+    if (all > INT32_MAX || MAKE(self->sets, count) || MAKE(self->alike, all))
         return -1;
-    memcpy(next, starts, (*letters + 1) * sizeof *next);
+    int32_t end = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *side = PyTuple_GET_ITEM(sides, k);
-        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(side); i++)
-            (*keys)[next[self->letters[PyUnicode_READ_CHAR(side, i)]]++] = (int32_t)k;
-    }
-    PyMem_Free(next);
-    return 0;
-}
-
-static int number_letters(Drawn *self, PyObject *sides, int32_t *letters)
-{
-    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(sides); k++) {
-        PyObject *side = PyTuple_GET_ITEM(sides, k);
-        if (!PyUnicode_Check(side)) {
-            PyErr_SetString(PyExc_TypeError, "what a text may have for a character is a text");
-            return -1;
+        PyObject *one = PyTuple_GET_ITEM(given, k);
+        Set *set = &self->sets[k];
+        set->begin = end;
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++) {
+            const uint32_t c = self->alike[end++] = PyUnicode_READ_CHAR(one, i);
+            set->marks[c % MARKS / 64] |= (uint64_t)1 << c % 64;
         }
-        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(side); i++) {
-            const Py_UCS4 c = PyUnicode_READ_CHAR(side, i);
-            if (c >= CODES || (!self->letters[c] && *letters == UINT16_MAX)) {
-                PyErr_SetString(PyExc_ValueError, "no Han character, or too many");
-                return -1;
-            }
-            if (!self->letters[c])
-                self->letters[c] = (uint16_t)++*letters;
-        }
+        set->end = end;
+        qsort(self->alike + set->begin, end - set->begin, sizeof *self->alike, code_order);
     }
     return 0;
 }
 
-/* alike: by character of a term, what may stand for it. A set for each. */
-static int take_sets(Drawn *self, PyObject *alike, PyObject *numbers)
+static int take_letter(Drawn *self, uint32_t c, int32_t *letters)
 {
-    Py_ssize_t at = 0, all = 0;
-    PyObject *key, *value;
-    while (PyDict_Next(alike, &at, &key, &value)) {
-        if (!PyUnicode_Check(key) || !PyUnicode_Check(value)) {
-            PyErr_SetString(PyExc_TypeError, "what may stand for a character is a text");
-            return -1;
-        }
-        all += PyUnicode_GET_LENGTH(value);
-    }
-    if (MAKE(self->alike, all) || MAKE(self->ends, PyDict_GET_SIZE(alike)))
+    if (c >= CODES || (!self->letters[c] && *letters == UINT16_MAX)) {
+        PyErr_SetString(PyExc_ValueError, "no Han character, or too many");
         return -1;
-    int32_t set = 0, end = 0;
-    at = 0;
-    while (PyDict_Next(alike, &at, &key, &value)) {
-        const int32_t begin = end;
-        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(value); i++)
-            self->alike[end++] = PyUnicode_READ_CHAR(value, i);
-        qsort(self->alike + begin, end - begin, sizeof *self->alike, code_order);
-        self->ends[++set] = end;
-        PyObject *number = PyLong_FromLong(set);
-        const int failed = !number || PyDict_SetItem(numbers, key, number) < 0;
-        Py_XDECREF(number);
-        if (failed)
-            return -1;
     }
+    if (!self->letters[c])
+        self->letters[c] = (uint16_t)++*letters;
     return 0;
 }
 
-/* owned: for each key, its owners' (number, whether they are its last two, term). */
-static int take_owners(Drawn *self, PyObject *owned, PyObject *numbers)
+/* given: for each key, what may come first, the number of the set of what may come second, and its owners. */
+static int take_keys(Drawn *self, PyObject *given, Py_ssize_t sets)
 {
-    const Py_ssize_t count = PyTuple_GET_SIZE(owned);
+    const Py_ssize_t count = PyTuple_GET_SIZE(given);
+    Py_ssize_t all = 0;
+    int32_t letters = 0, *seconds, *next = NULL;
+    int failed = -1;
+    if (MAKE(self->letters, CODES) || MAKE(seconds, count))
+        return -1;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *key = PyTuple_GET_ITEM(given, k);
+        if (!PyTuple_Check(key) || PyTuple_GET_SIZE(key) != 3 || !PyUnicode_Check(PyTuple_GET_ITEM(key, 0))) {
+            wrong("a key is (firsts, set of seconds, owners)");
+            goto done;
+        }
+        PyObject *one = PyTuple_GET_ITEM(key, 0);
+        const long second = PyLong_AsLong(PyTuple_GET_ITEM(key, 1));
+        if (second < 0 || second >= sets) {
+            wrong("a set of seconds is a number of `sets`");
+            goto done;
+        }
+        seconds[k] = (int32_t)second;
+        all += PyUnicode_GET_LENGTH(one);
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++)
+            if (take_letter(self, PyUnicode_READ_CHAR(one, i), &letters) < 0)
+                goto done;
+        for (int32_t i = self->sets[second].begin; i < self->sets[second].end; i++)
+            if (take_letter(self, self->alike[i], &letters) < 0)
+                goto done;
+    }
+    const size_t words = COLUMNS / 64;
+    if (all > INT32_MAX || MAKE(self->firsts, letters + 1) || MAKE(next, letters + 1) || MAKE(self->keys, all) ||
+        MAKE(self->bits, (letters + 1) * words))
+        goto done;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *one = PyTuple_GET_ITEM(PyTuple_GET_ITEM(given, k), 0);
+        const Set *set = &self->sets[seconds[k]];
+        uint64_t row[COLUMNS / 64] = {0};
+        for (int32_t i = set->begin; i < set->end; i++) {
+            const uint32_t column = self->letters[self->alike[i]] % COLUMNS;
+            row[column / 64] |= (uint64_t)1 << column % 64;
+        }
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++) {
+            const uint16_t letter = self->letters[PyUnicode_READ_CHAR(one, i)];
+            self->firsts[letter + 1]++;
+            for (size_t w = 0; w < words; w++)
+                self->bits[letter * words + w] |= row[w];
+        }
+    }
+    for (int32_t i = 0; i <= letters; i++)
+        self->firsts[i + 1] += self->firsts[i];
+    memcpy(next, self->firsts, (letters + 1) * sizeof *next);
+    for (Py_ssize_t k = 0; k < count; k++) {
+        PyObject *one = PyTuple_GET_ITEM(PyTuple_GET_ITEM(given, k), 0);
+        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++)
+            self->keys[next[self->letters[PyUnicode_READ_CHAR(one, i)]]++] = (Key){(int32_t)k, seconds[k]};
+    }
+    failed = 0;
+done:
+    PyMem_Free(seconds);
+    PyMem_Free(next);
+    return failed;
+}
+
+/* Of each key: (number, where it begins from the key, term, the set of each of its characters or -1). */
+static int take_owners(Drawn *self, PyObject *given, Py_ssize_t sets)
+{
+    const char *shape = "an owner is (number, begin, term, set of each of its characters)";
+    const Py_ssize_t count = PyTuple_GET_SIZE(given);
     Py_ssize_t all = 0, characters = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *some = PyTuple_GET_ITEM(owned, k);
+        PyObject *some = PyTuple_GET_ITEM(PyTuple_GET_ITEM(given, k), 2);
         if (!PyTuple_Check(some))
-            goto wrong;
+            return wrong(shape);
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(some); i++, all++) {
             PyObject *one = PyTuple_GET_ITEM(some, i);
-            if (!PyTuple_Check(one) || PyTuple_GET_SIZE(one) != 3 || !PyUnicode_Check(PyTuple_GET_ITEM(one, 2)) ||
-                PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 2)) < 2)
-                goto wrong;
+            if (!PyTuple_Check(one) || PyTuple_GET_SIZE(one) != 4 || !PyUnicode_Check(PyTuple_GET_ITEM(one, 2)) ||
+                !PyTuple_Check(PyTuple_GET_ITEM(one, 3)) ||
+                PyTuple_GET_SIZE(PyTuple_GET_ITEM(one, 3)) != PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 2)))
+                return wrong(shape);
             characters += PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 2));
         }
     }
-    if (characters > INT32_MAX)
-        goto wrong;
-    if (MAKE(self->owns, count) || MAKE(self->owners, all) || MAKE(self->codes, characters) || MAKE(self->sets, characters))
+    if (characters > INT32_MAX || MAKE(self->owns, count) || MAKE(self->owners, all) || MAKE(self->codes, characters) ||
+        MAKE(self->asked, characters))
         return -1;
     int32_t n = 0, at = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *some = PyTuple_GET_ITEM(owned, k);
+        PyObject *some = PyTuple_GET_ITEM(PyTuple_GET_ITEM(given, k), 2);
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(some); i++) {
             PyObject *one = PyTuple_GET_ITEM(some, i), *term = PyTuple_GET_ITEM(one, 2);
             const int32_t length = (int32_t)PyUnicode_GET_LENGTH(term);
-            const long number = PyLong_AsLong(PyTuple_GET_ITEM(one, 0));
-            if (number == -1 && PyErr_Occurred())
-                return -1;
-            const int last = PyTuple_GET_ITEM(one, 1) == Py_True;
-            self->owners[n++] = (Owner){(int32_t)number, length, last ? 2 - length : 0, at};
+            const long number = PyLong_AsLong(PyTuple_GET_ITEM(one, 0)), begin = PyLong_AsLong(PyTuple_GET_ITEM(one, 1));
+            self->owners[n++] = (Owner){(int32_t)number, length, (int32_t)begin, at};
             for (int32_t j = 0; j < length; j++, at++) {
+                const long set = PyLong_AsLong(PyTuple_GET_ITEM(PyTuple_GET_ITEM(one, 3), j));
+                if (set < -1 || set >= sets)
+                    return wrong(shape);
                 self->codes[at] = PyUnicode_READ_CHAR(term, j);
-                if (last ? j >= length - 2 : j < 2)
-                    continue; /* the key's: looked up already */
-                PyObject *ch = PyUnicode_Substring(term, j, j + 1);
-                PyObject *set = ch ? PyDict_GetItemWithError(numbers, ch) : NULL;
-                Py_XDECREF(ch);
-                if (!set) {
-                    if (!PyErr_Occurred())
-                        goto wrong;
-                    return -1;
-                }
-                self->sets[at] = (int32_t)PyLong_AsLong(set);
+                self->asked[at] = (int32_t)set;
             }
         }
         self->owns[k + 1] = n;
     }
-    return 0;
-wrong:
-    PyErr_SetString(PyExc_TypeError, "an owner is (number, last, term), its characters in `alike`");
-    return -1;
-}
-
-/* A bit for every pair that a key may be: of its firsts, the columns of its seconds. */
-static int take_bits(Drawn *self, PyObject *ones, PyObject *others, int32_t letters)
-{
-    const size_t words = COLUMNS / 64;
-    if (MAKE(self->bits, (letters + 1) * words))
-        return -1;
-    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(ones); k++) {
-        uint64_t row[COLUMNS / 64] = {0};
-        PyObject *one = PyTuple_GET_ITEM(ones, k), *other = PyTuple_GET_ITEM(others, k);
-        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(other); i++) {
-            const uint32_t column = self->letters[PyUnicode_READ_CHAR(other, i)] % COLUMNS;
-            row[column / 64] |= (uint64_t)1 << column % 64;
-        }
-        for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++) {
-            uint64_t *to = self->bits + self->letters[PyUnicode_READ_CHAR(one, i)] * words;
-            for (size_t w = 0; w < words; w++)
-                to[w] |= row[w];
-        }
-    }
-    return 0;
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static int Drawn_init(Drawn *self, PyObject *args, PyObject *kwargs)
 {
-    PyObject *map, *ones, *others, *owned, *alike;
-    int32_t letters = 0;
-    if (!PyArg_ParseTuple(args, "OO!O!O!O!", &map, &PyTuple_Type, &ones, &PyTuple_Type, &others, &PyTuple_Type, &owned,
-                          &PyDict_Type, &alike))
+    PyObject *map, *sets, *keys;
+    if (!PyArg_ParseTuple(args, "OO!O!", &map, &PyTuple_Type, &sets, &PyTuple_Type, &keys))
         return -1;
-    if (self->map.obj || PyTuple_GET_SIZE(ones) != PyTuple_GET_SIZE(others) ||
-        PyTuple_GET_SIZE(ones) != PyTuple_GET_SIZE(owned)) {
-        PyErr_SetString(PyExc_TypeError, "made once, with as many ones as others and owners");
-        return -1;
-    }
+    if (self->map.obj)
+        return wrong("it is made once");
     if (PyObject_GetBuffer(map, &self->map, PyBUF_C_CONTIGUOUS) < 0)
         return -1;
-    PyObject *numbers = PyDict_New();
-    int failed = !numbers || MAKE(self->letters, CODES) || number_letters(self, ones, &letters) < 0 ||
-                 number_letters(self, others, &letters) < 0 || MAKE(self->firsts, letters + 1) ||
-                 MAKE(self->seconds, letters + 1) ||
-                 by_letter(self, ones, &letters, self->firsts, &self->of_firsts) < 0 ||
-                 by_letter(self, others, &letters, self->seconds, &self->of_seconds) < 0 ||
-                 take_bits(self, ones, others, letters) < 0 || take_sets(self, alike, numbers) < 0 ||
-                 take_owners(self, owned, numbers) < 0;
-    Py_XDECREF(numbers);
-    if (failed && !PyErr_Occurred())
+    const Py_ssize_t count = PyTuple_GET_SIZE(sets);
+    if (take_sets(self, sets) == 0 && take_keys(self, keys, count) == 0 && take_owners(self, keys, count) == 0)
+        return 0;
+    if (!PyErr_Occurred())
         PyErr_NoMemory();
-    return failed ? -1 : 0;
+    return -1;
 }
 
-static int may_stand(const Drawn *self, int32_t set, uint32_t code)
+INLINE int may_stand(const Drawn *self, int32_t number, uint32_t code)
 {
-    int32_t low = self->ends[set - 1], high = self->ends[set];
+    const Set *set = &self->sets[number];
+    if (!(set->marks[code % MARKS / 64] >> code % 64 & 1))
+        return 0;
+    int32_t low = set->begin, high = set->end;
     while (low < high) {
         const int32_t middle = low + (high - low) / 2;
         if (self->alike[middle] == code)
@@ -307,8 +306,8 @@ static int may_be(const Drawn *self, const Owner *owner, const uint32_t *text, P
     const uint32_t *term = self->codes + owner->at;
     int unlike = owner->length <= brief;
     for (int32_t j = 0; j < owner->length; j++) {
-        const int32_t set = self->sets[owner->at + j];
-        if (set && !may_stand(self, set, text[begin + j])) {
+        const int32_t set = self->asked[owner->at + j];
+        if (set >= 0 && !may_stand(self, set, text[begin + j])) {
             if (unlike)
                 return 0;
             unlike = 1;
@@ -374,23 +373,18 @@ INLINE PyObject *drawn(const Drawn *self, PyObject *text, int32_t brief, const i
         for (uint32_t k = 0; k < many; k++, n++)
             left[n] = c, places[n] = (int32_t)i;
     }
-    uint32_t first = n && left[0] < CODES ? self->letters[left[0]] : 0;
+    uint32_t next = n && left[0] < CODES ? self->letters[left[0]] : 0;
     for (Py_ssize_t i = 0; i + 1 < n; i++) {
-        const uint32_t second = left[i + 1] < CODES ? self->letters[left[i + 1]] : 0, column = second % COLUMNS;
-        const int some = (int)(self->bits[first * (COLUMNS / 64) + column / 64] >> column % 64 & 1);
-        const uint32_t one = first;
-        first = second;
-        if (!some)
+        const uint32_t first = next, code = left[i + 1];
+        next = code < CODES ? self->letters[code] : 0;
+        const uint32_t column = next % COLUMNS;
+        if (!(self->bits[first * (COLUMNS / 64) + column / 64] >> column % 64 & 1))
             continue;
-        int32_t a = self->firsts[one], b = self->seconds[second];
-        const int32_t a_end = self->firsts[one + 1], b_end = self->seconds[second + 1];
-        while (a < a_end && b < b_end) {
-            const int32_t key = self->of_firsts[a], other = self->of_seconds[b];
-            a += key <= other;
-            b += other <= key;
-            if (key != other)
+        for (int32_t k = self->firsts[first]; k < self->firsts[first + 1]; k++) {
+            const Key key = self->keys[k];
+            if (!may_stand(self, key.second, code))
                 continue;
-            for (int32_t o = self->owns[key]; o < self->owns[key + 1]; o++) {
+            for (int32_t o = self->owns[key.number]; o < self->owns[key.number + 1]; o++) {
                 const Owner *owner = &self->owners[o];
                 const Py_ssize_t begin = i + owner->begin;
                 if (may_be(self, owner, left, n, begin, brief) && put(&hits, told(owner, places + begin)) < 0) {
@@ -410,7 +404,7 @@ done:
 
 static PyObject *Drawn_find(Drawn *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 2 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]) || !self->sets)
+    if (count != 2 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]) || !self->asked)
         return PyErr_Format(PyExc_TypeError, "find(text, short)");
     const int32_t brief = (int32_t)PyLong_AsLong(args[1]);
     if (brief == -1 && PyErr_Occurred())
@@ -427,7 +421,7 @@ static PyMethodDef Drawn_methods[] = {
 
 static PyTypeObject DrawnType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "app._views.Drawn",
-    .tp_doc = "Drawn(map, ones, others, owners, alike): as redrawn.Native gives them.",
+    .tp_doc = "Drawn(map, sets, keys): as redrawn.Native gives them.",
     .tp_basicsize = sizeof(Drawn),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = PyType_GenericNew,
@@ -508,8 +502,10 @@ INLINE int is_apostrophe(Py_UCS4 c)
     return c == '\'' || c == QUOTE;
 }
 
-/* Where `(?:[a-z]{2,6}[1-5])+(?![a-z0-9])` ends from `at`, 0 if it does not match; *known: every one of them is a syllable. */
-INLINE Py_ssize_t toned(const Syllables *self, const void *data, Py_ssize_t size, Py_ssize_t at, int *known, const int kind)
+/* Where `(?:[a-z]{2,6}[1-5])+(?![a-z0-9])` ends from `at`, 0 if it does not match; *known: every one of them is a syllable;
+   *barred: up to where it does not match either from any later one of those looked at. */
+INLINE Py_ssize_t toned(const Syllables *self, const void *data, Py_ssize_t size, Py_ssize_t at, int *known, Py_ssize_t *barred,
+                        const int kind)
 {
     Py_ssize_t end = 0;
     *known = 1;
@@ -532,8 +528,10 @@ INLINE Py_ssize_t toned(const Syllables *self, const void *data, Py_ssize_t size
     if (end && end < size) {
         /* What was given back would end before a letter as well. */
         const Py_UCS4 c = PyUnicode_READ(kind, data, end);
-        if (is_letter(c) || c - '0' < 10u)
+        if (is_letter(c) || c - '0' < 10u) {
+            *barred = end;
             return 0;
+        }
     }
     return end;
 }
@@ -568,13 +566,14 @@ INLINE PyObject *tokens(const Syllables *self, PyObject *text, const int kind)
     const void *data = PyUnicode_DATA(text);
     const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
     PyObject *found = NULL;
+    Py_ssize_t barred = 0;
     for (Py_ssize_t i = 0; i < size;) {
         if (!is_letter(PyUnicode_READ(kind, data, i))) {
             i++;
             continue;
         }
-        int known;
-        Py_ssize_t end = toned(self, data, size, i, &known, kind);
+        int known = 0;
+        Py_ssize_t end = i < barred ? 0 : toned(self, data, size, i, &known, &barred, kind);
         if (!end) {
             end = i + 1;
             while (end < size && (is_letter(PyUnicode_READ(kind, data, end)) || is_apostrophe(PyUnicode_READ(kind, data, end))))

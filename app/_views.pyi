@@ -10,10 +10,8 @@ class Drawn:
     def __init__(
         self,
         map: NDArray[Any],
-        ones: tuple[str, ...],
-        others: tuple[str, ...],
-        owners: tuple[tuple[tuple[int, bool, str], ...], ...],
-        alike: dict[str, str],
+        sets: tuple[str, ...],
+        keys: tuple[tuple[str, int, tuple[tuple[int, int, str, tuple[int, ...]], ...]], ...],
     ) -> None: ...
     def find(self, text: str, short: int) -> list[tuple[int, tuple[int, ...]]] | Literal[False] | None: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from app import native
@@ -25,6 +25,9 @@ _HEX = re.compile(
 _TAGS = re.compile("[\U000e0020-\U000e007e][\U000e0020-\U000e007e]{2,}")
 
 
+Span = tuple[int, int]
+
+
 class Coded(NamedTuple):
     """source[start:end] is `text` in the code `name`; `open`: it reaches to the end, so more of it may follow."""
 
@@ -37,23 +40,28 @@ class Coded(NamedTuple):
 
 def coded(source: str) -> Iterator[Coded]:
     """What of `source` decodes to readable text, by code and in order; and what may still come to."""
-    found = _native(source) if _native is not None else _pure(source)
-    for name, undo, spans in zip(("base64", "hex", "tag"), (_base64, _hex, _tags), found or (), strict=False):
-        for start, end in spans or ():
+    return undone(source, _look(source) or ())
+
+
+def shaped(source: str) -> Iterable[Iterable[Span]]:
+    """Where what has the shape of a code stands: base64, hexadecimal, tags."""
+    return ([found.span() for found in shape.finditer(source)] for shape in (_BASE64, _HEX, _TAGS))
+
+
+_look = native.views.codes if native.views is not None else shaped
+"""The same for the native engine: None where there is none, and no base64 but what _MIXED allows or the end cuts off."""
+
+
+def undone(source: str, spans: Iterable[Iterable[Span] | None]) -> Iterator[Coded]:
+    """What decodes of what stands at `spans`, as `shaped` gives them."""
+    for (name, undo), some in zip((("base64", _base64), ("hex", _hex), ("tag", _tags)), spans, strict=False):
+        for start, end in some or ():
             if end - start > _TOKEN:
                 continue
             token = source[start:end]
             text, last = undo(token), end == len(source)
             if text is not None or last:
                 yield Coded(start, start + len(token.rstrip(" ,:")), text or "", name, last)
-
-
-def _pure(source: str) -> Iterator[Iterator[tuple[int, int]]]:
-    return ((found.span() for found in shape.finditer(source)) for shape in (_BASE64, _HEX, _TAGS))
-
-
-_native = native.views.codes if native.views is not None else None
-"""The same for the native engine: None where there is none, and no base64 but what _MIXED allows or the end cuts off."""
 
 
 def _base64(token: str) -> str | None:

@@ -51,15 +51,16 @@ def _parsed(token: str) -> tuple[str, ...] | None:
     return rest[0]
 
 
-def _pure(text: str) -> Iterable[tuple[int, int]]:
+def parsed(text: str) -> Iterable[tuple[int, int]]:
+    """Where the tokens of `text` stand that are pinyin."""
     return (found.span() for found in _LATIN.finditer(text) if _parse(found[0]))
 
 
 @cache
-def _tokens() -> Callable[[str], Iterable[tuple[int, int]] | None]:
-    """What says of a text where its tokens of syllables stand; None where there are none."""
+def tokens() -> Callable[[str], Iterable[tuple[int, int]] | None]:
+    """`parsed` of this installation: in C (None where there are none), or the one above."""
     if native.views is None:
-        return _pure
+        return parsed
     return native.views.Syllables({name: name in _LONE for name in views.syllables()}).tokens
 
 
@@ -71,7 +72,7 @@ class Spelt:
         self.syllables: list[int] = []  # where they are in self.text
         self._spans: list[tuple[int, int]] = []
         at = size = 0
-        for begin, end in _tokens()(text) or ():
+        for begin, end in tokens()(text) or ():
             made.append(text[at:begin])
             size += begin - at
             for name in _parse(text[begin:end]) or ():

@@ -8,7 +8,7 @@ the one here), one answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -90,17 +90,22 @@ class Native:
     def __init__(self, index: Index, terms: Sequence[str]) -> None:
         """`index`: of the anchors; `terms`: those they are of."""
         assert native.views is not None
-        keys = list(index)
-        owners = [[(n >> 1, bool(n & 1), terms[n >> 1]) for n in index.get(key)] for key in keys]
-        # Of a term's characters that are not its anchor, what may stand for each.
-        rest = {ch for some in owners for _, last, term in some for ch in (term[:-2] if last else term[2:])}
-        self._find = native.views.Drawn(
-            views.SHAPE.codes,
-            tuple([_drawn(key[0]) for key in keys]),
-            tuple([_drawn(key[1]) for key in keys]),
-            tuple(map(tuple, owners)),
-            {ch: _alike(ch) for ch in rest},
-        ).find
+        sets: dict[str, int] = {}
+
+        def number(alike: str) -> int:
+            return sets.setdefault(alike, len(sets))
+
+        seconds, others = cache(lambda ch: number(_drawn(ch))), cache(lambda ch: number(_alike(ch)))
+        keys = []
+        for key in index:
+            owners = []
+            for n in index.get(key):
+                term = terms[n >> 1]
+                begin = 2 - len(term) if n & 1 else 0
+                asked = [others(ch) if not 0 <= at + begin < 2 else -1 for at, ch in enumerate(term)]
+                owners.append((n >> 1, begin, term, tuple(asked)))
+            keys.append((_drawn(key[0]), seconds(key[1]), tuple(owners)))
+        self._find = native.views.Drawn(views.SHAPE.codes, tuple(sets), tuple(keys)).find
         self._any = bool(keys)
 
     def find(self, text: str) -> Hits:
