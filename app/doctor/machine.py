@@ -27,7 +27,7 @@ _VOLATILE = ("tmpfs", "ramfs")
 
 def engine(conf: Settings) -> Iterator[Symptom]:
     """Is the matching engine compiled?"""
-    if native.scan is None or native.grams is None:
+    if native.scan is None or native.grams is None or native.views is None:
         yield warning(
             "the slower one, for the compiled one is missing: install a C compiler and Python's headers "
             "(apt-get install gcc python3-dev), then Sluice again"

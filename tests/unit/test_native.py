@@ -116,7 +116,7 @@ def test_patterns_with_several_owners_keep_them() -> None:
 
 
 _CHECK = "import sys; {}from app.cli import main; sys.exit(main())"
-_WITHOUT = "sys.modules['app._scan'] = None; "
+_WITHOUT = "sys.modules['app._scan'] = sys.modules['app._views'] = None; "
 
 
 @pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.long), True])
