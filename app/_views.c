@@ -55,7 +55,8 @@ static PyObject *made_of(PyObject *list, int failed)
 
    A key is two neighbours of a term. Letters number the characters that a text may have for either of them. A table of bits, a
    row by the letter that comes first, says of most pairs that they are no key's; by that letter stand the keys that it may
-   begin, ascending. What may stand for a character is a set: some bits that say no for most, then the characters in order. */
+   begin, ascending. What may stand for a character is a set: some bits that say no for most, then the characters in order, each
+   with what speaks for it (redrawn._speaks). */
 
 #define UNKNOWN 0u
 #define GONE 1u
@@ -63,6 +64,10 @@ static PyObject *made_of(PyObject *list, int failed)
 #define CODES 0x34000 /* no Han character lies beyond */
 #define COLUMNS 4096
 #define MARKS 512
+#define EVIDENCE 7u /* of the eight bits beside a character in a set: how much */
+#define SHAPED 8u   /* it has the shape of the other */
+#define STYLED 16u  /* it is the other in another style */
+#define ABSENT -1
 
 typedef struct {
     int32_t number, length, begin; /* the term begins `begin` from its key */
@@ -88,9 +93,10 @@ typedef struct {
     int32_t *owns;     /* by key's number, where its owners begin; one more than keys */
     Owner *owners;
     uint32_t *codes;   /* the terms' characters, one after the other */
-    int32_t *asked;    /* and the set of each, -1: the key's, looked up already */
+    int32_t *asked;    /* and the set of each, ABSENT: the key's, looked up already */
     Set *sets;
-    uint32_t *alike;   /* ascending in a set */
+    uint32_t *alike;   /* character << 8 | what speaks for it, ascending in a set */
+    int32_t particles; /* the set of those */
 } Drawn;
 
 static void Drawn_dealloc(Drawn *self)
@@ -118,25 +124,30 @@ static int wrong(const char *what)
 
 #define MAKE(place, count) (!((place) = PyMem_Calloc((size_t)(count) + 1, sizeof *(place))))
 
-/* given: for each set, its characters. */
+/* given: for each set, its characters and what speaks for each. */
 static int take_sets(Drawn *self, PyObject *given)
 {
     const Py_ssize_t count = PyTuple_GET_SIZE(given);
     Py_ssize_t all = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
-        if (!PyUnicode_Check(PyTuple_GET_ITEM(given, k)))
-            return wrong("a set of characters is a text");
-        all += PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(given, k));
+        PyObject *one = PyTuple_GET_ITEM(given, k);
+        if (!PyTuple_Check(one) || PyTuple_GET_SIZE(one) != 2 || !PyUnicode_Check(PyTuple_GET_ITEM(one, 0)) ||
+            !PyBytes_Check(PyTuple_GET_ITEM(one, 1)) ||
+            PyBytes_GET_SIZE(PyTuple_GET_ITEM(one, 1)) != PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 0)))
+            return wrong("a set is (characters, a byte for each)");
+        all += PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(one, 0));
     }
     if (all > INT32_MAX || MAKE(self->sets, count) || MAKE(self->alike, all))
         return -1;
     int32_t end = 0;
     for (Py_ssize_t k = 0; k < count; k++) {
-        PyObject *one = PyTuple_GET_ITEM(given, k);
+        PyObject *one = PyTuple_GET_ITEM(PyTuple_GET_ITEM(given, k), 0);
+        const char *speaks = PyBytes_AS_STRING(PyTuple_GET_ITEM(PyTuple_GET_ITEM(given, k), 1));
         Set *set = &self->sets[k];
         set->begin = end;
         for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++) {
-            const uint32_t c = self->alike[end++] = PyUnicode_READ_CHAR(one, i);
+            const uint32_t c = PyUnicode_READ_CHAR(one, i);
+            self->alike[end++] = c << 8 | (uint8_t)speaks[i];
             set->marks[c % MARKS / 64] |= (uint64_t)1 << c % 64;
         }
         set->end = end;
@@ -183,7 +194,7 @@ static int take_keys(Drawn *self, PyObject *given, Py_ssize_t sets)
             if (take_letter(self, PyUnicode_READ_CHAR(one, i), &letters) < 0)
                 goto done;
         for (int32_t i = self->sets[second].begin; i < self->sets[second].end; i++)
-            if (take_letter(self, self->alike[i], &letters) < 0)
+            if (take_letter(self, self->alike[i] >> 8, &letters) < 0)
                 goto done;
     }
     const size_t words = COLUMNS / 64;
@@ -195,7 +206,7 @@ static int take_keys(Drawn *self, PyObject *given, Py_ssize_t sets)
         const Set *set = &self->sets[seconds[k]];
         uint64_t row[COLUMNS / 64] = {0};
         for (int32_t i = set->begin; i < set->end; i++) {
-            const uint32_t column = self->letters[self->alike[i]] % COLUMNS;
+            const uint32_t column = self->letters[self->alike[i] >> 8] % COLUMNS;
             row[column / 64] |= (uint64_t)1 << column % 64;
         }
         for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(one); i++) {
@@ -220,7 +231,7 @@ done:
     return failed;
 }
 
-/* Of each key: (number, where it begins from the key, term, the set of each of its characters or -1). */
+/* Of each key: (number, where it begins from the key, term, the set of each of its characters or ABSENT: the key's). */
 static int take_owners(Drawn *self, PyObject *given, Py_ssize_t sets)
 {
     const char *shape = "an owner is (number, begin, term, set of each of its characters)";
@@ -252,7 +263,7 @@ static int take_owners(Drawn *self, PyObject *given, Py_ssize_t sets)
             self->owners[n++] = (Owner){(int32_t)number, length, (int32_t)begin, at};
             for (int32_t j = 0; j < length; j++, at++) {
                 const long set = PyLong_AsLong(PyTuple_GET_ITEM(PyTuple_GET_ITEM(one, 3), j));
-                if (set < -1 || set >= sets)
+                if (set < (length > 2 ? ABSENT : 0) || set >= sets)
                     return wrong(shape);
                 self->codes[at] = PyUnicode_READ_CHAR(term, j);
                 self->asked[at] = (int32_t)set;
@@ -266,10 +277,10 @@ static int take_owners(Drawn *self, PyObject *given, Py_ssize_t sets)
 static int Drawn_init(Drawn *self, PyObject *args, PyObject *kwargs)
 {
     PyObject *map, *sets, *keys;
-    if (!PyArg_ParseTuple(args, "OO!O!", &map, &PyTuple_Type, &sets, &PyTuple_Type, &keys))
+    if (!PyArg_ParseTuple(args, "OO!O!i", &map, &PyTuple_Type, &sets, &PyTuple_Type, &keys, &self->particles))
         return -1;
-    if (self->map.obj)
-        return wrong("it is made once");
+    if (self->map.obj || self->particles < 0 || self->particles >= PyTuple_GET_SIZE(sets))
+        return wrong("it is made once, the particles a number of `sets`");
     if (PyObject_GetBuffer(map, &self->map, PyBUF_C_CONTIGUOUS) < 0)
         return -1;
     const Py_ssize_t count = PyTuple_GET_SIZE(sets);
@@ -280,22 +291,24 @@ static int Drawn_init(Drawn *self, PyObject *args, PyObject *kwargs)
     return -1;
 }
 
-INLINE int may_stand(const Drawn *self, int32_t number, uint32_t code)
+/* What speaks for `code` in a set, or ABSENT. */
+INLINE int32_t in_set(const Drawn *self, int32_t number, uint32_t code)
 {
     const Set *set = &self->sets[number];
     if (!(set->marks[code % MARKS / 64] >> code % 64 & 1))
-        return 0;
+        return ABSENT;
     int32_t low = set->begin, high = set->end;
     while (low < high) {
         const int32_t middle = low + (high - low) / 2;
-        if (self->alike[middle] == code)
-            return 1;
-        if (self->alike[middle] < code)
+        const uint32_t found = self->alike[middle] >> 8;
+        if (found == code)
+            return self->alike[middle] & 255;
+        if (found < code)
             low = middle + 1;
         else
             high = middle;
     }
-    return 0;
+    return ABSENT;
 }
 
 /* redrawn._Owner.may_be, of the n characters that are left of a text */
@@ -304,16 +317,32 @@ static int may_be(const Drawn *self, const Owner *owner, const uint32_t *text, P
     if (begin < 0 || begin + owner->length > n)
         return 0;
     const uint32_t *term = self->codes + owner->at;
+    const int32_t *asked = self->asked + owner->at;
+    text += begin;
     int unlike = owner->length <= brief;
-    for (int32_t j = 0; j < owner->length; j++) {
-        const int32_t set = self->asked[owner->at + j];
-        if (set >= 0 && !may_stand(self, set, text[begin + j])) {
+    for (int32_t j = 0; j < owner->length; j++)
+        if (asked[j] >= 0 && in_set(self, asked[j], text[j]) == ABSENT) {
             if (unlike)
                 return 0;
             unlike = 1;
         }
-    }
-    return memcmp(text + begin, term, owner->length * sizeof *term) != 0;
+    if (!memcmp(text, term, owner->length * sizeof *term))
+        return 0;
+    for (int32_t j = 0; owner->length <= brief && j < owner->length; j++)
+        if ((text[j] != term[j] || owner->length == 2) && in_set(self, self->particles, text[j]) != ABSENT)
+            return 0;
+    if (owner->length > 2)
+        return 1;
+    uint32_t evidence = 0, all = 0;
+    for (int32_t j = 0; j < 2; j++)
+        if (text[j] != term[j]) {
+            const uint32_t speaks = (uint32_t)in_set(self, asked[j], text[j]);
+            evidence += speaks & EVIDENCE;
+            all |= speaks;
+        }
+    if (all & STYLED)
+        return 1;
+    return text[0] == term[0] || text[1] == term[1] ? evidence >= 2 || all & SHAPED : evidence >= 4;
 }
 
 static PyObject *told(const Owner *owner, const int32_t *places)
@@ -382,7 +411,7 @@ INLINE PyObject *drawn(const Drawn *self, PyObject *text, int32_t brief, const i
             continue;
         for (int32_t k = self->firsts[first]; k < self->firsts[first + 1]; k++) {
             const Key key = self->keys[k];
-            if (!may_stand(self, key.second, code))
+            if (in_set(self, key.second, code) == ABSENT)
                 continue;
             for (int32_t o = self->owns[key.number]; o < self->owns[key.number + 1]; o++) {
                 const Owner *owner = &self->owners[o];
@@ -421,7 +450,7 @@ static PyMethodDef Drawn_methods[] = {
 
 static PyTypeObject DrawnType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "app._views.Drawn",
-    .tp_doc = "Drawn(map, sets, keys): as redrawn.Native gives them.",
+    .tp_doc = "Drawn(map, sets, keys, particles): as redrawn.Native gives them.",
     .tp_basicsize = sizeof(Drawn),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = PyType_GenericNew,

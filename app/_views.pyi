@@ -10,8 +10,9 @@ class Drawn:
     def __init__(
         self,
         map: NDArray[Any],
-        sets: tuple[str, ...],
+        sets: tuple[tuple[str, bytes], ...],
         keys: tuple[tuple[str, int, tuple[tuple[int, int, str, tuple[int, ...]], ...]], ...],
+        particles: int,
     ) -> None: ...
     def find(self, text: str, short: int) -> list[tuple[int, tuple[int, ...]]] | Literal[False] | None: ...
 

@@ -37,7 +37,7 @@ _LONE = frozenset(".,;:!?/&'’\"“”|+=(){}[]<>\\")
 """What stands by itself within English words and code that are no disguise: who're, hero|in, her}{oin."""
 _NEVER_DOUBLED = frozenset("ahijkquvwxy")
 """Letters that English words all but never double."""
-_PARTICLES = frozenset(
+PARTICLES = frozenset(
     "的了着过吗呢吧啊呀嘛是在也都就还很不没有我你您他她它们这那个从往向把被对给和与及或而则且但以于其所之者只已可会要能再又去来说看想让叫比最更"
 )
 """Characters that stand beside any other: a pair with one of them is too common to be a disguise."""
@@ -365,7 +365,7 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     for ch, want in zip(surface, term, strict=True) if exact < len(term) else ():
         if ch == want:
             continue
-        if short and ch in _PARTICLES:
+        if short and ch in PARTICLES:
             return None
         if "\ue000" <= ch <= "\uf8ff":
             latin += 1
@@ -389,9 +389,9 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     ):
         return None  # two pieces of evidence for each that is redrawn
     anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
-    if not anchored and not (_PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
+    if not anchored and not (PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
         return None
-    if len(term) == 2 and (names == {"homophone"} or not _PARTICLES.isdisjoint(surface)):
+    if len(term) == 2 and (names == {"homophone"} or not PARTICLES.isdisjoint(surface)):
         return None
     start, end = places[0][0], places[-1][1]
     gaps = []
@@ -438,7 +438,7 @@ def _known(surface: str, term: str, evidence: int) -> bool:
     return (
         len(term) > SHORT
         and evidence >= len(term)
-        and _PARTICLES.isdisjoint(surface)
+        and PARTICLES.isdisjoint(surface)
         and _single(surface, term)
         and all(map(is_han, surface))
     )
@@ -451,7 +451,7 @@ def pair(text: str, start: int, end: int, term: str) -> Aligned | None:
     if all(kept):
         return None
     ch, want = surface[kept.index(False)], term[kept.index(False)]
-    if not _PARTICLES.isdisjoint(surface):
+    if not PARTICLES.isdisjoint(surface):
         return None
     name = "lookalike" if views.looks_like(ch, want) else "homophone"
     if words.is_word(surface) or not _alone(text, start, end, surface):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app import native, views
-from app.align import SHORT
+from app.align import PARTICLES, SHORT
 from app.automaton import Hits
 from app.forms import PAIRS
 from app.lookup import Index
@@ -53,7 +53,34 @@ class _Owner(NamedTuple):
                 if unlike:
                     return False
                 unlike = True
-        return not text.startswith(self.term, begin)
+        return not text.startswith(self.term, begin) and (
+            len(self.term) > SHORT or _promising(text[begin : begin + len(self.term)], self.term)
+        )
+
+
+def _promising(surface: str, term: str) -> bool:
+    """Of a short term: no character that stands beside any other is in it, and of two enough speaks for those that are redrawn."""
+    redrawn = [(ch, want) for ch, want in zip(surface, term, strict=True) if ch != want]
+    if not PARTICLES.isdisjoint(surface if len(term) == 2 else [ch for ch, _ in redrawn]):
+        return False
+    speaks = [_speaks(ch, want) for ch, want in redrawn]
+    enough = sum(one & _EVIDENCE for one in speaks) >= 2 * len(redrawn)
+    return (
+        len(term) > 2
+        or enough
+        or any(one & _STYLED for one in speaks)
+        or (len(redrawn) == 1 and speaks[0] & _SHAPED > 0)
+    )
+
+
+_EVIDENCE, _SHAPED, _STYLED = 7, 8, 16
+
+
+def _speaks(ch: str, want: str) -> int:
+    """For `ch` being drawn for `want`: how much (views.looks_like), that it has its shape, that it may be the same in another
+    style (which is align's to say)."""
+    styled = views.SKELETON[ord(ch)] == views.SKELETON[ord(want)]
+    return views.looks_like(ch, want) | _SHAPED * views.same_shape(ch, want) | _STYLED * styled
 
 
 def _owner(term: str, number: int) -> _Owner:
@@ -70,6 +97,11 @@ def _drawn(ch: str) -> str:
 def _alike(ch: str) -> str:
     """What it may have for another character of a term."""
     return _drawn(ch) + views.same_sound(ch)
+
+
+@lru_cache(1 << 13)
+def _weighed(want: str) -> bytes:
+    return bytes([_speaks(ch, want) for ch in _drawn(want)])
 
 
 @lru_cache(1 << 13)
@@ -90,22 +122,26 @@ class Native:
     def __init__(self, index: Index, terms: Sequence[str]) -> None:
         """`index`: of the anchors; `terms`: those they are of."""
         assert native.views is not None
-        sets: dict[str, int] = {}
+        sets: dict[tuple[str, bytes], int] = {}
 
-        def number(alike: str) -> int:
-            return sets.setdefault(alike, len(sets))
+        def number(alike: str, speaks: bytes = b"") -> int:
+            return sets.setdefault((alike, speaks or bytes(len(alike))), len(sets))
 
-        seconds, others = cache(lambda ch: number(_drawn(ch))), cache(lambda ch: number(_alike(ch)))
+        particles = number("".join(PARTICLES))
+        rest = cache(lambda ch: number(_alike(ch)))
         keys = []
         for key in index:
             owners = []
             for n in index.get(key):
                 term = terms[n >> 1]
                 begin = 2 - len(term) if n & 1 else 0
-                asked = [others(ch) if not 0 <= at + begin < 2 else -1 for at, ch in enumerate(term)]
+                if len(term) == 2:
+                    asked = [number(_drawn(ch), _weighed(ch)) for ch in term]
+                else:
+                    asked = [-1 if 0 <= at + begin < 2 else rest(ch) for at, ch in enumerate(term)]
                 owners.append((n >> 1, begin, term, tuple(asked)))
-            keys.append((_drawn(key[0]), seconds(key[1]), tuple(owners)))
-        self._find = native.views.Drawn(views.SHAPE.codes, tuple(sets), tuple(keys)).find
+            keys.append((_drawn(key[0]), number(_drawn(key[1])), tuple(owners)))
+        self._find = native.views.Drawn(views.SHAPE.codes, tuple(sets), tuple(keys), particles).find
         self._any = bool(keys)
 
     def find(self, text: str) -> Hits:
