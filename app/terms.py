@@ -39,7 +39,10 @@ _LOOKUPS = {
 _INDEXES = ("pairs", "syllables", "anchors")
 _END = 1 << 62
 _MIXED = re.compile(r"[a-z]")
-_BETWEEN = re.compile(r"[a-z0-9@$€£¥][a-z0-9@$€£¥]?(?=[\u4e00-\u9fff])")
+_BETWEEN = re.compile(
+    "[a-z0-9@$€£¥](?<=[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U000323af〇々].)[a-z0-9@$€£¥]?(?=[\u4e00-\u9fff])"
+)
+"""One or two between two Han characters."""
 
 
 class Hit(NamedTuple):
@@ -408,17 +411,22 @@ class Terms:
 
     def _compose(self, text: str, group: list[tuple[int, int, str]]) -> Iterator[Hit]:
         made: list[str] = []
-        spans: list[tuple[int, int]] = []
-        at = max(0, group[0][0] - CONTEXT)
+        begin = at = max(0, group[0][0] - CONTEXT)
         stop = min(len(text), group[-1][1] + CONTEXT)
-        for start, end, ch in [*group, (stop, stop, "")]:
-            made.append(text[at:start])
-            spans.extend((i, i + 1) for i in range(at, start))
-            made.append(ch)
-            spans.append((start, end))
+        for start, end, ch in group:
+            made += text[at:start], ch
             at = end
+        made.append(text[at:stop])
         hits: dict[Hit, None] = {}
         self._look("".join(made), 0, True, hits)
+        if not hits:
+            return
+        spans: list[tuple[int, int]] = []
+        for start, end, _ in group:
+            spans.extend((i, i + 1) for i in range(begin, start))
+            spans.append((start, end))
+            begin = end
+        spans.extend((i, i + 1) for i in range(begin, stop))
         for h in hits:
             pieces = [(a, b) for a, b in spans[h.start : h.end] if b - a > 1]
             if pieces:

@@ -22,7 +22,9 @@ from app import native
 from app.text import CharTable, fold, is_han
 
 _has = native.scan.has if native.scan is not None else None
-_FLAGS = bytes(chr(i) in "&%\\<!+|]" for i in range(128))
+_FLAGS, _ESCAPED, _TAGGED, _SIGNED = (
+    bytes(chr(i) in some for i in range(128)) for some in ("&%\\<!+|]", "&%\\", "<]", "!+|")
+)
 
 _LEET = {
     "0": "o",
@@ -298,11 +300,17 @@ def marks(folded: str, since: int) -> Marks | None:
         return None
     size = len(folded)
     found = Marks(
-        _ESCAPES.search(folded, since) is not None,
-        _TAGS.search(folded, since) is not None,
-        any(m.end() == size or _beside(folded, *m.span(), size) for m in _SIGNS.finditer(folded, since)),
+        _stands(folded, _ESCAPED, since) and _ESCAPES.search(folded, since) is not None,
+        _stands(folded, _TAGGED, since) and _TAGS.search(folded, since) is not None,
+        _stands(folded, _SIGNED, since)
+        and any(m.end() == size or _beside(folded, *m.span(), size) for m in _SIGNS.finditer(folded, since)),
     )
     return found if any(found) else None
+
+
+def _stands(folded: str, flags: bytes, since: int) -> bool:
+    """False where none of the characters flagged does: looked at before an expression is, which takes thirty times as long."""
+    return _has is None or _has(folded, flags, since)
 
 
 def open_escape(folded: str, since: int, until: int) -> int:
