@@ -1,4 +1,5 @@
-/* The inner loops of text.py and automaton.py, in C: mapping characters, and finding patterns in what they map to.
+/* The inner loops of text.py, automaton.py, ends.py and views.py, in C: mapping characters, finding patterns in what they map to,
+   and what of a text's end may still become one.
 
    Law: answers exactly as the Python beside it does (tests/unit/test_native.py holds the two against each other); holds no
    state between calls, copies nothing of a text but what it returns, and trusts only arrays that `build` made.
@@ -305,7 +306,161 @@ done:
     return made;
 }
 
-INLINE PyObject *scan(const Automaton *self, PyObject *text, const Map *map, Py_ssize_t since, int live, const int kind)
+/* ---- the end of a text (app/ends.py says what is asked and why) */
+
+#define REPEATS_MOST 63
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *terms, *breaks, *map, *leet; /* Automaton, Automaton or None, Map, str */
+    Py_ssize_t gap, repeats, run;
+} Ends;
+
+typedef struct {
+    const void *data;
+    Py_ssize_t size;
+    const Map *map;
+    int kind;
+} Text;
+
+INLINE Py_UCS4 char_at(const Text *text, Py_ssize_t i)
+{
+    return PyUnicode_READ(text->kind, text->data, i);
+}
+
+INLINE int is_noise(const Text *text, Py_ssize_t i)
+{
+    return mapped(text->map, char_at(text, i)) == GONE;
+}
+
+INLINE int is_word(Py_UCS4 c)
+{
+    return c < 0x2E80 && Py_UNICODE_ISALNUM(c);
+}
+
+/* A letter or digit, or a sign for one. */
+static int is_sign(const Ends *ends, Py_UCS4 c)
+{
+    return is_word(c) || PyUnicode_FindChar(ends->leet, c, 0, PyUnicode_GET_LENGTH(ends->leet), 1) >= 0;
+}
+
+/* No match reaches over text[begin:stop]: noise, and repeats of the character before it. */
+static int spans(const Ends *ends, const Text *text, Py_ssize_t begin, Py_ssize_t stop)
+{
+    Py_ssize_t noise = 0, repeats = 0;
+    for (Py_ssize_t i = begin; i < stop; i++) {
+        if (is_noise(text, i))
+            noise++;
+        else
+            noise = 0, repeats++;
+        if (noise > ends->gap || repeats > ends->repeats)
+            return 1;
+    }
+    return 0;
+}
+
+/* From where on a match that begins in the run text[begin:stop] reaches to its end; `stop` if none does. */
+static Py_ssize_t last_part(const Ends *ends, const Text *text, Py_ssize_t begin, Py_ssize_t stop)
+{
+    Py_ssize_t noise = 0;
+    for (Py_ssize_t i = stop; i-- > begin;) {
+        noise = is_noise(text, i) ? noise + 1 : 0;
+        if (noise > ends->gap)
+            return i + noise;
+    }
+    return begin;
+}
+
+/* At the places stand letters of which some touch, and then a space: no term goes on from there, but one of `breaks`. */
+static int shut(const Ends *ends, const Text *text, const int32_t *places, Py_ssize_t count)
+{
+    const Automaton *breaks = ends->breaks == Py_None ? NULL : (const Automaton *)ends->breaks;
+    int touch = 0;
+    int32_t s = breaks ? 0 : -1; /* what stands so far, if something begins with it */
+    for (Py_ssize_t k = 0; k < count; k++) {
+        const Py_UCS4 c = char_at(text, places[k]);
+        if (c < 'a' || c > 'z')
+            return 0;
+        int broken = 0; /* a term may be broken off here */
+        if (s >= 0) {
+            const State *states = breaks->states.buf;
+            const uint32_t v = mapped(text->map, c);
+            const uint32_t a = v < (size_t)breaks->letters.len / sizeof(uint32_t) ? ((const uint32_t *)breaks->letters.buf)[v] : 0;
+            int32_t t = a ? s ? states[s].base + (int32_t)a : ((const int32_t *)breaks->roots.buf)[a] : 0;
+            s = t && states[t].check == s ? t : -1;
+            broken = s >= 0 && ((const Output *)breaks->outputs.buf)[states[s].out].length == k + 1;
+        }
+        const Py_ssize_t next = k + 1 < count ? places[k + 1] : text->size;
+        if (next == places[k] + 1)
+            touch = touch || (k + 1 < count && !broken);
+        else if (touch && !broken) {
+            int noise = 1, space = 0;
+            for (Py_ssize_t i = places[k] + 1; noise && i < next; i++) {
+                noise = is_noise(text, i);
+                space = space || Py_UNICODE_ISSPACE(char_at(text, i));
+            }
+            if (noise && space)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* Start of the longest suffix that may still become a term: s is the state at the end, `places` those of the n characters read. */
+static Py_ssize_t hold_of(const Ends *ends, const Text *text, int32_t s, const int32_t *places, Py_ssize_t n)
+{
+    const State *states = ((const Automaton *)ends->terms)->states.buf;
+    const uint16_t *depths = ((const Automaton *)ends->terms)->depths.buf;
+    while (s && !states[s].base)
+        s = states[s].fail;
+    if (!s)
+        return text->size;
+    const Py_ssize_t longest = depths[s];
+    places += n - longest;
+    if (text->size - places[0] == longest && char_at(text, places[0]) >= 0x2E80)
+        return places[0]; /* nothing between, and no word goes on into it */
+    /* From the end back to the first gap that no match can span. */
+    Py_ssize_t reach = 0, after = text->size, begin = -1;
+    if (after - places[0] > longest)
+        for (reach = longest; reach; reach--) {
+            const Py_ssize_t place = places[reach - 1];
+            if (after - place - 1 > ends->gap && spans(ends, text, place + 1, after)) {
+                /* What is too long a run to stand in a term may still end in the first characters of one. */
+                begin = last_part(ends, text, place, after);
+                reach -= begin < after;
+                break;
+            }
+            after = place;
+        }
+    for (; s; s = states[s].fail) {
+        const Py_ssize_t first = longest - depths[s];
+        if (!states[s].base || first < reach || shut(ends, text, places + first, longest - first))
+            continue;
+        /* Where a match may begin: the first and the last characters of a run, the last first. */
+        const Py_ssize_t from = first == reach && begin >= 0 ? begin : places[first];
+        const Py_ssize_t stop = first + 1 < longest ? places[first + 1] : text->size;
+        Py_ssize_t starts[REPEATS_MOST + 1], count = 0;
+        if (stop - from <= 1)
+            starts[count++] = from;
+        else
+            for (Py_ssize_t i = stop; i-- > from && count <= ends->repeats;)
+                if (!is_noise(text, i))
+                    starts[count++] = i;
+        if (count > ends->run && !is_sign(ends, char_at(text, starts[0])))
+            count = ends->run;
+        while (count--) {
+            /* In the middle of a Latin word no term can start: it would fail its left boundary. A digit may stand for 二. */
+            const Py_ssize_t start = starts[count];
+            const Py_UCS4 c = char_at(text, start);
+            if (!(start && is_word(char_at(text, start - 1)) && is_sign(ends, c)) || Py_UNICODE_ISDECIMAL(c))
+                return start;
+        }
+    }
+    return text->size;
+}
+
+INLINE PyObject *scan(const Automaton *self, PyObject *text, const Map *map, Py_ssize_t since, int live, const Ends *ends,
+                      const int kind)
 {
     const State *states = self->states.buf;
     const int32_t *roots = self->roots.buf;
@@ -362,7 +517,12 @@ INLINE PyObject *scan(const Automaton *self, PyObject *text, const Map *map, Py_
             if (tell(&hits, &outputs[o], places + n - outputs[o].length) < 0)
                 goto done;
     }
-    if (live) {
+    if (ends) {
+        const Text whole = {data, size, map, kind};
+        const Py_ssize_t hold = hold_of(ends, &whole, s, places, n);
+        if (hits || (hits = PyList_New(0)))
+            made = Py_BuildValue("(On)", hits, hold);
+    } else if (live) {
         if (!(tail = alive(states, self->depths.buf, s, places, n)))
             goto done;
         if (!hits && tail == Py_None)
@@ -391,11 +551,11 @@ static PyObject *Automaton_scan(Automaton *self, PyObject *const *args, Py_ssize
     const int live = args[3] == Py_True;
     switch (PyUnicode_KIND(args[0])) {
     case PyUnicode_1BYTE_KIND:
-        return scan(self, args[0], map, since, live, PyUnicode_1BYTE_KIND);
+        return scan(self, args[0], map, since, live, NULL, PyUnicode_1BYTE_KIND);
     case PyUnicode_2BYTE_KIND:
-        return scan(self, args[0], map, since, live, PyUnicode_2BYTE_KIND);
+        return scan(self, args[0], map, since, live, NULL, PyUnicode_2BYTE_KIND);
     default:
-        return scan(self, args[0], map, since, live, PyUnicode_4BYTE_KIND);
+        return scan(self, args[0], map, since, live, NULL, PyUnicode_4BYTE_KIND);
     }
 }
 
@@ -417,7 +577,68 @@ static PyTypeObject AutomatonType = {
     .tp_methods = Automaton_methods,
 };
 
-/* ---- building one */
+static int Ends_init(Ends *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *terms, *breaks, *map, *leet;
+    if (!PyArg_ParseTuple(args, "O!OO!Unnn", &AutomatonType, &terms, &breaks, &MapType, &map, &leet, &self->gap, &self->repeats,
+                          &self->run))
+        return -1;
+    if (self->terms || !(breaks == Py_None || Py_TYPE(breaks) == &AutomatonType) || self->gap < 0 || self->repeats < 0 ||
+        self->repeats > REPEATS_MOST || self->run < 1) {
+        PyErr_SetString(PyExc_TypeError, "ends are made once, of an automaton or none, and of numbers in their bounds");
+        return -1;
+    }
+    self->terms = Py_NewRef(terms), self->breaks = Py_NewRef(breaks);
+    self->map = Py_NewRef(map), self->leet = Py_NewRef(leet);
+    return 0;
+}
+
+static void Ends_dealloc(Ends *self)
+{
+    Py_XDECREF(self->terms);
+    Py_XDECREF(self->breaks);
+    Py_XDECREF(self->map);
+    Py_XDECREF(self->leet);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *Ends_look(Ends *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]) || !self->terms)
+        return PyErr_Format(PyExc_TypeError, "look(text, since)");
+    const Py_ssize_t since = PyLong_AsSsize_t(args[1]);
+    if (since == -1 && PyErr_Occurred())
+        return NULL;
+    const Automaton *terms = (const Automaton *)self->terms;
+    const Map *map = (const Map *)self->map;
+    switch (PyUnicode_KIND(args[0])) {
+    case PyUnicode_1BYTE_KIND:
+        return scan(terms, args[0], map, since, 0, self, PyUnicode_1BYTE_KIND);
+    case PyUnicode_2BYTE_KIND:
+        return scan(terms, args[0], map, since, 0, self, PyUnicode_2BYTE_KIND);
+    default:
+        return scan(terms, args[0], map, since, 0, self, PyUnicode_4BYTE_KIND);
+    }
+}
+
+static PyMethodDef Ends_methods[] = {
+    {"look", (PyCFunction)(void (*)(void))Ends_look, METH_FASTCALL,
+     "look(text, since): (the hits, where what may still become a term begins), or False where a character is unknown."},
+    {NULL},
+};
+
+static PyTypeObject EndsType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "app._scan.Ends",
+    .tp_doc = "Ends(terms, breaks or None, map, leet, gap, repeats, run): as app/ends.py says.",
+    .tp_basicsize = sizeof(Ends),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)Ends_init,
+    .tp_dealloc = (destructor)Ends_dealloc,
+    .tp_methods = Ends_methods,
+};
+
+/* ---- building an automaton */
 
 typedef struct {
     int32_t state, first, last; /* patterns[first:last], sorted, begin with what leads to the state */
@@ -671,11 +892,84 @@ static PyObject *has(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_FALSE;
 }
 
+INLINE int is_plain(Py_UCS4 c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '@' || c == '$';
+}
+
+INLINE long marked(PyObject *text, Py_ssize_t since, const int kind)
+{
+    const void *data = PyUnicode_DATA(text);
+    const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    long found = 0;
+    for (Py_ssize_t i = since; i < size; i++) {
+        const Py_UCS4 c = PyUnicode_READ(kind, data, i);
+        if (c > '|' || (c > '+' && c < '<'))
+            continue;
+        const Py_UCS4 next = i + 1 < size ? PyUnicode_READ(kind, data, i + 1) : 0;
+        const int last = i + 1 == size, letter = next >= 'a' && next <= 'z';
+        switch (c) {
+        case '&':
+            found |= last || letter || next == '#' ? 1 : 0;
+            break;
+        case '%':
+            found |= last || (next >= '0' && next <= '9') || (next >= 'a' && next <= 'f') || next == 'u' ? 1 : 0;
+            break;
+        case '\\':
+            found |= last || next == 'u' || next == 'x' ? 1 : 0;
+            break;
+        case '<':
+            found |= last || letter || next == '/' || next == '!' ? 2 : 0;
+            break;
+        case ']':
+            found |= last || next == '(' ? 2 : 0;
+            break;
+        case '!':
+        case '+':
+        case '|': {
+            const Py_ssize_t start = i;
+            int more = 0; /* than what ends a sentence as well */
+            for (Py_UCS4 sign = c; sign == '!' || sign == '+' || sign == '|'; sign = PyUnicode_READ(kind, data, i)) {
+                more |= sign != '!';
+                if (++i == size)
+                    break;
+            }
+            if (i == size || is_plain(PyUnicode_READ(kind, data, i)) ||
+                (more && start && is_plain(PyUnicode_READ(kind, data, start - 1))))
+                found |= 4;
+            i--;
+        }
+        }
+    }
+    return found;
+}
+
+static PyObject *marks(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyUnicode_Check(args[0]) || !PyLong_Check(args[1]))
+        return PyErr_Format(PyExc_TypeError, "marks(text, since)");
+    Py_ssize_t since = PyLong_AsSsize_t(args[1]);
+    if (since == -1 && PyErr_Occurred())
+        return NULL;
+    if (since < 0)
+        since = 0;
+    switch (PyUnicode_KIND(args[0])) {
+    case PyUnicode_1BYTE_KIND:
+        return PyLong_FromLong(marked(args[0], since, PyUnicode_1BYTE_KIND));
+    case PyUnicode_2BYTE_KIND:
+        return PyLong_FromLong(marked(args[0], since, PyUnicode_2BYTE_KIND));
+    default:
+        return PyLong_FromLong(marked(args[0], since, PyUnicode_4BYTE_KIND));
+    }
+}
+
 static PyMethodDef methods[] = {
     {"build", build, METH_VARARGS,
      "build(letters of all patterns, their ends, number of letters): (states, depths, roots, outputs). The patterns are "
      "distinct, not empty, and sorted so that equal beginnings stand together, the shorter first."},
     {"has", (PyCFunction)(void (*)(void))has, METH_FASTCALL, "has(text, flags, since): one of the ASCII characters flagged stands there."},
+    {"marks", (PyCFunction)(void (*)(void))marks, METH_FASTCALL,
+     "marks(text, since): what there may be to decode (views.Marks): 1 for escapes, 2 for tags, 4 for signs as letters."},
     {NULL},
 };
 
@@ -683,11 +977,12 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "app._scan", NULL, 0,
 
 PyMODINIT_FUNC PyInit__scan(void)
 {
-    if (PyType_Ready(&MapType) < 0 || PyType_Ready(&AutomatonType) < 0)
+    if (PyType_Ready(&MapType) < 0 || PyType_Ready(&AutomatonType) < 0 || PyType_Ready(&EndsType) < 0)
         return NULL;
     PyObject *made = PyModule_Create(&module);
     if (!made || PyModule_AddObjectRef(made, "Map", (PyObject *)&MapType) < 0 ||
-        PyModule_AddObjectRef(made, "Automaton", (PyObject *)&AutomatonType) < 0) {
+        PyModule_AddObjectRef(made, "Automaton", (PyObject *)&AutomatonType) < 0 ||
+        PyModule_AddObjectRef(made, "Ends", (PyObject *)&EndsType) < 0) {
         Py_XDECREF(made);
         return NULL;
     }

@@ -62,7 +62,8 @@ class Native:
     def _take(self, arrays: Mapping[str, Array], table: CharTable | None) -> None:
         assert native.scan is not None
         self._arrays = {name: arrays[name] for name in ("states", "depths", "roots", "letters", "outputs")}
-        self._scan = native.scan.Automaton(*self._arrays.values()).scan
+        self.compiled = native.scan.Automaton(*self._arrays.values())
+        self._scan = self.compiled.scan
         self._table, self._map = table, None if table is None else table.map
 
     def arrays(self) -> Mapping[str, Array]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
-from app.automaton import Array, Automaton, Engine, Hits, Live
+from app.automaton import Array, Automaton, Engine, Hits, Live, Native
 from app.text import CharTable
 
 
@@ -127,6 +127,11 @@ class Lookup:
 
     def __bool__(self) -> bool:
         return self._engine is not None
+
+    @property
+    def compiled(self) -> Any:
+        """The automaton itself, where the engine is the one in C; None without patterns."""
+        return self._engine.compiled if isinstance(self._engine, Native) else None
 
     def owners(self, number: int) -> list[int]:
         return self._owners[self._ends[number - 1] if number else 0 : self._ends[number]].tolist()

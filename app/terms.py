@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from app import forms, views
-from app.align import AROUND, GAP, REPEATS, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
-from app.automaton import Array, Places
+from app.align import AROUND, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
+from app.automaton import Array, Hits, Places
 from app.codes import coded
+from app.ends import Ends, starts_in
 from app.lookup import Index, Lookup, Texts, as_bytes, part_of
 from app.pinyin import ENGLISH, Spelt, beside, is_syllable, sound, whole_token, whole_words
 from app.redrawn import Redrawn, anchors
@@ -78,8 +79,8 @@ class Terms:
         self._pairs = Index((t, i) for i, t in short)
         self._syllables = Index((sound, i) for i, t in short for sound in forms.readings(t))
         self._anchors = Index(anchors(terms))
-        self._drawn = Redrawn(self._anchors, self._terms)
         self._phrases = Lookup((p, 0) for p in phrases)
+        self._ready()
         self._allow: dict[int, list[tuple[int, str]]] = {}
         for i, own in (allow or {}).items():
             for phrase in own:
@@ -118,9 +119,15 @@ class Terms:
             setattr(made, f"_{name}", Lookup.of(part_of(arrays, name), table))
         for name in _INDEXES:
             setattr(made, f"_{name}", Index.of(part_of(arrays, name)))
-        made._drawn = Redrawn(made._anchors, made._terms)
         made._run = int(arrays["run"][0])
+        made._ready()
         return made
+
+    def _ready(self) -> None:
+        """What is no array, but made of them."""
+        self._drawn = Redrawn(self._anchors, self._terms)
+        self._ends = Ends(self._strong, self._breaks, self._run)
+        self._plain = not self._literal
 
     def __len__(self) -> int:
         return len(self._terms)
@@ -132,13 +139,17 @@ class Terms:
 
     def find(self, text: str, since: int, final: bool) -> tuple[list[Hit], int]:
         """Hits that start at or after `since`, and the hold. `text[:since]` is context; `final`: nothing follows."""
-        hits: dict[Hit, None] = {}
-        hold = self._look(text, since, final, hits)
+        found, hold = (self._strong.find(text, since), len(text)) if final else self._ends.look(text, since)
         base = since - KEPT if since > KEPT else 0
         marks = views.marks(text, base)
+        if not found and marks is None and self._plain:
+            return [], hold
+        hits: dict[Hit, None] = {}
+        if found:
+            hold = self._told(text, found, hold, final, hits)
         if marks is not None:
             hold = min(hold, self._shown(text, base, since, final, marks, hits))
-        if self._literal:
+        if not self._plain:
             hold = min(hold, self._exact(text, since, final, hits))
         return list(hits), hold
 
@@ -186,82 +197,21 @@ class Terms:
         return decoded.starts[hold] if hold < len(decoded.text) else _END
 
     def _look(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
-        size = len(text)
-        hold = size
-        if final:
-            found = self._strong.find(text, since)
-        else:
-            found, live = self._strong.watch(text, since)
-            if live is not None:
-                hold = self._live(text, *live)
+        found, hold = (self._strong.find(text, since), len(text)) if final else self._ends.look(text, since)
+        return self._told(text, found, hold, final, hits)
+
+    def _told(self, text: str, found: Hits, hold: int, final: bool, hits: dict[Hit, None]) -> int:
+        """What of `found` is a term; the hold moves back to what the end leaves open."""
         for number, places in found:
             for owner in self._strong.owners(number):
                 index, dropped = owner >> 8, (owner & 255) - 1
-                for start in _starts(text, places[0], places[1]):
+                for start in starts_in(text, places[0], places[1]):
                     verdict = self._confirm(text, start, index, final, dropped)
                     if isinstance(verdict, Open):
                         hold = min(hold, start)
                     elif verdict is not None:
                         hits[Hit(verdict.start, verdict.end, index, verdict.techniques)] = None
         return hold
-
-    def _live(self, text: str, places: Places, starts: Places) -> int:
-        """Start of the longest suffix that may still become a term: no gap in it is wider than GAP, no run longer than REPEATS."""
-        size = len(text)
-        if size - places[0] == len(places) and text[places[0]] >= "\u2e80":
-            return places[0]  # nothing between, and no word goes on into it
-        # From the end back to the first gap that no match can span.
-        reach, after, begin = len(places), size, -1
-        while reach and size - places[0] > len(places):
-            gap = text[places[reach - 1] + 1 : after]
-            if len(gap) > GAP and _spans(gap):
-                # What is too long a run to stand in a term may still end in the first characters of one.
-                begin = _last_part(text, places[reach - 1], after)
-                reach -= begin < after
-                break
-            reach -= 1
-            after = places[reach]
-        else:
-            reach = 0
-        for first in starts:
-            if first < reach or self._shut(text, places, first):
-                continue
-            stop = places[first + 1] if first + 1 < len(places) else size
-            begins = _starts(text, begin if first == reach and begin >= 0 else places[first], stop)
-            for start in (
-                begins if is_word(text[begins[-1]]) or text[begins[-1]] in views.LEET else begins[-self._run :]
-            ):
-                # In the middle of a Latin word no term can start: it would fail its left boundary. A digit may stand for 二.
-                if not (start and is_word(text[start - 1]) and (is_word(text[start]) or text[start] in views.LEET)) or (
-                    text[start].isdecimal()
-                ):
-                    return start
-        return size
-
-    def _shut(self, text: str, places: Places, first: int) -> bool:
-        """From places[first] on stand letters of which some touch, and then a space: no term goes on from there, but one that has
-        a space or a mark of its own at it, or Han."""
-        touch = False
-        for k in range(first, len(places)):
-            at = places[k]
-            if not "a" <= text[at] <= "z":
-                return False
-            gap = text[at + 1 : places[k + 1] if k + 1 < len(places) else len(text)]
-            if not gap:
-                touch = touch or (k + 1 < len(places) and not self._breaks_off(text, places[first], at))
-            elif (
-                touch
-                and all(map(views.is_noise, gap))
-                and any(map(str.isspace, gap))
-                and not self._breaks_off(text, places[first], at)
-            ):
-                return True
-        return False
-
-    def _breaks_off(self, text: str, start: int, last: int) -> bool:
-        """What stands from `start` to `last` is the beginning of a term up to where it may be broken off."""
-        part = text[start : last + 1]
-        return any(found[0] == 0 and found[-1] == last - start for _, found in self._breaks.find(part))
 
     def _confirm(self, text: str, start: int, index: int, final: bool, dropped: int = -1) -> Aligned | Open | None:
         verdict = align(text, start, self._terms[index], final, dropped)
@@ -480,37 +430,6 @@ class Terms:
             for h in self.find(fold(code.text), 0, True)[0]:
                 hits[Hit(start, end, h.number, h.techniques | {name})] = None
         return hold
-
-
-def _starts(text: str, begin: int, stop: int) -> list[int]:
-    """Places in text[begin:stop] where a match may begin: the first and the last characters of a run (and of its repeats
-    beyond noise)."""
-    if stop - begin <= 1:
-        return [begin]
-    return [i for i in range(begin, stop) if not views.is_noise(text[i])][-REPEATS - 1 :]
-
-
-def _last_part(text: str, begin: int, stop: int) -> int:
-    """From where on a match that begins in the run text[begin:stop] reaches to its end; `stop` if none does."""
-    noise = 0
-    for at in reversed(range(begin, stop)):
-        noise = noise + 1 if views.is_noise(text[at]) else 0
-        if noise > GAP:
-            return at + noise
-    return begin
-
-
-def _spans(gap: str) -> bool:
-    """No match reaches over `gap`: noise, and repeats of the character before it."""
-    noise = repeats = 0
-    for ch in gap:
-        if views.is_noise(ch):
-            noise += 1
-        else:
-            noise, repeats = 0, repeats + 1
-        if noise > GAP or repeats > REPEATS:
-            return True
-    return False
 
 
 def _skeletal(kind: int, text: str, start: int, end: int, term: str) -> Aligned | None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import native, views
+from app import ends, forms, native, views
+from app.align import first_run
 from app.automaton import Live, Native, Pure
 from app.lookup import Lookup
 from app.text import CharTable, fold
@@ -77,6 +78,40 @@ def test_both_engines_find_the_same(patterns: set[str], text: str, since: int) -
         assert live == alive
         assert list(ours) == list(compiled.find(text, since))
         assert list(ours) == list(Native.of(compiled.arrays(), table).find(text, since))
+
+
+LISTED = st.sets(st.text("abil1赌博二 -é", min_size=2, max_size=7).map(fold), min_size=1, max_size=12)
+PIECES = st.one_of(
+    st.text("abil1赌博二２@ -.\t\n！😀\u0131\u0660²", max_size=6),
+    st.sampled_from(
+        ["a" * 12, "赌" * 11, " " * 10, " . . .赌赌", "a a a a a a a a a a", "ab ", "赌\u3000", "一. ", "\U00034000"]
+    ),
+    st.text(st.characters(), max_size=3),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(LISTED, st.lists(st.one_of(PIECES, st.integers(0, 11)), max_size=8), st.integers(0, 8))
+def test_both_engines_hold_the_same_of_the_end(listed: set[str], pieces: list[str | int], since: int) -> None:
+    terms = sorted(listed)
+    # Terms of the list, whole or without their last character, between all sorts of things.
+    shown = [
+        terms[piece % len(terms)][: -1 if piece % 2 else None] if isinstance(piece, int) else piece for piece in pieces
+    ]
+    text = fold("".join(shown))
+    strong = Lookup(forms.strong(terms), views.SKELETON, live=True)
+    breaks = Lookup(((made, 0) for made in forms.breaks(terms)), views.SKELETON)
+    run = max(map(first_run, terms))
+    compiled, pure = ends.Native(strong, breaks, run), ends.Pure(strong, breaks, run)
+    for end in range(len(text) + 1):
+        (ours, hold), (theirs, held) = (each.look(text[:end], min(since, end)) for each in (compiled, pure))
+        assert (list(ours), hold) == (list(theirs), held)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.one_of(st.text("&%\\\\<!+|](#a0g@$uxz/ 赌", max_size=12), ANY), st.integers(0, 5))
+def test_both_engines_see_the_same_marks(text: str, since: int) -> None:
+    assert views.marks(text, since) == views.searched(text, since)
 
 
 @settings(max_examples=200, deadline=None)
