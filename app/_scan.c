@@ -897,6 +897,8 @@ INLINE int is_plain(Py_UCS4 c)
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '@' || c == '$';
 }
 
+static const char MARKS[128] = {['&'] = 1, ['%'] = 1, ['\\'] = 1, ['<'] = 1, [']'] = 1, ['!'] = 1, ['+'] = 1, ['|'] = 1};
+
 INLINE long marked(PyObject *text, Py_ssize_t since, const int kind)
 {
     const void *data = PyUnicode_DATA(text);
@@ -904,7 +906,7 @@ INLINE long marked(PyObject *text, Py_ssize_t since, const int kind)
     long found = 0;
     for (Py_ssize_t i = since; i < size; i++) {
         const Py_UCS4 c = PyUnicode_READ(kind, data, i);
-        if (c > '|' || (c > '+' && c < '<'))
+        if (c >= 128 || !MARKS[c])
             continue;
         const Py_UCS4 next = i + 1 < size ? PyUnicode_READ(kind, data, i + 1) : 0;
         const int last = i + 1 == size, letter = next >= 'a' && next <= 'z';

@@ -18,7 +18,7 @@ import numpy as np
 
 from app import forms, views
 from app.align import AROUND, Aligned, Open, align, first_run, pair, reversed_term, split_term, weak
-from app.automaton import Array, Hits, Places
+from app.automaton import Array, Hits, Live, Places
 from app.codes import coded
 from app.ends import Ends, starts_in
 from app.lookup import Index, Lookup, Texts, as_bytes, part_of
@@ -127,7 +127,6 @@ class Terms:
         """What is no array, but made of them."""
         self._drawn = Redrawn(self._anchors, self._terms)
         self._ends = Ends(self._strong, self._breaks, self._run)
-        self._plain = not self._literal
 
     def __len__(self) -> int:
         return len(self._terms)
@@ -142,15 +141,14 @@ class Terms:
         found, hold = (self._strong.find(text, since), len(text)) if final else self._ends.look(text, since)
         base = since - KEPT if since > KEPT else 0
         marks = views.marks(text, base)
-        if not found and marks is None and self._plain:
+        odd, live = self._literal.watch(text, since)
+        if not (found or marks or odd or live):
             return [], hold
         hits: dict[Hit, None] = {}
-        if found:
-            hold = self._told(text, found, hold, final, hits)
+        hold = self._told(text, found, hold, final, hits)
         if marks is not None:
             hold = min(hold, self._shown(text, base, since, final, marks, hits))
-        if not self._plain:
-            hold = min(hold, self._exact(text, since, final, hits))
+        hold = min(hold, self._exact(text, odd, live, final, hits))
         return list(hits), hold
 
     def _shown(self, text: str, base: int, since: int, final: bool, marks: views.Marks, hits: dict[Hit, None]) -> int:
@@ -227,11 +225,10 @@ class Terms:
                 verdict = Open(start)
         return verdict
 
-    def _exact(self, text: str, since: int, final: bool, hits: dict[Hit, None]) -> int:
+    def _exact(self, text: str, found: Hits, live: Live | None, final: bool, hits: dict[Hit, None]) -> int:
         """Terms that are (nearly) all symbols, as they are."""
         size = len(text)
         hold = size
-        found, live = self._literal.watch(text, since)
         if live is not None and not final:
             begins = (live.places[at] for at in live.starts)
             hold = min((s for s in begins if not (s and is_word(text[s]) and is_word(text[s - 1]))), default=size)

@@ -352,7 +352,7 @@ def decode(
     for shown in ends:
         twice = _decode(once.text, 0, shown, False, shown < size, tags)
         if twice is None:
-            made.append(once._replace(sure=shown == ends[0]))
+            made.append(once if shown == ends[0] else once._replace(sure=False))
             continue
         made.append(
             Decoded(
@@ -368,6 +368,10 @@ def decode(
 
 
 def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags: bool) -> Decoded | None:
+    if not always:
+        there = marks(folded, since)
+        if there is None or not (there.escapes or (tags and there.tags) or (leet and there.leet)):
+            return None
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []

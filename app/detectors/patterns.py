@@ -13,15 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
+from app import native
 from app.types import Candidate, Scan, Scope
 
 CATEGORY = "personal_information"
+_has = native.scan.has if native.scan is not None else None
 
 _LONGEST = 322
 """An address of 64 + 1 + 255 characters (RFC 5321, 4.5.3.1), and two that follow it."""
-_RUN = frozenset("0123456789abcdefghijklmnopqrstuvwxyz@._%+-:‐–")
+_RUN = "0123456789abcdefghijklmnopqrstuvwxyz@._%+-:‐–"
 """Characters of folded text that a match, or what must not touch it, can be made of. A space only between digits."""
 _MAYBE = re.compile(r"@|[0-9][0-9a-z .:‐–-]{5}")
+_FIRST = bytes(chr(i) in "@0123456789" for i in range(128))
 _SEP = "[ .‐–-]?"
 
 
@@ -145,23 +148,24 @@ class Patterns:
 
     def scan(self, text: str, since: int, final: bool, scope: Scope) -> Scan:
         hold = len(text) if final else _open(text, since)
+        if hold <= since or (_has is not None and not _has(text, _FIRST, since)) or not _MAYBE.search(text, since):
+            return Scan([], hold)
         candidates: dict[Candidate, None] = {}  # two shapes may find the same
-        if hold > since and _MAYBE.search(text, since):
-            for pattern in _PATTERNS:
-                for found in pattern.shape.finditer(text, since):
-                    start, end = found.span(1)
-                    if start < hold and pattern.valid(found[1], text[max(0, start - _BEFORE) : start]):
-                        candidates[Candidate(start, end, CATEGORY, self.name, pattern.rule)] = None
+        for pattern in _PATTERNS:
+            for found in pattern.shape.finditer(text, since):
+                start, end = found.span(1)
+                if start < hold and pattern.valid(found[1], text[max(0, start - _BEFORE) : start]):
+                    candidates[Candidate(start, end, CATEGORY, self.name, pattern.rule)] = None
         return Scan(list(candidates), hold)
 
 
 def _open(text: str, since: int) -> int:
     """Start of the run that the text ends in; never further back than a match can reach."""
-    at = len(text)
-    least = max(since, at - _LONGEST)
-    while at > least:
-        ch = text[at - 1]
-        if ch not in _RUN and not (ch == " " and at > 1 and text[at - 2].isdigit()):
-            break
-        at -= 1
+    last = text[-1:]
+    if last not in _RUN and last != " ":
+        return len(text)
+    least = max(since, len(text) - _LONGEST)
+    at = least + len(text[least:].rstrip(_RUN))
+    while at > least and text[at - 1] == " " and at > 1 and text[at - 2].isdigit():
+        at = least + len(text[least : at - 1].rstrip(_RUN))
     return at

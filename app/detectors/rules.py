@@ -112,8 +112,12 @@ class Rules:
         hold, wake = size, 0
         found, live = self._anchors.watch(text, since)
         if live is not None and not final:
-            begins = (live.places[at] for at in live.starts)
-            hold = min((start for start in begins if not _inside_word(text, start)), default=size)
+            for at in live.starts:
+                if not _inside_word(text, live.places[at]):
+                    hold = live.places[at]
+                    break
+        if not found:
+            return Scan([], hold)
         candidates: list[Candidate] = []
         for number, places in found:
             start = places[0]
