@@ -377,17 +377,11 @@ def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags:
     ends: list[int] = []
     names: list[str] = []
     at, hit = since, always
-
-    def plain(stop: int) -> None:
-        out.append(folded[at:stop])
-        starts.extend(range(at, stop))
-        ends.extend(range(at + 1, stop + 1))
-        names.extend([""] * (stop - at))
-
     # Looked for by its first character: the whole expression at every character costs fifty times as much.
     shape = _ESCAPE if tags else _UNTAGGED
     for mark in _MARK.finditer(folded, since, until):
-        if mark.start() < at or (found := shape.match(folded, mark.start(), until)) is None:
+        start = mark.start()
+        if start < at or (found := shape.match(folded, start, until)) is None:
             continue
         kind = found.lastgroup or ""
         if kind == "leet" and not (leet and _beside(folded, *found.span(), until)):
@@ -396,17 +390,23 @@ def _decode(folded: str, since: int, until: int, leet: bool, always: bool, tags:
         if made is None:
             continue
         hit = hit or leet == (kind == "leet")
-        plain(found.start())
-        for text, start, end in made:
+        out.append(folded[at:start])
+        starts += range(at, start)
+        ends += range(at + 1, start + 1)
+        names += [""] * (start - at)
+        for text, begin, end in made:
             text = fold(text)
             out.append(text)
-            starts.extend([found.start() + start] * len(text))
-            ends.extend([found.start() + end] * len(text))
-            names.extend([kind] * len(text))
+            starts += [start + begin] * len(text)
+            ends += [start + end] * len(text)
+            names += [kind] * len(text)
         at = found.end()
     if not hit:
         return None
-    plain(until)
+    out.append(folded[at:until])
+    starts += range(at, until)
+    ends += range(at + 1, until + 1)
+    names += [""] * (until - at)
     return Decoded("".join(out), starts, ends, names, len(folded))
 
 

@@ -8,7 +8,7 @@ that one new entry acts at once however long the list is.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -61,9 +61,8 @@ class _Generation(NamedTuple):
     fresh: _Part
     gone: frozenset[str]
 
-    def parts(self) -> Iterator[tuple[_Part, frozenset[str]]]:
-        yield self.base, self.gone
-        yield self.fresh, _NONE
+    def parts(self) -> tuple[tuple[_Part, frozenset[str]], ...]:
+        return (self.base, self.gone), (self.fresh, _NONE)
 
 
 class Blocklist:
@@ -133,20 +132,21 @@ class Blocklist:
         return Scan([replace(c, tier="suspect") for c in found.candidates], found.hold)
 
     def _both(self, look: Callable[[Terms], tuple[list[Hit], int]], size: int, scope: Scope) -> Scan:
-        if not (self.now.base.term_rows or self.now.fresh.term_rows):
-            return Scan([], size)
-        candidates, hold = [], size
+        candidates: list[Candidate] = []
+        hold = size
         for part, gone in self.now.parts():
             if not part.term_rows:
                 continue
             hits, until = look(part.terms)
-            hold = min(hold, until)
-            candidates += [
-                _candidate(h.start, h.end, row, h.techniques)
-                for h in hits
-                for row in part.term_rows[h.number]
-                if row["id"] not in gone and _covers(row, scope)
-            ]
+            if until < hold:
+                hold = until
+            if hits:
+                candidates += [
+                    _candidate(h.start, h.end, row, h.techniques)
+                    for h in hits
+                    for row in part.term_rows[h.number]
+                    if row["id"] not in gone and _covers(row, scope)
+                ]
         return Scan(candidates, hold)
 
 
