@@ -14,13 +14,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from yarl import URL
-
 from app import clock, deadlines, history, metrics, remediation, retention, strictjson
 from app.agreements import Agreements
 from app.complaints import Matter
 from app.errors import Conflict, StoreError, UpstreamError
-from app.outbound import Outbound
+from app.outbound import Outbound, target
 from app.remediation import DUTY, Case
 from app.store import sweeps
 from app.store.cases import Cases, Writes
@@ -59,7 +57,7 @@ class Duties:
         agreements: Agreements | None = None,
     ) -> None:
         self._subjects, self._agreements = subjects, agreements
-        self._cases, self._url = cases, URL(url) if url else None
+        self._cases, self._target = cases, target(url) if url else None
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._outbound = Outbound(3.0, 5.0, 5.0)
         self._queue = Queue(cases)
@@ -213,23 +211,23 @@ class Duties:
         kind = "overdue" if now > case.due else next((str(n) for n in sorted(ALERTS) if left <= n), None)
         if kind is None or kind in case.alerted or case.state not in DUTY:
             return
-        if self._url is not None and not await self._post(case, kind, left):
+        if self._target is not None and not await self._post(case, kind, left):
             metrics.ALERTS.labels(kind, "failed").inc()
             return
-        metrics.ALERTS.labels(kind, "sent" if self._url is not None else "shown").inc()
+        metrics.ALERTS.labels(kind, "sent" if self._target is not None else "shown").inc()
         # Those that would have come before say no more.
         passed = [str(n) for n in ALERTS if kind == "overdue" or n >= int(kind)]
         told = tuple(dict.fromkeys((*case.alerted, *passed, kind)))
         await self._moved(case, replace(case, alerted=told), "alert", kind=kind)
 
     async def _post(self, case: Case, kind: str, left: int) -> bool:
-        assert self._url is not None
+        assert self._target is not None
         body = {
             "kind": kind, "case": case.id, "app": case.app, "category": case.category, "state": case.state,
             "due": clock.stamp(case.due), "days_left": left,
         }  # fmt: skip
         try:
-            reply = await self._outbound.open("POST", self._url, self._headers, strictjson.dumps(body))
+            reply = await self._outbound.open("POST", self._target, self._headers, strictjson.dumps(body))
             reply.close()
         except UpstreamError as e:
             log.error("alert not sent, it is tried again", extra={"case": case.id, "error": e.code})

@@ -22,11 +22,10 @@ from typing import Any, Literal, NamedTuple, cast
 
 import jwt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from yarl import URL
 
 from app import clock, metrics, strictjson
 from app.errors import RequestError, SettingsError, UpstreamError
-from app.outbound import Outbound
+from app.outbound import Outbound, target
 
 log = logging.getLogger("sluice.identity")
 
@@ -287,7 +286,7 @@ class Keyring:
         try:
             while True:
                 try:
-                    reply = await outbound.open("GET", URL(str(self._rule.jwks)), {}, None)
+                    reply = await outbound.open("GET", target(str(self._rule.jwks)), {}, None)
                     try:
                         if reply.status != 200:
                             raise UpstreamError("no key set there", code="upstream_status")
@@ -295,7 +294,7 @@ class Keyring:
                     finally:
                         reply.close()
                     metrics.RELOADS.labels("jwks", "ok").inc()
-                except (UpstreamError, SettingsError) as e:
+                except (UpstreamError, SettingsError, ValueError) as e:
                     metrics.RELOADS.labels("jwks", "failed").inc()
                     log.error("key set not read, the old one stays", extra={"error": type(e).__name__})
                 self._looked.set()

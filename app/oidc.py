@@ -19,11 +19,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from yarl import URL
-
 from app import clock, identity, metrics, strictjson
 from app.errors import LoginError, RequestError, SettingsError, UpstreamError
-from app.outbound import Outbound
+from app.outbound import Outbound, Target, target
 from app.settings import Role, Settings, loopback, mapped
 
 log = logging.getLogger("sluice.oidc")
@@ -100,8 +98,8 @@ class _Metadata(NamedTuple):
     """What a provider says of itself (OpenID Connect Discovery 1.0, 3; RFC 9207, 3)."""
 
     authorize: str
-    exchange: URL
-    jwks: URL
+    exchange: Target
+    jwks: Target
     methods: tuple[str, ...]
     algorithms: tuple[str, ...]
     scopes: tuple[str, ...]
@@ -246,15 +244,15 @@ class Provider:
 
     async def _discovered(self) -> _Metadata:
         """OpenID Connect Discovery 1.0, 4. Raises LoginError."""
-        address = URL(self._issuer.rstrip("/") + "/.well-known/openid-configuration", encoded=True)
+        address = target(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
         said = _object(await self._call("GET", address, otherwise="metadata"))
         if said.get("issuer") != self._issuer:
             raise _refusal("metadata")
         public = _words(said.get("id_token_signing_alg_values_supported"), identity.PUBLIC)
         return _Metadata(
             self._address(said.get("authorization_endpoint")),
-            URL(self._address(said.get("token_endpoint")), encoded=True),
-            URL(self._address(said.get("jwks_uri")), encoded=True),
+            target(self._address(said.get("token_endpoint"))),
+            target(self._address(said.get("jwks_uri"))),
             # 3: the default is client_secret_basic.
             _words(said.get("token_endpoint_auth_methods_supported"), ("client_secret_basic",)),
             # A provider may narrow what is accepted, never widen it.
@@ -363,7 +361,7 @@ class Provider:
     async def _call(
         self,
         method: str,
-        address: URL,
+        address: Target,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         *,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from yarl import URL
-
 from app.errors import UpstreamError
-from app.outbound import Outbound, Reply
+from app.outbound import Outbound, Reply, Target, target
 from app.settings import Settings
 
 _FORWARD = (
@@ -32,7 +30,7 @@ class Upstream:
         self._base = url.rstrip("/").removesuffix("/v1")
         self._key = key
         self._pass = credentials and key is None
-        self._urls: dict[str, URL] = {}
+        self._targets: dict[str, Target] = {}
         self.outbound = Outbound(
             settings.upstream_connect_timeout, settings.upstream_first_token_timeout, settings.upstream_idle_timeout
         )
@@ -53,11 +51,11 @@ class Upstream:
 
     async def send(self, method: str, path: str, client: Mapping[str, str], body: bytes | None = None) -> Reply:
         """`path` begins with /v1/. Raises UpstreamError, for a path that would lead elsewhere too."""
-        url = self._urls.get(path)
-        if url is None:
+        to = self._targets.get(path)
+        if to is None:
             if not {"", ".", ".."}.isdisjoint(path.split("/")[1:]) or not path.isascii():
                 raise UpstreamError("no such path", code="unknown_route", status=404)
-            url = URL(self._base + quote(path, safe="/:@"), encoded=True)
-            if len(self._urls) < 64:
-                self._urls[path] = url
-        return await self.outbound.open(method, url, self._headers(path, client), body)
+            to = target(self._base + quote(path, safe="/:@"))
+            if len(self._targets) < 64:
+                self._targets[path] = to
+        return await self.outbound.open(method, to, self._headers(path, client), body)

@@ -6,14 +6,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from yarl import URL
-
 from app import strictjson
 from app.errors import GuardError, UpstreamError
 from app.guards.formats import Request
 from app.guards.formats.asking import document
 from app.modelfile import GuardFile
-from app.outbound import Outbound
+from app.outbound import Outbound, Target, target
 
 ANSWER_MAX = 256 << 10
 """Bytes of an answer at most."""
@@ -34,8 +32,8 @@ class Remote:
 
     def __init__(self, url: str, key: str | None, file: GuardFile, seconds: float = 30.0) -> None:
         base = url.rstrip("/")
-        self._urls = {
-            "chat": URL(f"{base}/chat/completions"), "moderations": URL(f"{base}/moderations"), "hook": URL(url)
+        self._targets = {
+            "chat": target(f"{base}/chat/completions"), "moderations": target(f"{base}/moderations"), "hook": target(url)
         }  # fmt: skip
         self._model, self._seconds = file.model, seconds
         self._headers = {"Content-Type": "application/json"}
@@ -51,21 +49,21 @@ class Remote:
 
     async def ask(self, request: Request) -> bytes:
         """See app.guards.guard.Answers."""
-        url = self._urls.get(request.kind)
-        if url is None:
+        to = self._targets.get(request.kind)
+        if to is None:
             raise GuardError("missing")  # a classifier that runs on this machine alone
         body = strictjson.dumps(self._chat(request) if request.kind == "chat" else request.body)
         try:
             async with asyncio.timeout(self._seconds):
-                raw = await self._send(url, body)
+                raw = await self._send(to, body)
         except TimeoutError:
             raise GuardError("late") from None
         except UpstreamError as e:
             raise GuardError(_REASONS[e.code]) from None
         return _spoken(raw, request) if request.kind == "chat" else raw
 
-    async def _send(self, url: URL, body: bytes) -> bytes:
-        reply = await self._outbound.open("POST", url, self._headers, body)
+    async def _send(self, to: Target, body: bytes) -> bytes:
+        reply = await self._outbound.open("POST", to, self._headers, body)
         try:
             if reply.status != 200:
                 raise GuardError(_REFUSALS.get(reply.status, "status"))
