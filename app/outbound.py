@@ -52,7 +52,7 @@ class Target(NamedTuple):
     origin: str
     host: str
     port: int
-    tls: ssl.SSLContext | None
+    secure: bool
     head: str
 
 
@@ -73,12 +73,11 @@ def target(url: str) -> Target:
     if parts.username is not None:
         account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         head += f"\r\nAuthorization: Basic {base64.b64encode(account.encode()).decode()}"
-    return Target(f"{parts.scheme}://{name}:{port}", host, port, _verified() if secure else None, head)
+    return Target(f"{parts.scheme}://{name}:{port}", host, port, secure, head)
 
 
-@lru_cache(1)
 def _verified() -> ssl.SSLContext:
-    """Reads the machine's certificates, which takes some 20 ms: once."""
+    """Names and chains are checked, by the machine's certificates; reading those takes some 20 ms."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -160,6 +159,7 @@ class Outbound:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alive: set[Connection] = set()
         self._spare: dict[str, dict[Connection, None]] = {}
+        self._tls: ssl.SSLContext | None = None
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -225,6 +225,9 @@ class Outbound:
         addresses = await _addresses(target, loop)
         if any(map(forbidden, addresses)):
             raise UpstreamError("the model's address is of a forbidden kind", code="upstream_unreachable")
+        if target.secure and self._tls is None:
+            self._tls = await asyncio.to_thread(_verified)
+        tls, name = (self._tls, target.host) if target.secure else (None, None)
         spare = self._spare.setdefault(target.origin, {})
         until = loop.time() + self._connect
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
@@ -234,7 +237,7 @@ class Outbound:
                 async with asyncio.timeout((until - loop.time()) / left if left > 1 else None):
                     await loop.create_connection(
                         lambda: connection,  # noqa: B023
-                        address, target.port, ssl=target.tls, server_hostname=target.host if target.tls else None,
+                        address, target.port, ssl=tls, server_hostname=name,
                     )  # fmt: skip
                 if self._loop is None:
                     raise OSError  # closed meanwhile
