@@ -10,7 +10,6 @@ gateway that remembers what it screened must not be measured by its memory; `--l
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from app.demo.story import free_port, running
 from app.settings import packaged
