@@ -33,26 +33,13 @@ def graphs(name: str, bench: Path, texts: Path, of: Setup, seconds: float, folde
             try:
                 load.wait(_AROUND)
             except subprocess.TimeoutExpired:
-                _record(
-                    [
-                        spy,
-                        "record",
-                        "--native",
-                        "--rate",
-                        str(_RATE),
-                        "-p",
-                        str(pid),
-                        "-d",
-                        f"{seconds:.0f}",
-                        "-o",
-                        str(file),
-                    ],
-                    file,
-                )
+                _record(spy, pid, seconds, file)
             load.communicate()
 
 
-def _record(command: list[str], file: Path) -> None:
+def _record(spy: str, pid: int, seconds: float, file: Path) -> None:
+    # Not --native: with it py-spy takes threads that wait for work for busy ones.
+    command = [spy, "record", "--rate", str(_RATE), "-p", str(pid), "-d", f"{seconds:.0f}", "-o", str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()

@@ -139,6 +139,11 @@ def workers(pid: int) -> list[int]:
     return [p.pid for p in psutil.Process(pid).children(recursive=True) if p.name() == _WORKER]
 
 
+def cpu(pids: Sequence[int]) -> float:
+    """Seconds that these processes have used, user and system."""
+    return float(sum(t.user + t.system for t in (psutil.Process(pid).cpu_times() for pid in pids)))
+
+
 @dataclass
 class Stand:
     """A Sluice before the benchmark's model. `pid`: its parent's; `backend_pid`: the model's."""
