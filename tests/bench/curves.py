@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +179,7 @@ def by_workers(bench: Path, rounds: int, seconds: float) -> list[Row]:
                 for kind in ("plain", "burst"):
                     seen.setdefault((kind, count), []).append(_served(gateway, kind, seconds))
     rows: list[Row] = []
-    for (kind, count), each in sorted(seen.items(), reverse=True):
+    for (kind, count), each in sorted(seen.items(), key=lambda of: (of[0][0] != "plain", of[0][1])):
         middle = {key: statistics.median(row[key] for row in each) for key in each[0]}
         rows.append({"": "plain" if kind == "plain" else "streamed", "workers": count, **middle})
     return rows
@@ -222,10 +220,8 @@ def main() -> int:
     if unknown := set(parts) - {"length", "lexicon", "entries", "passages", "workers"}:
         p.error(f"--parts: {', '.join(sorted(unknown))}: no such part")
     few = slice(None, -1 if args.quick else None)
-    at = datetime.now().strftime("%Y-%m-%d %H:%M")
-    print(
-        f"{at}; {os.cpu_count()} cores, Python {platform.python_version()}, kernel {platform.release()}; best of {args.rounds} rounds"
-    )
+    machine = stand.machine()
+    print(f"{machine}; best of {args.rounds} rounds")
     figures: dict[str, list[Row]] = {}
 
     def told(name: str, title: str, rows: list[Row]) -> None:
@@ -237,7 +233,9 @@ def main() -> int:
         if set(parts) - {"workers"}:
             text = prose(400_000)
             (base / "text").write_text(text, "utf-8")
-            sizes = {_TERMS, *_LEXICONS[few]} if "lexicon" in parts else {_TERMS}
+            sizes = {_TERMS}
+            if "lexicon" in parts:
+                sizes.update(_LEXICONS[few])
             drawn = terms(text, max(sizes))
             (base / "drawn").write_text("\n".join(drawn[: max(_ENTRIES)]), "utf-8")
             for size in sizes:
@@ -266,7 +264,7 @@ def main() -> int:
         told("workers", title, by_workers(args.bench.resolve(), args.rounds, args.seconds))
         print(f"\n{_READING}")
     if args.json:
-        args.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        args.json.write_text(json.dumps({"machine": machine, **figures}, ensure_ascii=False, indent=1) + "\n", "utf-8")
     return 0
 
 

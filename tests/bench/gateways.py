@@ -40,6 +40,8 @@ PHASES = {
     "paced64": {"kind": "stream", "conc": 64, "delay": 10},
 }  # fmt: skip
 """burst: the model sends a delta at every turn of its loop; paced: one every 10 ms."""
+_TIMEOUT = 60.0
+"""Seconds that a reply may take: with 64 streams at once a slow gateway needs a third of it on a quiet machine."""
 
 Target = dict[str, Any]
 """As compare.py's TOML has it."""
@@ -96,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
         guard = _guard(stack)
         backend_port = free_port()
         setups = _setups(place, terms, guard)
-        targets = [*_bare(), *_litellm(args.litellm, place, backend_port, texts), *_sluices(setups, args.beside)]
+        sluices = _sluices(setups, args.beside)
+        targets = [*_bare(), *_litellm(args.litellm, place, backend_port, texts), *sluices]
         wanted = args.only.split(",") if args.only else [target["name"] for target in targets]
         if unknown := set(wanted) - {target["name"] for target in targets}:
             print(f"--only: no such target: {', '.join(sorted(unknown))}", file=sys.stderr)
@@ -127,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
             "lines": len(texts),
             "guard asked": _asked(guard),
         } | ({"LiteLLM": litellm.version(args.litellm)} if args.litellm else {})
-        figures["complaints"] = {name: n for name in wanted if name in setups and (n := _complaints(logs, name))}
+        ours = [target["name"] for target in sluices if target["name"] in figures["targets"]]
+        figures["complaints"] = {name: n for name in ours if (n := _complaints(logs, name))}
         file.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", "utf-8")
         tables = summary.tables(figures)
         (out / "summary.md").write_text(tables, "utf-8")
@@ -266,7 +270,10 @@ def _toml(args: argparse.Namespace, backend_port: int, targets: list[Target]) ->
         *(["quiet_wait = 0", "retries = 0"] if args.hasty else []),
     ]  # fmt: skip
     for name, phase in PHASES.items():
-        rows += [f"[phase.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in {**phase, "seconds": args.seconds}.items())]
+        rows += [
+            f"[phase.{name}]",
+            *(f"{k} = {json.dumps(v)}" for k, v in {**phase, "seconds": args.seconds, "timeout": _TIMEOUT}.items()),
+        ]
     for target in targets:
         rows.append("[[target]]")
         rows += [f"{k} = {json.dumps(v)}" for k, v in target.items() if k != "env"]

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 
 from tests.bench import material, stand
@@ -77,12 +74,12 @@ def main() -> int:
     p.add_argument("--seconds", type=float, default=10.0, help="of load of each kind")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     args = p.parse_args()
-    at = datetime.now().strftime("%Y-%m-%d %H:%M")
-    print(f"{at}; {os.cpu_count()} cores, Python {platform.python_version()}, kernel {platform.release()}")
+    machine = stand.machine()
+    print(machine)
     rows = figures(args.bench.resolve() if args.bench else None, args.terms, args.entries, args.seconds)
     table(f"Memory, {args.terms:,} terms, {args.entries:,} live entries, the shipped scorer", rows)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        args.json.write_text(json.dumps({"machine": machine, "memory": rows}, indent=1) + "\n", "utf-8")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,13 @@ def cores() -> tuple[list[int], list[int]]:
     """The core of the gateway, and that of the model's stand-in and the load."""
     ours = sorted(os.sched_getaffinity(0))
     return ours[:1], ours[-1:]
+
+
+def machine() -> str:
+    """When and where: what every figure stands beside."""
+    when = datetime.now().strftime("%Y-%m-%d %H:%M")
+    load = os.getloadavg()[0]
+    return f"{when}; {os.cpu_count()} cores, Python {platform.python_version()}, kernel {platform.release()}, load {load:.1f} at the start"
 
 
 def lines(bench: Path, count: int) -> list[str]:

@@ -105,7 +105,7 @@ def _ratio(value: float) -> str:
         if value >= 10
         else f"{value:.2f}"
         if value >= 0.1
-        else f"{value:.3f}"
+        else f"{value:.2g}"
     )
 
 
@@ -134,6 +134,11 @@ def _remarks(figures: dict[str, Any]) -> str:
     ]
     for target, errors in figures.get("errors", {}).items():
         rows += [f"Errors, {target}: {what} {e['n']}, such as {str(e['sample'])[:200]}" for what, e in errors.items()]
+    rows += [
+        f"{target} is measured in {', '.join(some)} only: with more at once its replies run into the load's time limit."
+        for target, some in litellm.PHASES.items()
+        if target in figures["targets"]
+    ]
     rows += [f"{target} logged {n} errors while it served" for target, n in figures.get("complaints", {}).items()]
     rows += [f"Left out, {target}: {why[:300]}" for target, why in figures["failed"].items()]
     return "\n".join(f"- {row}" for row in rows)
