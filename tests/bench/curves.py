@@ -34,7 +34,7 @@ from tests.bench.material import CATEGORY, deltas, folder, prose, slices, terms
 
 _SCOPE = Scope("bench", "answer")
 _LENGTHS = (60, 250, 1_000, 4_000, 16_000, 64_000)
-_LEXICONS = (10_000, 100_000, 1_000_000)
+_LEXICONS: tuple[int, ...] = (10_000, 100_000, 1_000_000)
 _ENTRIES = (0, 1_000, 10_000, 100_000)
 _PASSAGES = (0, 100, 1_000, 10_000)
 _TERMS = 100_000
@@ -219,7 +219,7 @@ def main() -> int:
     parts = args.parts.split(",")
     if unknown := set(parts) - {"length", "lexicon", "entries", "passages", "workers"}:
         p.error(f"--parts: {', '.join(sorted(unknown))}: no such part")
-    few = slice(None, -1 if args.quick else None)
+    few: slice = slice(None, -1 if args.quick else None)
     machine = stand.machine()
     print(f"{machine}; best of {args.rounds} rounds")
     figures: dict[str, list[Row]] = {}
