@@ -311,8 +311,9 @@ class Stream:
         for delta, said in at.shown.values():
             if said:
                 self._give(body, self._texts.get((delta.choice, delta.channel)))
+        alone = len(deltas) == 1 and not (ended or at.before or at.stops)
         out = self._emit(at, bool(deltas) and not any(said for _, said in at.shown.values()))
-        if len(deltas) == 1 and not (ended or at.before or at.stops) and self._frames < _FRAMES:
+        if alone and self._frames < _FRAMES:
             self._put_in_frame(raw, body, deltas[0])
         return out
 
