@@ -6,6 +6,7 @@ U+2028, U+0085 and their kind are text: str.splitlines would cut a JSON string t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -17,6 +18,18 @@ class Event(NamedTuple):
     data: bytes
     name: str = ""
     id: str = ""
+
+
+class Run(NamedTuple):
+    """Events that are alike but for one text each, which came one behind the other: those texts, and as JSON writes them (without
+    quotes)."""
+
+    texts: list[str]
+    written: list[bytes]
+
+
+Known = Callable[[bytes, int], tuple[Run, int] | None]
+"""Of a buffer and a place in it where an event begins: a run that begins there, and where it ends; None where none does."""
 
 
 class TooLarge(ValueError):
@@ -42,29 +55,47 @@ class Parser:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Raises TooLarge when an unfinished event outgrows the limit."""
+        return [event for event in self.walk(chunk) if isinstance(event, Event)]
+
+    def walk(self, chunk: bytes, known: Known | None = None) -> Iterator[Event | Run]:
+        """The same, one by one, as they are asked for; and what `known` knows of the bytes that come next, in place of its events. Raises
+        TooLarge."""
         if self._after_cr and chunk:
             # The CR already ended its line; an LF right behind it belongs to it.
             if chunk[:1] == b"\n":
                 chunk = chunk[1:]
             self._after_cr = False
         if not chunk:
-            return []
+            return
         self._after_cr = chunk[-1:] == b"\r"
         if b"\n" not in chunk and b"\r" not in chunk:
             # A long line is put together once, when it ends.
             self._rest += chunk
             self._check(len(self._rest))
-            return []
+            return
         buffer = bytes(self._rest) + chunk if self._rest else chunk
+        at = 0
         if not (self._first or self._data or self._name or self._id or self._size or b"\r" in buffer):
-            cut = buffer.rfind(b"\n\n") + 2
-            if cut > 1 and b"\n" not in buffer[cut:] and (plain := _plain(buffer[: cut - 2], self._limit)):
-                self._rest = bytearray(buffer[cut:])
-                self._check(len(self._rest))
-                return plain
-        lines = _LINE_END.split(buffer) if b"\r" in buffer else buffer.split(b"\n")
+            # Nearly all events are a single data line, some with their name before it.
+            while True:
+                if known is not None and (found := known(buffer, at)) is not None:
+                    run, at = found
+                    yield run
+                    continue
+                end = buffer.find(b"\n\n", at)
+                event = _plain(buffer[at:end]) if end >= 0 else None
+                if event is None:
+                    break
+                self._check(end - at)
+                at = end + 2
+                yield event
+        rest = buffer[at:]
+        if b"\n" not in rest and b"\r" not in rest:
+            self._rest = bytearray(rest)
+            self._check(len(rest))
+            return
+        lines = _LINE_END.split(rest) if b"\r" in rest else rest.split(b"\n")
         self._rest = bytearray(lines.pop())
-        events: list[Event] = []
         for line in lines:
             if self._first:
                 self._first = False
@@ -72,19 +103,11 @@ class Parser:
             if line:
                 self._field(line)
             else:
-                if self._data:
-                    events.append(
-                        Event(
-                            b"\n".join(self._data),
-                            self._name.decode(errors="replace"),
-                            self._id.decode(errors="replace"),
-                        )
-                    )
-                    self._data = []
-                self._name = b""
-                self._size = 0
+                data, name, id = self._data, self._name, self._id
+                self._data, self._name, self._size = [], b"", 0
+                if data:
+                    yield Event(b"\n".join(data), name.decode(errors="replace"), id.decode(errors="replace"))
         self._check(len(self._rest))
-        return events
 
     def _check(self, more: int) -> None:
         if self._size + more > self._limit:
@@ -105,14 +128,14 @@ class Parser:
         # An empty name is a comment, `retry` is the browser's, anything else is to be ignored.
 
 
-def _plain(buffer: bytes, limit: int) -> list[Event] | None:
-    """The events of a buffer in which each is a single data line, as nearly all are; None where one is another."""
-    events = []
-    for block in buffer.split(b"\n\n"):
-        if not block.startswith(b"data: ") or b"\n" in block or len(block) > limit:
-            return None
-        events.append(Event(block[6:]))
-    return events
+def _plain(block: bytes) -> Event | None:
+    """The event of a block that is one data line, or its name and one; None where it is another."""
+    name = b""
+    if block.startswith(b"event: "):
+        name, _, block = block[7:].partition(b"\n")
+    if not block.startswith(b"data: ") or b"\n" in block:
+        return None
+    return Event(block[6:], name.decode(errors="replace"))
 
 
 def write(data: bytes, name: str = "") -> bytes:

@@ -65,7 +65,7 @@ class Path:
     async def _run(self, stream: Stream, raw: Iterable[bytes]) -> bytes:
         out, parser = b"", sse.Parser()
         for chunk in raw:
-            out += await stream.feed(parser.feed(chunk))
+            out += await stream.feed(parser.walk(chunk, stream.known))
             if stream.failed is not None:
                 raise stream.failed
             if stream.over:

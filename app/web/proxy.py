@@ -430,7 +430,7 @@ class Proxy:
             parser = sse.Parser(stream.event_max)
             with self._callers.load.ending():
                 async for chunk in reply.chunks():
-                    pending += await stream.feed(parser.feed(chunk))
+                    pending += await stream.feed(parser.walk(chunk, stream.known))
                     if stream.stopped and not x.begun and not stream.told:
                         stream.conclude()
                         self._unavailable(x)

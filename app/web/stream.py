@@ -7,6 +7,7 @@ or by us, says no more, whatever still comes. Only an event that may be the last
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
@@ -26,8 +27,6 @@ _FRAMES = 8
 """Frames that are made in a row without a second event of theirs: a model that writes every event another way needs none."""
 _Key = tuple[int, Path]
 _Event = dict[str, Any]
-_Framed = tuple[Frame, str]
-"""An event of a frame, with this text."""
 
 
 class _Text:
@@ -77,6 +76,15 @@ class _Place:
         self.stops: list[tuple[int, Action]] = []
 
 
+class _Alike:
+    """Events of a frame on their way out: `written`, but for the last, which has this `text`."""
+
+    __slots__ = ("frame", "text", "written")
+
+    def __init__(self, frame: Frame, written: bytes, text: str) -> None:
+        self.frame, self.written, self.text = frame, written, text
+
+
 class Stream:
     """One answer. `over`: the client has all it will get, whatever the model may still send. `told`: it has a character of the
     model's. `ends_as`: how the answer of a model that stands in for another ends."""
@@ -124,9 +132,9 @@ class Stream:
         """Bytes of one event of the model at most."""
         return self._events.event_max
 
-    async def feed(self, events: list[sse.Event]) -> bytes:
-        """What goes out for these events: up to one that is none of the dialect, which `failed` then tells of."""
-        out: list[_Event | _Framed] = []
+    async def feed(self, events: Iterable[sse.Event | sse.Run]) -> bytes:
+        """What goes out for these events: up to one that is none of the dialect, which `failed` then tells of. Raises sse.TooLarge."""
+        out: list[_Event | _Alike] = []
         try:
             await self._read(events, out)
         except UpstreamError as e:
@@ -138,48 +146,46 @@ class Stream:
             if self._kept is not None:
                 written.append(self._events.write(self._kept, self._x.decision))
                 self._kept = None
-            if at == last:
-                self._kept = event if isinstance(event, dict) else event[0].event(event[1])
-            elif isinstance(event, dict):
-                written.append(self._events.write(event, self._x.decision))
+            if isinstance(event, _Alike):
+                written.append(event.written)
+                if at == last:
+                    self._kept = event.frame.event(event.text)
+                else:
+                    written.append(event.frame.write(event.text))
+            elif at == last:
+                self._kept = event
             else:
-                written.append(event[0].write(event[1]))
+                written.append(self._events.write(event, self._x.decision))
         return b"".join(written)
 
-    async def _read(self, events: list[sse.Event], out: list[_Event | _Framed]) -> None:
-        run: list[str] = []
+    def known(self, buffer: bytes, at: int) -> tuple[sse.Run, int] | None:
+        """Events that need no look but at their texts, where some begin at `at`; and where they end."""
+        return None if self._frame is None else self._frame.run(buffer, at)
+
+    async def _read(self, events: Iterable[sse.Event | sse.Run], out: list[_Event | _Alike]) -> None:
         for event in events:
-            if self._frame is not None and (text := self._frame.text(event.data)):
-                run.append(text)
-                continue
-            if run:
-                await self._run(run, out)
-                run = []
-                if self.over:
-                    return
-            if event.data == b"[DONE]":
+            if isinstance(event, sse.Run):
+                await self._run(event, out)
+            elif event.data == b"[DONE]":
                 if not self._events.done:
                     continue  # no word of this API
                 self._marker = self.over = True
                 out += await self._finish_rest()
-                break
-            if event.data.strip():
-                out += await self._screen(self._parsed(event.data), event.data)
+            elif event.data.strip():
+                out += await self._screen(self._parsed(event.data), event)
             if self.over:
                 return
-        if run:
-            await self._run(run, out)
 
-    async def _run(self, texts: list[str], out: list[_Event | _Framed]) -> None:
+    async def _run(self, run: sse.Run, out: list[_Event | _Alike]) -> None:
         """Events of one frame that came at once: screened as the one text that they are, each let go with its own part of it."""
         assert self._frame is not None
-        frame, delta = self._frame, self._frame.delta
+        frame, delta, texts = self._frame, self._frame.delta, run.texts
         text = self._texts[delta.choice, delta.channel]
         self._frames = 0
-        size = sum(map(len, texts))
-        if len(texts) > 1 and self._size + size > self._x.answer_max:
-            for one in texts:
-                await self._run([one], out)
+        fresh = "".join(texts)
+        if len(texts) > 1 and self._size + len(fresh) > self._x.answer_max:
+            for one, raw in zip(texts, run.written, strict=True):
+                await self._run(sse.Run([one], [raw]), out)
             return
         if self._asking:
             place = _Place(frame.event())
@@ -188,18 +194,9 @@ class Stream:
                 out += self._emit(place, True)
             if delta.choice in self._done:
                 return
-        came, went = text.taken, text.out
-        said = await self._take(text, "".join(texts), final=False)
-        # Words of ours stand before the first of it.
-        ours, at = len(said) - (text.out - went), 0
-        for one in texts[:-1]:
-            came += len(one)
-            until = min(came, text.out) - went + ours
-            if until > at:
-                out.append((frame, said[at:until]))
-                at = until
-        if at < len(said):
-            out.append((frame, said[at:]))
+        said = await self._take(text, fresh, final=False)
+        if said:
+            out.append(_shared(frame, run, said, fresh, text.taken - text.out))
         if text.channel.stopped is not None:
             self._frame = None
             place = _Place(frame.event())
@@ -262,8 +259,8 @@ class Stream:
 
     # ---- one event
 
-    async def _screen(self, body: _Event, raw: bytes) -> list[_Event]:
-        """The events that the client gets for one event of the model. `raw`: its bytes."""
+    async def _screen(self, body: _Event, came: sse.Event) -> list[_Event]:
+        """The events that the client gets for one event of the model. `came`: it, as it came."""
         events, self._frame = self._events, None
         if self._done:
             events.without(body, self._done)
@@ -314,10 +311,10 @@ class Stream:
         alone = len(deltas) == 1 and not (ended or at.before or at.stops)
         out = self._emit(at, bool(deltas) and not any(said for _, said in at.shown.values()))
         if alone and self._frames < _FRAMES:
-            self._put_in_frame(raw, body, deltas[0])
+            self._put_in_frame(came, body, deltas[0])
         return out
 
-    def _put_in_frame(self, raw: bytes, body: _Event, delta: Delta) -> None:
+    def _put_in_frame(self, came: sse.Event, body: _Event, delta: Delta) -> None:
         """Let events that differ from this one in its only text alone take the short way."""
         if delta.choice in self._done or (delta.choice, delta.channel) not in self._texts:
             return
@@ -326,7 +323,7 @@ class Stream:
             return
         self._frames += 1
         self._frame = framed(
-            raw, body, delta,
+            came.data, came.name, body, delta,
             lambda event: self._events.write(event, self._x.decision), lambda event: self._events.silent(event, False),
         )  # fmt: skip
 
@@ -586,6 +583,24 @@ class Stream:
             shown = Shown(shown.action, f"{words}\n\n{shown.text}")
         self._x.say(choice, f"\n\n{shown.text}" if begun and not self._prompt.structured else shown.text)
         return self._events.ending(choice, shown, begun)
+
+
+def _shared(frame: Frame, run: sse.Run, said: str, fresh: str, held: int) -> _Alike:
+    """`said` in the events of a run, whose texts together are `fresh`; `held`: characters of it that are not let go yet. Each event has
+    what is let go of its own text, the first also what was held before."""
+    texts, gone = run.texts, len(fresh) - held
+    before = len(said) - gone
+    last = len(texts) - 1
+    # Whole texts are let go up to where what is held begins.
+    while last and held >= len(texts[last]):
+        held -= len(texts[last])
+        last -= 1
+    if not last or gone < len(texts[0]) or said[before:] != fresh[:gone]:
+        # One of them, or something was masked: who had which part says nothing then.
+        return _Alike(frame, b"", said)
+    first = before + len(texts[0])
+    written = frame.write(said[:first]) + frame.again(run.written[1:last])
+    return _Alike(frame, written, texts[last][: len(texts[last]) - held])
 
 
 def _spoken(text: _Text) -> bool:

@@ -18,6 +18,7 @@ from app.demo.speech import Answer
 from app.detectors.patterns import Patterns
 from app.dialects import Delta
 from app.dialects.openai_chat import Chat
+from app.sse import Run
 from app.web.frame import Frame, framed
 from tests import reading
 from tests.contract.test_evasion_streams import lexicon
@@ -78,7 +79,7 @@ def _frame(raw: bytes) -> Frame | None:
     events = dialect.events(prompt, lambda channel: "")  # type: ignore[arg-type]
     event = orjson.loads(raw)
     (delta,) = events.texts(event) or [Delta(0, (), (), "")]
-    return framed(raw, event, delta, lambda e: events.write(e, "slc_x"), lambda e: events.silent(e, False))
+    return framed(raw, "", event, delta, lambda e: events.write(e, "slc_x"), lambda e: events.silent(e, False))
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,7 +87,10 @@ def _frame(raw: bytes) -> Frame | None:
 def test_an_event_of_the_frame_gives_its_text_and_is_written_as_the_whole_way_writes_it(text: str) -> None:
     frame = _frame(_raw("先说一句"))
     assert frame is not None
-    assert frame.text(_raw(text)) == text
+    sent = b"data: " + _raw(text) + b"\n\n"
+    assert frame.run(b"data: [DONE]\n\n" + sent + sent + b"data: [DONE]\n\n", 14) == (
+        Run([text, text], [orjson.dumps(text)[1:-1]] * 2), 14 + 2 * len(sent),
+    )  # fmt: skip
     whole = _raw(text).replace(b"chatcmpl-1", b"slc_x")
     assert frame.write(text) == b"data: " + whole + b"\n\n"
     assert frame.event(text) == orjson.loads(_raw(text))
@@ -112,7 +116,10 @@ def _others() -> Iterator[tuple[str, bytes]]:
 def test_any_other_event_takes_the_whole_way(why: str, raw: bytes) -> None:
     frame = _frame(_raw("先说一句"))
     assert frame is not None
-    assert frame.text(raw) == ""
+    good = b"data: " + _raw("好的") + b"\n\n"
+    assert frame.run(b"data: " + raw + b"\n\n" + good, 0) is None
+    run, end = frame.run(good + b"data: " + raw + b"\n\n" + good, 0) or (None, 0)
+    assert run is not None and run.texts == ["好的"] and end == len(good)
 
 
 @pytest.mark.parametrize(
