@@ -240,7 +240,7 @@ class Outbound:
                         address, target.port, ssl=tls, server_hostname=name,
                     )  # fmt: skip
                 if self._loop is None:
-                    raise OSError  # closed meanwhile
+                    raise UpstreamError("the model cannot be reached", code="upstream_unreachable")  # closed meanwhile
                 return connection
             except OSError:
                 connection.abort()

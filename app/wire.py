@@ -18,8 +18,8 @@ HEAD_MAX = 65_536
 pieces of a body (extensions of chunks)."""
 AHEAD = 256 << 10
 """Bytes that may wait to be taken before no more are read."""
-_INTERIM = 32
-"""Bytes that an answer's line counts for."""
+_LINE = 32
+"""Bytes that the line of an answer counts for: interim ones may have nothing else."""
 _SOON = 0.001
 """Seconds that a timer may come too early."""
 _BODILESS = (204, 304)
@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._progress = True
-        self._count(_INTERIM)
+        self._count(_LINE)
         status = self._parser.get_status_code()
         if status < 200:
             if status == 101:

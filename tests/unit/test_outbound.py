@@ -788,7 +788,7 @@ def test_tls_is_verified_by_name_and_chain(run: Run, certificate: Path, monkeypa
                     ) == (200, b"ok")
                 error = await fault(ask(outbound, server.target(host="127.0.0.1", scheme="https")))
                 assert error.code == "upstream_unreachable"
-            assert len(server.asked) == 20
+            assert (len(server.asked), server.met) == (20, 1)
 
     run(main())
 
