@@ -74,8 +74,11 @@ class Parser:
             self._check(len(self._rest))
             return
         buffer = bytes(self._rest) + chunk if self._rest else chunk
+        if self._first:
+            self._first = False
+            buffer = buffer.removeprefix(b"\xef\xbb\xbf")
         at = 0
-        if not (self._first or self._data or self._name or self._id or self._size or b"\r" in buffer):
+        if not (self._data or self._name or self._id or self._size or b"\r" in buffer):
             # Nearly all events are a single data line, some with their name before it.
             while True:
                 if known is not None and (found := known(buffer, at)) is not None:
@@ -97,9 +100,6 @@ class Parser:
         lines = _LINE_END.split(rest) if b"\r" in rest else rest.split(b"\n")
         self._rest = bytearray(lines.pop())
         for line in lines:
-            if self._first:
-                self._first = False
-                line = line.removeprefix(b"\xef\xbb\xbf")
             if line:
                 self._field(line)
             else:
