@@ -73,6 +73,8 @@ _YOUNG = 3.0
 """Seconds within which a death is taken for the beginning of a row of them, and the next start waits longer."""
 _STARTING = 120.0
 """The same, of a child that has not spoken yet: a large lexicon may have to be compiled."""
+_YOUNG_OBJECTS = 20_000
+"""Objects that are made before the collector looks at the young ones."""
 _LAST = 1
 """Seconds that connections get for their last bytes."""
 _FREED = 2.0
@@ -427,6 +429,8 @@ async def _child(settings: Settings, fd: int, status: int, store: str | None) ->
     # What is loaded by now stays: the collector need not walk it while a request waits.
     gc.collect()
     gc.freeze()
+    # An exchange makes some hundreds of objects and no cycles: looking for those after every one takes a tenth of its time.
+    gc.set_threshold(_YOUNG_OBJECTS)
     report = asyncio.create_task(_report(gateway, status))
     try:
         await serving

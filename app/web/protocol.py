@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import re
 import sys
 import termios
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app import metrics, strictjson
 from app.dialects import openai
@@ -27,6 +29,7 @@ _OVER = 64
 """Connections beyond the limit that still get an answer; any more are closed at once."""
 _AHEAD = 16
 """Requests that a client may send ahead of their answers on one connection."""
+_BREAKS = re.compile(rb"[\0\r\n]")
 _OURS = "/sluice/"
 """Reports, complaints, what is public, and the pages for them: not turned away with chats."""
 
@@ -38,6 +41,74 @@ class Bounds(NamedTuple):
     body: float = 60.0
     stall: float = 60.0
     connections: int = 0
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's exchange; a head goes out with the beginning of its body, in one write."""
+
+    _head = b""
+
+    async def send(self, message: Any) -> None:
+        if self.scope["method"] == "HEAD" or message.get("status") in (204, 304) or self.response_complete:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._start(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self.chunked_encoding:
+            out = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                out += b"0\r\n\r\n"
+        else:
+            out = body
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0 or (self.expected_content_length and not more):
+                raise RuntimeError("the body is not as long as was said")
+        if self._head:
+            out, self._head = self._head + out, b""
+        if out:
+            self.transport.write(out)
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+    def _start(self, message: Any) -> None:
+        if message["type"] != "http.response.start":
+            raise RuntimeError(f"an answer begins with http.response.start, not {message['type']}")
+        self.response_started, self.waiting_for_100_continue = True, False
+        lines, closes = [STATUS_LINE[message["status"]]], False
+        for name, value in [*self.default_headers, *message.get("headers", ())]:
+            if _BREAKS.search(name) or _BREAKS.search(value):
+                raise RuntimeError("a header of more than one line")
+            known = name.lower()
+            if known == b"content-length" and self.chunked_encoding is None:
+                self.expected_content_length, self.chunked_encoding = int(value), False
+            elif known == b"transfer-encoding" and value.lower() == b"chunked":
+                self.expected_content_length, self.chunked_encoding = 0, True
+            elif known == b"connection" and b"close" in value.lower():
+                self.keep_alive, closes = False, True
+            lines.append(b"%b: %b\r\n" % (known, value))
+        if not self.keep_alive and not closes:
+            lines.append(b"connection: close\r\n")
+        if self.chunked_encoding is None:
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        self._head = b"".join([*lines, b"\r\n"])
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Where the body takes its time, the head does not wait for it."""
+        if self._head and not self.disconnected:
+            self.transport.write(self._head)
+        self._head = b""
 
 
 class Protocol(HttpToolsProtocol):
@@ -193,10 +264,34 @@ class Protocol(HttpToolsProtocol):
         if self._ambiguous():
             raise ValueError  # the parser's callback: answered as malformed
         # First: it may find the target to be none.
-        super().on_headers_complete()
+        self._begin()
         self._expect("body", self.bounds.body)
         if len(self.pipeline) > _AHEAD:
             self._refuse(400, "pipelined", "too many requests ahead of their answers")
+
+    def _begin(self) -> None:
+        """An exchange: uvicorn's, with a cycle of ours. Raises what makes the target none."""
+        parser, scope = self.parser, self.scope
+        scope["method"] = parser.get_method().decode("ascii")
+        version = parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["raw_path"] = url.path
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["query_string"] = url.query or b""
+        before, self.cycle = self.cycle, Cycle(
+            scope=scope, transport=self.transport, flow=self.flow, logger=self.logger, access_logger=self.access_logger, access_log=False,
+            default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue, keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )  # fmt: skip
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _passed_over(self, rest: bytes) -> None:
         """Read the request again without its offer of another protocol, which nobody here speaks (RFC 9110, 7.8): the parser took what
