@@ -14,9 +14,11 @@ import logging
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +50,48 @@ _DEGRADED = "degraded:"
 
 def _counted(entry: dict[str, Any], now: float) -> Iterator[str]:
     """The names under which a record counts. `blocked.-`: stopped because moderation was not available, for no category."""
-    yield "total"
-    sides = [entry["prompt"], entry["answer"]]
-    yield f"prompt.{sides[0]['action']}"
-    yield f"answer.{sides[1]['action']}"
-    yield from {f"blocked.{side.get('category') or '-'}" for side in sides if side["action"] in ("replace", "block")}
-    yield f"identity.{(entry.get('identity') or {}).get('class', 'none')}"
-    if label := entry.get("label"):
-        yield f"label.{label}"
-    yield from (f"notice.{kind}" for kind in entry.get("notices") or ())
-    if any(side.get("degraded") for side in sides):
+    prompt, answer = entry["prompt"], entry["answer"]
+    yield from _usual(
+        prompt["action"], answer["action"], (entry.get("identity") or _NOBODY).get("class", "none"), entry.get("label")
+    )
+    yield from {
+        f"blocked.{side.get('category') or '-'}" for side in (prompt, answer) if side["action"] in ("replace", "block")
+    }
+    for kind in entry.get("notices") or ():
+        yield f"notice.{kind}"
+    if prompt.get("degraded") or answer.get("degraded"):
         yield f"{_DEGRADED}{int(now // 60 % 60)}"
+
+
+_NOBODY: dict[str, str] = {}
+
+
+@lru_cache(256)
+def _usual(prompt: str, answer: str, identity: str, label: str | None) -> tuple[str, ...]:
+    named = ("total", f"prompt.{prompt}", f"answer.{answer}", f"identity.{identity}")
+    return (*named, f"label.{label}") if label else named
 
 
 def _measured(entry: dict[str, Any]) -> Iterator[str]:
     """What a record says about how well the service ran."""
     for direction in ("prompt", "answer"):
-        yield from (f"degraded.{name}" for name in entry[direction].get("degraded", ()))
-    for name, bounds in (("first_ms", FIRST_MS), ("held_ms", HELD_MS)):
-        if (value := entry.get(name)) is not None and (name != "held_ms" or entry["screened"]):
-            yield f"{name}.{next((bound for bound in bounds if value <= bound), 'more')}"
+        for name in entry[direction].get("degraded", ()):
+            yield f"degraded.{name}"
+    if (first := entry.get("first_ms")) is not None:
+        yield _bound("first_ms", first, FIRST_MS)
+    if (held := entry.get("held_ms")) is not None and entry["screened"]:
+        yield _bound("held_ms", held, HELD_MS)
+
+
+def _bound(name: str, value: float, bounds: tuple[int, ...]) -> str:
+    at = bisect_left(bounds, value)
+    return f"{name}.{bounds[at] if at < len(bounds) else 'more'}"
+
+
+@lru_cache(4)
+def _hour(at: int) -> str:
+    """Its name, by the hours since the epoch."""
+    return datetime.fromtimestamp(at * 3600, UTC).strftime("%Y-%m-%dT%H")
 
 
 class Journal:
@@ -91,11 +115,9 @@ class Journal:
             return
         now = clock.now()
         self._waiting.append(orjson.dumps({"at": clock.stamp(now), **entry}) + b"\n")
-        hour = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H")
+        hour = _hour(int(now // 3600))
         counts = self.counters.setdefault(hour, {})
-        for name in _counted(entry, now):
-            counts[name] = counts.get(name, 0) + 1
-        for name in _measured(entry):
+        for name in (*_counted(entry, now), *_measured(entry)):
             counts[name] = counts.get(name, 0) + 1
         self._unshipped.add(hour)
         if len(self.counters) > 48:

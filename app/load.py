@@ -182,6 +182,7 @@ class Load:
             lag = max(0.0, loop.time() - due)
             self._lags.append(lag)
             metrics.LAG.set(lag)
+            metrics.INFLIGHT.set(len(self._running))
             if self._memory:
                 with contextlib.suppress(OSError):  # no descriptor left to look with: it is as it was
                     self._used = _resident() - self._own

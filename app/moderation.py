@@ -184,11 +184,11 @@ class Moderator:
                 judged.slot_verdicts.append(Verdict())
                 judged.slot_screened.append(0)
                 continue
-            work += len(slot.text) + _SLOT
             if work > SLICE:
                 work = 0
                 await asyncio.sleep(0)
             outcome, text = await self._outcome(slot, scope, policy, state, fresh)
+            work += _SLOT if outcome.known else len(slot.text) + _SLOT
             judged.delivered.append(text)
             judged.slot_verdicts.append(decide([outcome], policy, scope))
             judged.screened += outcome.screened

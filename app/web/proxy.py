@@ -81,7 +81,6 @@ class Proxy:
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         head = asgi.headers(scope)
         x: Exchange | None = None
-        metrics.INFLIGHT.inc()
         try:
             if scope["method"] != "POST":
                 raise RequestError("this route takes POST", code="method_not_allowed", status=405)
@@ -110,7 +109,6 @@ class Proxy:
             if x is not None and not x.ended:
                 x.outcome = "disconnected"
         finally:
-            metrics.INFLIGHT.dec()
             if x is not None and x.prompt is not None:
                 record(x, x.prompt, self._dialect.name, self._journal)
                 self._words.judged(x, x.prompt)

@@ -4,6 +4,7 @@ a text, and the client never waits for it."""
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +16,9 @@ from app.web.exchange import Exchange
 
 log = logging.getLogger("sluice.record")
 
+_requests = lru_cache(256)(metrics.REQUESTS.labels)
+_seconds = lru_cache(16)(metrics.SECONDS.labels)
+"""Children are found by their words, and stay the same."""
 _FINDINGS = 50
 """Findings of one direction that are recorded at most."""
 
@@ -22,9 +26,9 @@ _FINDINGS = 50
 def record(x: Exchange, prompt: Prompt, dialect: str, journal: Journal) -> None:
     """Write down an exchange that is over, however it ended. `dialect`: its name."""
     mode = "stream" if prompt.stream else "plain"
-    metrics.REQUESTS.labels(dialect, mode, x.outcome).inc()
+    _requests(dialect, mode, x.outcome).inc()
     if x.first is not None:
-        metrics.SECONDS.labels(dialect).observe(x.first - x.started)
+        _seconds(dialect).observe(x.first - x.started)
     for direction, verdict in (("prompt", x.judged.verdict), ("answer", x.withdrawn or x.answer)):
         for name in verdict.degraded:
             metrics.DEGRADED.labels(name, direction).inc()
