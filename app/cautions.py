@@ -75,6 +75,8 @@ class Watch:
     def topics(self) -> tuple[str, ...]:
         """Those of what was looked at so far, sorted; after `finish` those of the answer."""
         cues, within = self._of.cues, self._of.within
+        if not self._found:
+            return ()
         different = self._found.difference(*(within[i] for i in self._found))
         points = dict.fromkeys((*TOPICS, _ADVICE), 0)
         strong, count = dict.fromkeys(points, 0), dict.fromkeys(points, 0)

@@ -166,7 +166,13 @@ class _Refusals:
 def decision_id(tail: bytes | None = None) -> str:
     """`slc_` and 26 characters: 48 bits of milliseconds, 80 random bits (or the tail of a refusal)."""
     moment = int(clock.now() * 1000).to_bytes(6, "big")
-    return "slc_" + base64.b32encode(moment + (tail or os.urandom(10))).decode().rstrip("=").lower()
+    # RFC 4648, 6: 128 bits and two of padding, two digits at a time.
+    bits = int.from_bytes(moment + (tail or os.urandom(10)), "big") << 2
+    return "slc_" + "".join([_TWO[bits >> at & 1023] for at in range(120, -1, -10)])
+
+
+_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
+_TWO = [a + b for a in _DIGITS for b in _DIGITS]
 
 
 def decision_time(decision: str) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from app import cautions, grounding, labels, metrics, notices, surrogate
@@ -23,6 +24,9 @@ from app.web import asgi
 from app.web.asked import NOTHING, Asked
 
 log = logging.getLogger("sluice.exchange")
+
+
+_labels = lru_cache(16)(metrics.LABELS.labels)
 
 
 def _none(_: str) -> None:
@@ -238,7 +242,7 @@ class Exchange:
         # What stands in no text the app has to show: of JSON, of calls alone.
         stands = self.led if rule.mode == "start" else self.trailed
         mode = "none" if self.agreement else rule.mode if stands else "interface"
-        metrics.LABELS.labels(mode).inc()
+        _labels(mode).inc()
         self.labelled = mode
         prepared = None
         if rule.producer:
