@@ -312,7 +312,9 @@ class Channel:
         last = 0
         for end in (*checkpoints.points(window, 0, self._policy.rules.stream.every), *([len(window)] if final else ())):
             if end > last:
-                self._due.append(self._stretch(window[last:end], self._point + last))
+                stretch = self._stretch(window[last:end], self._point + last)
+                self.asked += stretch.asks
+                self._due.append(stretch)
                 last = end
         if self._guards:
             self._asked += window[:last]
@@ -328,6 +330,8 @@ class Channel:
         for scorer in self._scorers:
             try:
                 told, self._before[scorer.name] = scorer.score(piece, self._before.get(scorer.name), self._scope)
+                if not told:
+                    continue
                 told = [self._policy.scored(c) for c in told]
                 told = [
                     replace(c, spans=tuple(scorer.evidence(piece, c.category))) if c.tier == "suspect" else c
@@ -344,12 +348,13 @@ class Channel:
                     c = _moved(c, since)
                     found.append((c, self._placed(c)))
         self.scoring += perf_counter() - began
+        if not (found or unsure or self._suspected):
+            return _Stretch(since, at, found, [], bool(self._guards) and self._policy.rules.guard.when == "always")
         suspects = [(c.start, f) for c, f in found if f.action is Action.FLAG and not f.shadow]
         suspects += [(start, f) for start, end, f in self._suspected if end <= at]
         self._suspected = [each for each in self._suspected if each[1] > at]
         doubt = unsure or any(f.category in self._covered for _, f in suspects)
         asks = bool(self._guards) and (doubt or self._policy.rules.guard.when == "always")
-        self.asked += asks
         return _Stretch(since, at, found, suspects, asks)
 
     def _acts(self, c: Candidate) -> bool:

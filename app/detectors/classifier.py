@@ -65,7 +65,10 @@ class Classifier:
             raise ModelError("no model")
         length = len(piece)
         kept = _near(before[1], length) if before is not None and before[0] is model else ()
-        made, told = model.look(piece, tuple(p for _, p in kept))
+        made, told = model.look(piece, tuple([p for _, p in kept]))
+        after = (*kept, (length, made))
+        if not told:
+            return [], (model, after)
         found = [
             Candidate(
                 0, length, s.category, NAME, f"{NAME}/{s.category}",
@@ -77,7 +80,7 @@ class Classifier:
             )
             for s in told
         ]  # fmt: skip
-        return found, (model, (*kept, (length, made)))
+        return found, (model, after)
 
     def evidence(self, piece: str, category: str) -> list[tuple[int, int]]:
         """See app.types.Scorer: where the n-grams stand that speak most for it."""
