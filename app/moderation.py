@@ -31,7 +31,7 @@ from app.types import Action, Candidate, Detector, Finding, Guard, Path, Reader,
 
 log = logging.getLogger("sluice.moderation")
 
-SLICE = 512
+SLICE = 1024
 """Characters screened at most before the event loop gets a turn; fewer where they cost more than _TURN."""
 _LEAST = 64
 _TURN = 0.002

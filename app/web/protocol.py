@@ -83,7 +83,6 @@ class Cycle(RequestResponseCycle):
     def _start(self, message: Any) -> None:
         if message["type"] != "http.response.start":
             raise RuntimeError(f"an answer begins with http.response.start, not {message['type']}")
-        self.response_started, self.waiting_for_100_continue = True, False
         lines, closes = [STATUS_LINE[message["status"]]], False
         for name, value in [*self.default_headers, *message.get("headers", ())]:
             if _BREAKS.search(name) or _BREAKS.search(value):
@@ -102,6 +101,7 @@ class Cycle(RequestResponseCycle):
             self.chunked_encoding = True
             lines.append(b"transfer-encoding: chunked\r\n")
         self._head = b"".join([*lines, b"\r\n"])
+        self.response_started, self.waiting_for_100_continue = True, False
         asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -248,7 +248,10 @@ class Protocol(HttpToolsProtocol):
         self._count(len(name) + len(value) + 4)
         # What follows a body tells nothing that anybody reads.
         if self._reading == "head" and not self._refused:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def _count(self, size: int) -> None:
         self._head += size
@@ -311,14 +314,12 @@ class Protocol(HttpToolsProtocol):
     def _ambiguous(self) -> bool:
         """What the parser takes and RFC 9112 does not: 2.3 the version, 3.2 one Host, 6.1 a coding that nobody decodes."""
         version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
-        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         hosts = names.count(b"host")
-        return (
-            version not in ("1.0", "1.1")
-            or hosts > 1
-            or (version == "1.1" and not hosts)
-            or codings not in ([], [b"chunked"])
-        )
+        if version not in ("1.0", "1.1") or hosts > 1 or (version == "1.1" and not hosts):
+            return True
+        if b"transfer-encoding" not in names:
+            return False
+        return [v.strip().lower() for name, v in self.headers if name == b"transfer-encoding"] != [b"chunked"]
 
     def on_body(self, body: bytes) -> None:
         if self._refused:
