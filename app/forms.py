@@ -87,7 +87,7 @@ def weaker(terms: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield views.skeleton(codecs.encode(term, "rot13")), i << 3 | ROT13
         if len(term) >= 2:
             composed.update(c for c in term if is_han(c))
-    for ch in composed:
+    for ch in sorted(composed):
         for made in views.splits(ch):
             dense = views.skeleton(fold(made))
             if len(dense) == len(made) and not words.is_word(made):
