@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from operator import eq
+from functools import lru_cache
 from typing import NamedTuple
 
 from app import views, words
@@ -356,17 +356,60 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
     """A Han term by sound or shape. `surface`: the Han characters at `places` (one per character of `term`; a private
     one for a syllable in Latin letters). All the text that may decide is there.
     """
-    names: set[str] = set()
-    exact = sum(map(eq, surface, term))
-    if exact == len(term) and places[-1][1] - places[0][0] == exact:
+    start, end = places[0][0], places[-1][1]
+    tight = end - start == len(term)  # nothing between, and no syllable of several letters
+    if tight and surface == term:
         return None  # as it is: the skeleton's to find
-    short = len(term) <= SHORT
-    latin = evidence = unlike = 0
-    for ch, want in zip(surface, term, strict=True) if exact < len(term) else ():
-        if ch == want:
-            continue
-        if short and ch in PARTICLES:
+    seen = _seen(surface, term)
+    if seen is None:
+        return None
+    names, anchored, latin = seen
+    gaps = [] if tight else [(j, text[places[j - 1][1] : places[j][0]]) for j in range(1, len(places))]
+    gaps = [(j, gap) for j, gap in gaps if gap]
+    if any(len(gap) > GAP for _, gap in gaps):
+        return None
+    if latin:
+        # Whole tokens only; letters of another word between two syllables are no noise.
+        if any(map(str.isalnum, "".join(gap for _, gap in gaps))):
             return None
+        if len(term) < 4 and ((start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end]))):
+            return None
+        return Aligned(start, end, names)
+    inside = [gap for _, gap in gaps if not all(map(views.is_noise, gap))]
+    if inside:
+        # Letters, digits or signs for them between the characters: one or two in a gap, and nothing else changed.
+        if names or any(len(gap) > 2 for gap in inside):
+            return None
+        names = _INTERLEAVED
+    elif not names or (gaps and not _han_gaps(term, gaps)):
+        return None  # without a name, the skeleton's to find
+    elif gaps:
+        names |= _NOISE
+    # What the segmenter says costs most, and comes last. What stands alone in its window has no word across its edges.
+    even = _even(gaps) if len(gaps) == len(term) - 1 else ""
+    if not anchored and not _alone(text, start, end, surface):
+        return None
+    if (anchored or even) and _crossed(text, start, end, surface, even):
+        return None
+    return Aligned(start, end, names)
+
+
+_INTERLEAVED, _NOISE = frozenset({"interleave"}), frozenset({"noise"})
+
+
+@lru_cache(1 << 13)
+def _seen(surface: str, term: str) -> tuple[frozenset[str], bool, bool] | None:
+    """What tells `surface` from `term`, whatever the text: the techniques, whether something of it holds the rest (a short term of
+    which nothing is as it was needs more), whether there are syllables in Latin letters. None where it is not the term in any text.
+    """
+    changed = [(ch, want) for ch, want in zip(surface, term, strict=True) if ch != want]
+    short = len(term) <= SHORT
+    if short and not PARTICLES.isdisjoint([ch for ch, _ in changed]):
+        return None
+    names: set[str] = set()
+    exact = len(term) - len(changed)
+    latin = evidence = unlike = 0
+    for ch, want in changed:
         if "\ue000" <= ch <= "\uf8ff":
             latin += 1
             names.add("pinyin")
@@ -381,52 +424,17 @@ def weak(text: str, places: list[tuple[int, int]], term: str, surface: str) -> A
             unlike += 1
     if unlike > 1 or (unlike and not _known(surface, term, evidence)):
         return None
-    if (
-        len(term) == 2
-        and "lookalike" in names
-        and evidence < 2 * (2 - exact)
-        and not (exact and _shaped(surface, term))
-    ):
-        return None  # two pieces of evidence for each that is redrawn
-    anchored = exact or latin or not short  # a short term of which nothing is as it was needs more
-    if not anchored and not (PARTICLES.isdisjoint(surface) and _alone(text, places[0][0], places[-1][1], surface)):
+    if len(term) == 2:
+        if "lookalike" in names and evidence < 2 * (2 - exact) and not (exact and _shaped(surface, term)):
+            return None  # two pieces of evidence for each that is redrawn
+        if names == {"homophone"} or not PARTICLES.isdisjoint(surface):
+            return None
+    anchored = bool(exact or latin or not short)
+    if not anchored and not PARTICLES.isdisjoint(surface):
         return None
-    if len(term) == 2 and (names == {"homophone"} or not PARTICLES.isdisjoint(surface)):
+    if names and not latin and (words.is_word(surface) or (short and not _single(surface, term))):
         return None
-    start, end = places[0][0], places[-1][1]
-    gaps = []
-    for j in range(1, len(places)):
-        gap = text[places[j - 1][1] : places[j][0]]
-        if len(gap) > GAP:
-            return None
-        if gap:
-            gaps.append((j, gap))
-    if latin:
-        # Whole tokens only; letters of another word between two syllables are no noise.
-        if any(map(str.isalnum, "".join(gap for _, gap in gaps))):
-            return None
-        if len(term) < 4 and ((start and is_word(text[start - 1])) or (end < len(text) and is_word(text[end]))):
-            return None
-    else:
-        inside = [gap for _, gap in gaps if not all(map(views.is_noise, gap))]
-        if inside:
-            # Letters, digits or signs for them between the characters: one or two in a gap, and nothing else changed.
-            if names or any(len(gap) > 2 for gap in inside):
-                return None
-            names.add("interleave")
-        elif gaps:
-            if not _han_gaps(term, gaps):
-                return None
-            names.add("noise")
-        if not names - {"noise"}:
-            return None  # the skeleton's to find
-        if "interleave" not in names and words.is_word(surface):
-            return None
-        if _crossed(text, start, end, surface, _even(gaps) if len(gaps) == len(term) - 1 else ""):
-            return None
-        if len(term) <= SHORT and "interleave" not in names and not _single(surface, term):
-            return None
-    return Aligned(start, end, frozenset(names))
+    return frozenset(names), anchored, latin > 0
 
 
 def _shaped(surface: str, term: str) -> bool:
