@@ -64,24 +64,33 @@ def tokens() -> Callable[[str], Iterable[tuple[int, int]] | None]:
     return native.views.Syllables({name: name in _LONE for name in views.syllables()}).tokens
 
 
+@lru_cache(1 << 14)
+def _placed(token: str) -> tuple[tuple[str, int, int], ...]:
+    """The syllables of a token: the private character of each, and where in the token it stands."""
+    placed, at = [], 0
+    for name in _parse(token) or ():
+        at = token.index(name, at)
+        placed.append((views.syllable(name.rstrip("12345")) or "", at, at + len(name)))
+        at += len(name)
+    return tuple(placed)
+
+
 class Spelt:
     """A text with its Latin tokens that are pinyin as private characters, one for each syllable."""
 
     def __init__(self, text: str) -> None:
         made: list[str] = []
         self.syllables: list[int] = []  # where they are in self.text
-        self._spans: list[tuple[int, int]] = []
+        self.spans: list[tuple[int, int]] = []  # where each of them stands in the text
         at = size = 0
         for begin, end in tokens()(text) or ():
             made.append(text[at:begin])
             size += begin - at
-            for name in _parse(text[begin:end]) or ():
-                begin = text.index(name, begin)
-                made.append(views.syllable(name.rstrip("12345")) or "")
+            for private, start, stop in _placed(text[begin:end]):
+                made.append(private)
                 self.syllables.append(size)
-                self._spans.append((begin, begin + len(name)))
+                self.spans.append((begin + start, begin + stop))
                 size += 1
-                begin += len(name)
             at = end
         made.append(text[at:])
         self.text = "".join(made) if at else text
@@ -91,7 +100,7 @@ class Spelt:
         k = bisect_right(self.syllables, i) - 1
         if k < 0:
             return i, i + 1
-        start, end = self._spans[k]
+        start, end = self.spans[k]
         past = i - self.syllables[k]
         return (start, end) if not past else (end + past - 1, end + past)
 
@@ -101,9 +110,10 @@ def beside(shown: str, i: int, step: int) -> int | None:
     for at in (i + step, i + 2 * step):
         if not 0 <= at < len(shown):
             return None
-        if sound(shown[at]):
+        code = ord(shown[at])
+        if views.SOUND[code] is not None:
             return at
-        if not views.is_noise(shown[at]):
+        if views.SKELETON[code] is not None:
             return None
     return None
 

@@ -394,18 +394,18 @@ class Terms:
     def _pair_spelt(self, text: str, spelt: Spelt, one: int, other: int) -> Iterator[Hit]:
         a, b = spelt.text[one], spelt.text[other]
         (start, stop), (begin, end) = spelt.span(one), spelt.span(other)
-        found = self._syllables.get(sound(a) + sound(b))
-        if not found:
-            return
         kept = -1  # which of the two characters is Han
         if is_syllable(a) and is_syllable(b):
-            if begin - stop > 1 or not whole_words(text, start, end):
+            if begin - stop > 1:
                 return
         else:
             kept = int(is_syllable(a))
             latin = (start, stop) if kept else (begin, end)
             if begin > stop or text[slice(*latin)] in ENGLISH or not whole_token(text, *latin):
                 return
+        found = self._syllables.get(sound(a) + sound(b))
+        if not found or (kept < 0 and not whole_words(text, start, end)):
+            return
         for index in found:
             if kept < 0 or self._terms[index][kept] == (a, b)[kept]:
                 yield Hit(start, end, index, frozenset({"pinyin"}))
