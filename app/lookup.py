@@ -65,6 +65,14 @@ class Index:
         """The keys."""
         return (chr(key >> 32) + chr(key & 0xFFFFFFFF) for key in np.unique(self._keys).tolist())
 
+    def seconds(self) -> dict[str, str]:
+        """Of each first character of the keys: the second ones."""
+        keys = np.unique(self._keys)
+        firsts, begins = np.unique(keys >> 32, return_index=True)
+        others = (keys & 0xFFFFFFFF).astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        ends = [*begins[1:].tolist(), len(keys)]
+        return {chr(one): others[a:b] for one, a, b in zip(firsts.tolist(), begins.tolist(), ends, strict=False)}
+
     def get(self, key: str) -> list[int]:
         if len(key) != 2:
             return []

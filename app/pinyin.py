@@ -123,6 +123,7 @@ def is_syllable(ch: str) -> bool:
     return "\ue000" <= ch <= "\ue7ff"
 
 
+@lru_cache(1 << 13)
 def sound(ch: str) -> str:
     """The private character that `ch` sounds like, or ''."""
     made = views.SOUND[ord(ch)]

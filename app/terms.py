@@ -33,6 +33,7 @@ KEPT = 128
 REACH = 160
 """Folded characters that a match of a weaker view spans at most."""
 _PLAIN: frozenset[str] = frozenset()
+_SPELT = frozenset({"pinyin"})
 _LOOKUPS = {
     "strong": views.SKELETON, "breaks": views.SKELETON, "literal": None, "weak": views.SKELETON, "sounds": views.SOUND,
     "shapes": views.SHAPE, "phrases": None,
@@ -127,6 +128,7 @@ class Terms:
         """What is no array, but made of them."""
         self._drawn = Redrawn(self._anchors, self._terms)
         self._ends = Ends(self._strong, self._breaks, self._run)
+        self._said = self._syllables.seconds()  # most pairs of a text are nobody's
 
     def __len__(self) -> int:
         return len(self._terms)
@@ -384,31 +386,29 @@ class Terms:
     def _spelt(self, text: str, spelt: Spelt) -> Iterator[Hit]:
         """Terms of two Han characters of which one or both are written in Latin letters."""
         shown = spelt.text
-        for i in spelt.syllables:
-            before, after = beside(shown, i, -1), beside(shown, i, 1)
-            if before is not None and not is_syllable(shown[before]):
-                yield from self._pair_spelt(text, spelt, before, i)
-            if after is not None:
-                yield from self._pair_spelt(text, spelt, i, after)
-
-    def _pair_spelt(self, text: str, spelt: Spelt, one: int, other: int) -> Iterator[Hit]:
-        a, b = spelt.text[one], spelt.text[other]
-        (start, stop), (begin, end) = spelt.span(one), spelt.span(other)
-        kept = -1  # which of the two characters is Han
-        if is_syllable(a) and is_syllable(b):
-            if begin - stop > 1:
-                return
-        else:
-            kept = int(is_syllable(a))
-            latin = (start, stop) if kept else (begin, end)
-            if begin > stop or text[slice(*latin)] in ENGLISH or not whole_token(text, *latin):
-                return
-        found = self._syllables.get(sound(a) + sound(b))
-        if not found or (kept < 0 and not whole_words(text, start, end)):
-            return
-        for index in found:
-            if kept < 0 or self._terms[index][kept] == (a, b)[kept]:
-                yield Hit(start, end, index, frozenset({"pinyin"}))
+        for i, (start, stop) in zip(spelt.syllables, spelt.spans, strict=True):
+            for step in (-1, 1):
+                at = beside(shown, i, step)
+                if at is None:
+                    continue
+                other = shown[at]
+                both = is_syllable(other)
+                if both and step < 0:
+                    continue  # asked from there
+                first, second = (sound(other), shown[i]) if step < 0 else (shown[i], sound(other))
+                if second not in self._said.get(first, ""):
+                    continue
+                begin, end = spelt.span(at)
+                if both:
+                    meant = begin - stop <= 1 and whole_words(text, start, end)
+                else:
+                    touches = end >= start if step < 0 else begin <= stop
+                    meant = touches and text[start:stop] not in ENGLISH and whole_token(text, start, stop)
+                if meant:
+                    span = (begin, stop) if step < 0 else (start, end)
+                    for index in self._syllables.get(first + second):
+                        if both or self._terms[index][step > 0] == other:
+                            yield Hit(*span, index, _SPELT)
 
     def _coded(self, original: str, since: int, hold: int, final: bool, hits: dict[Hit, None]) -> int:
         """What stands in a code; the hold moves back to one that the end leaves open."""
