@@ -5,6 +5,7 @@ Law: what `of` makes of `arrays` answers as the original did.
 
 from __future__ import annotations
 
+import codecs
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
@@ -35,7 +36,8 @@ class Texts(Sequence[str]):
     def __getitem__(self, i: int | slice) -> str | Sequence[str]:
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
-        return str(self._codes[4 * self._ends[i - 1] if i else 0 : 4 * self._ends[i]], "utf-32-le", "surrogatepass")
+        codes = self._codes[4 * self._ends[i - 1] if i else 0 : 4 * self._ends[i]]
+        return codecs.utf_32_le_decode(codes, "surrogatepass")[0]  # str() takes twice as long to find it
 
     def arrays(self) -> dict[str, Array]:
         """What it is made of, for `of`."""
