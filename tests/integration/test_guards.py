@@ -84,7 +84,7 @@ class Place:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            async with asgi.watching(receive):
+            async with asgi.watching(scope, receive):
                 await asyncio.sleep(self.seconds)
                 while not self.gate.is_set():
                     await asyncio.sleep(0.005)
