@@ -24,6 +24,8 @@ _LONGEST = 322
 _RUN = "0123456789abcdefghijklmnopqrstuvwxyz@._%+-:‐–"
 """Characters of folded text that a match, or what must not touch it, can be made of. A space only between digits."""
 _MAYBE = re.compile(r"@|[0-9][0-9a-z .:‐–-]{5}")
+"""A part of every match."""
+_REST = re.compile(f"(?:[{re.escape(_RUN)}]|(?<=[0-9]) (?=[0-9]))+")
 _FIRST = bytes(chr(i) in "@0123456789" for i in range(128))
 _SEP = "[ .‐–-]?"
 
@@ -151,12 +153,39 @@ class Patterns:
         if hold <= since or (_has is not None and not _has(text, _FIRST, since)) or not _MAYBE.search(text, since):
             return Scan([], hold)
         candidates: dict[Candidate, None] = {}  # two shapes may find the same
+        windows = _windows(text, since)
         for pattern in _PATTERNS:
-            for found in pattern.shape.finditer(text, since):
-                start, end = found.span(1)
-                if start < hold and pattern.valid(found[1], text[max(0, start - _BEFORE) : start]):
-                    candidates[Candidate(start, end, CATEGORY, self.name, pattern.rule)] = None
+            for first, stop in windows:
+                for found in pattern.shape.finditer(text, first, stop):
+                    start, end = found.span(1)
+                    if start < hold and pattern.valid(found[1], text[max(0, start - _BEFORE) : start]):
+                        candidates[Candidate(start, end, CATEGORY, self.name, pattern.rule)] = None
         return Scan(list(candidates), hold)
+
+
+def _windows(text: str, since: int) -> list[tuple[int, int]]:
+    """Where in text[since:] a match may be: the runs around what there is in every one. Trying all shapes at every character of a long
+    text for a date that stands in it would cost more than all the rest."""
+    made: list[tuple[int, int]] = []
+    for hit in _MAYBE.finditer(text, since):
+        if made and hit.end() <= made[-1][1]:
+            continue
+        start, rest = _left(text, since, hit.start()), _REST.match(text, hit.end())
+        stop = hit.end() if rest is None else rest.end()
+        if made and start <= made[-1][1]:
+            start, _ = made.pop()
+        made.append((start, stop))
+    return made
+
+
+def _left(text: str, since: int, at: int) -> int:
+    """Where the run begins that text[:at] ends in; never further back than a match can reach."""
+    least = max(since, at - _LONGEST)
+    while True:
+        at = least + len(text[least:at].rstrip(_RUN))
+        if at - 1 <= least or text[at - 1] != " " or not text[at - 2].isdigit():
+            return at
+        at -= 1
 
 
 def _open(text: str, since: int) -> int:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from app.detectors import patterns
 from app.detectors.patterns import CATEGORY, Patterns
 from app.text import fold
-from app.types import Scope
+from app.types import Candidate, Scan, Scope
 
 WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
@@ -183,3 +184,32 @@ def test_a_card_is_found_by_its_check_digit_and_not_with_one_digit_changed(body:
 )
 def test_a_number_inside_a_longer_one_is_none(digits: str, number: str) -> None:
     assert number not in {n for _, n in found(digits + number + digits)}
+
+
+# ---- looking only where a match may be changes nothing
+
+_PARTS = [
+    "13800138000", "138 0013 8000", "+86 138-0013-8000", "demo.user@example.com", "a@b.co", "4111 1111 1111 1111", "11010519491231002x",
+    "8.8.8.8", "2400:3200::1", "护照 e12345678", "v1.2.3.4", "5", "5b", "x ", " ", ".", "-", "–", ":", "的", "=", "]", "\n", "3 chunks",
+    "2024-01-01 12:00:00", "b1", "0", "@", "+", "%",
+]  # fmt: skip
+
+
+def _everywhere(text: str, since: int, final: bool) -> Scan:
+    """Every shape tried at every character."""
+    hold = len(text) if final else patterns._open(text, since)
+    found = {
+        Candidate(*m.span(1), patterns.CATEGORY, "patterns", p.rule): None
+        for p in patterns._PATTERNS
+        for m in p.shape.finditer(text, since)
+        if m.start(1) < hold and p.valid(m[1], text[max(0, m.start(1) - patterns._BEFORE) : m.start(1)])
+    }
+    return Scan(list(found), hold)
+
+
+@settings(max_examples=2_000, deadline=None)
+@given(st.lists(st.sampled_from(_PARTS), max_size=14).map("".join), st.integers(0, 60), st.booleans())
+def test_what_is_found_is_what_trying_every_shape_everywhere_finds(text: str, since: int, final: bool) -> None:
+    since = min(since, len(text))
+    one, all = Patterns().scan(text, since, final, Scope("d", "answer")), _everywhere(text, since, final)
+    assert (set(one.candidates), one.hold) == (set(all.candidates), all.hold)
