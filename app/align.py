@@ -432,7 +432,7 @@ def _seen(surface: str, term: str) -> tuple[frozenset[str], bool, bool] | None:
     anchored = bool(exact or latin or not short)
     if not anchored and not PARTICLES.isdisjoint(surface):
         return None
-    if names and not latin and (words.is_word(surface) or (short and not _single(surface, term))):
+    if names and not latin and ((short and not _single(surface, term)) or words.is_word(surface)):
         return None
     return frozenset(names), anchored, latin > 0
 
