@@ -26,7 +26,7 @@ from typing import Any
 
 import uvicorn
 
-from app import apps, keys, logs, metrics, policy
+from app import apps, keys, logs, metrics, policy, views
 from app import settings as configuration
 from app.accounts import Accounts
 from app.agreements import Agreements
@@ -144,6 +144,7 @@ class Parent:
         lexicon.compiled(settings.lexicons, settings.data_dir / "compiled")
         rules.load(settings.lexicons)
         classifier.tried(settings.models)
+        views.meet()  # once, for the workers too
         self.keys = keys.Keys(settings.secret_key or keys.generated(settings.data_dir))
         self.children: dict[int, _Child] = {}
         self.restarts = 0

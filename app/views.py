@@ -151,6 +151,15 @@ SOUND = CharTable(_sound_of, beyond=False)
 SHAPE = CharTable(_shape_of, beyond=False)
 
 
+def meet() -> None:
+    """Fill in the characters in use (GB 2312), which otherwise the first texts wait for."""
+    known = bytes(range(0xA1, 0xFF))
+    used = "".join(bytes([row, at]).decode("gb2312", "ignore") for row in range(0xB0, 0xF8) for at in known)
+    fold(used)
+    for table in (SKELETON, SOUND, SHAPE):
+        table.meet(used)
+
+
 def skeleton(folded: str) -> str:
     return SKELETON.apply(folded)
 
