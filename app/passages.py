@@ -108,6 +108,43 @@ class _Node:
     ends: list[int] = field(default_factory=list)
 
 
+class _Starts:
+    """Where passages of one key id may begin in a text: nearly all places are ruled out by their character, or by it and the next.
+    `of`: the MAC of a short text; `root`: where all of them begin."""
+
+    def __init__(self, root: _Node, of: Memo[bytes]) -> None:
+        self._first, self._of = root.next.get(1, {}), of
+        self._known: set[str] = set()
+        self._nodes: dict[str, _Node] = {}
+        self._shape: re.Pattern[str] | None = None
+        self._second: Memo[_Node | None] = Memo(self._gone_on)
+
+    def find(self, dense: str) -> list[tuple[int, _Node]]:
+        """(place, what begins there)."""
+        if fresh := set(dense).difference(self._known):
+            self._meet(fresh)
+        if self._shape is None:
+            return []
+        second, last = self._second, len(dense) - 1
+        found = []
+        for at in [m.start() for m in self._shape.finditer(dense)]:
+            node = second[dense[at : at + 2]] if at < last else self._nodes[dense[at]]
+            if node is not None:
+                found.append((at, node))
+        return found
+
+    def _meet(self, fresh: set[str]) -> None:
+        begin = {ch: node for ch in fresh if (node := self._first.get(self._of[ch])) is not None}
+        self._known |= fresh
+        if begin:
+            self._nodes |= begin
+            self._shape = re.compile(f"[{re.escape(''.join(self._nodes))}]")
+
+    def _gone_on(self, pair: str) -> _Node | None:
+        # No passage is as short, so that none ends here.
+        return self._nodes[pair[0]].next.get(2, {}).get(self._of[pair])
+
+
 class Passages:
     """Many fingerprints under one key id's key, searched together."""
 
@@ -120,22 +157,19 @@ class Passages:
             for n, of in p.marks:
                 node = node.next.setdefault(n, {}).setdefault(of, _Node())
             node.ends.append(i)
+        # Of a key that was rotated out nothing is found; the blocklist counts those.
+        self._starts = {kid: _Starts(root, self._short[kid]) for kid, root in self._roots.items() if kid in keys}
 
     def find(self, text: str, since: int, final: bool) -> tuple[list[tuple[int, int, int]], int, int]:
         """(start, end, number) of the passages in folded `text[since:]`, the hold, and the length at which the
         earliest open one can be decided (0: none is open)."""
-        places, dense = spread(text, since)
+        dense = "".join(_DENSE.findall(text, since))
         found: list[tuple[int, int, int]] = []
         hold, wake = len(text), 0
-        for kid, root in self._roots.items():
-            key = self._keys.get(kid)
-            if key is None:
-                continue  # counted by the blocklist: a rotated-out key
-            first = root.next.get(1, {})
-            short = self._short[kid]
-            for at, ch in enumerate(dense):
-                if (node := first.get(short[ch])) is None:
-                    continue
+        places: list[int] = []
+        for kid, starts in self._starts.items():
+            for at, node in starts.find(dense):
+                places = places or spread(text, since)[0]
                 needed = self._follow(kid, dense, at, node, places, found)
                 if needed and not final and places[at] <= hold:
                     length = len(text) + needed - len(dense)
