@@ -453,10 +453,9 @@ class Proxy:
                 x.ended = True
             if not stream.stopped:
                 await reply.drain()
-        except (UpstreamError, sse.TooLarge) as e:
-            error = e if isinstance(e, UpstreamError) else UpstreamError(str(e), code="upstream_protocol_error")
+        except UpstreamError as error:
             if not x.begun:
-                raise error from None
+                raise
             x.outcome = error.code
             metrics.UPSTREAM_ERRORS.labels(error.code).inc()
             # No final message follows: the server then breaks the transfer off, so that no client takes it for an end.

@@ -133,12 +133,16 @@ class Stream:
         return self._events.event_max
 
     async def feed(self, events: Iterable[sse.Event | sse.Run]) -> bytes:
-        """What goes out for these events: up to one that is none of the dialect, which `failed` then tells of. Raises sse.TooLarge."""
+        """What goes out for these events: up to one that is none of the dialect or too large, which `failed` then
+        tells of."""
         out: list[_Event | _Alike] = []
         try:
             await self._read(events, out)
         except UpstreamError as e:
             self.failed = e
+        except sse.TooLarge as e:
+            # What was read before it is screened, counted, and goes out.
+            self.failed = UpstreamError(str(e), code="upstream_protocol_error")
         # The last event carries the receipt.
         last = len(out) - 1 if self.over or (self._done and self._begun <= self._done) else None
         written = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import policy
+from app import policy, sse
 from app.demo import speech
 from app.demo.speech import Answer
 from app.detectors.patterns import Patterns
@@ -20,6 +20,7 @@ from app.dialects import Delta
 from app.dialects.openai_chat import Chat
 from app.sse import Run
 from app.web.frame import Frame, framed
+from app.web.stream import Stream
 from tests import reading
 from tests.contract.test_evasion_streams import lexicon
 from tests.driving import Path
@@ -62,6 +63,25 @@ def test_each_event_of_many_that_come_at_once_keeps_its_own_text() -> None:
     read, _ = _read(speech.ALL[0], Answer("".join(pieces)), pieces, 1 << 20)
     said = [e["choices"][0]["delta"].get("content") for e in read.events if e["choices"]]
     assert [text for text in said if text] == pieces
+
+
+class _Told(Path):
+    """What went out up to where the stream failed, and why."""
+
+    async def _run(self, stream: Stream, raw: Iterable[bytes]) -> bytes:
+        parser = sse.Parser(stream.event_max)
+        out = b"".join([await stream.feed(parser.walk(chunk, stream.known)) for chunk in raw])
+        assert stream.failed is not None
+        return out + stream.failed.code.encode()
+
+
+@pytest.mark.parametrize("first", [1, 3], ids=["the whole way", "a frame"])
+def test_what_came_before_an_event_that_is_too_large_goes_out(first: int) -> None:
+    told = _Told(policy.parse(b"").common, [lexicon()])
+    events = [*[_raw("今天天气很好。")] * first, b"x" * (1 << 20)]
+    out, _ = told.run(speech.ALL[0], [b"".join(b"data: " + e + b"\n\n" for e in events)])
+    assert out.decode().count("今天天气很好。") == first
+    assert out.endswith(b"upstream_protocol_error")
 
 
 # ---- what is of a frame, and what is not
